@@ -8,7 +8,7 @@ export DS_BUILD_OPS = 0
 OUT ?= quickstart
 WORKERS ?= 2
 
-.PHONY: help install quickstart test test-fast lint format typecheck clean
+.PHONY: help install quickstart test test-fast golden golden-record lint format typecheck clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,12 @@ test: install  ## all tests that need no GPU (with a GPU: those too)
 
 test-fast: install  ## unit, reference and command-line tests only
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not distributed and not slow" tests
+
+golden: install  ## compare what the tool does with the golden record (minutes)
+	$(BIN)/python -m tests.golden compare
+
+golden-record: install  ## make the golden record anew, after a change that is meant
+	$(BIN)/python -m tests.golden record
 
 lint: install  ## style, formatting and types
 	$(BIN)/ruff check .

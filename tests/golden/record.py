@@ -1,0 +1,83 @@
+"""The parts of the record, how each is made, and how it is kept in files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.golden import chain, texts
+from tests.golden.digests import Record, artifacts
+from tests.golden.workspace import Workspace, workspace
+
+DIRECTORY = Path(__file__).parent / "record"
+TEXTS: dict[str, Callable[[Workspace], dict[str, str]]] = {
+    "help": texts.helps,
+    "schemas": texts.schemas,
+    "plans": texts.plans,
+    "scripts": texts.scripts,
+}
+
+
+def _chain(space: Workspace) -> dict[str, Record]:
+    space.ogpsa(chain.ALONE, must_succeed=True)
+    space.ogpsa(chain.RANKS, num_procs=2, must_succeed=True)
+    return artifacts(space.path)
+
+
+def _recipe(space: Workspace) -> dict[str, Record]:
+    space.ogpsa(chain.RECIPE, must_succeed=True)
+    return artifacts(space.path)
+
+
+NUMBERS: dict[str, Callable[[Workspace], dict[str, Record]]] = {"chain": _chain, "recipe": _recipe}
+# What --only takes.
+PARTS: dict[str, tuple[str, ...]] = {
+    "all": (*TEXTS, *NUMBERS),
+    "text": tuple(TEXTS),
+    "numbers": tuple(NUMBERS),
+    **{name: (name,) for name in (*TEXTS, *NUMBERS)},
+}
+
+
+def make_texts(part: str) -> dict[str, str]:
+    """The texts of a part, as the tool prints them now."""
+    with workspace() as space:
+        return TEXTS[part](space)
+
+
+def make_numbers(part: str) -> dict[str, Record]:
+    """The artifacts of a part, as the tool makes them now."""
+    with workspace() as space:
+        return NUMBERS[part](space)
+
+
+def write_texts(directory: Path, part: str, made: dict[str, str]) -> None:
+    """Replace a part of the record: a file for every text."""
+    folder = directory / part
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    for name, text in made.items():
+        (folder / f"{name}.txt").write_text(text)
+
+
+def read_texts(directory: Path, part: str) -> dict[str, str]:
+    """A part of the record; empty where it was never made."""
+    return {path.stem: path.read_text() for path in (directory / part).glob("*.txt")}
+
+
+def write_numbers(directory: Path, part: str, made: dict[str, Record]) -> None:
+    """Replace a part of the record: one file, a value a line, so that differences can be read."""
+    directory.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for name, record in made.items():
+        lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in record.items()]
+        entries.append(f"{json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n}")
+    (directory / f"{part}.json").write_text("{\n" + ",\n".join(entries) + "\n}\n")
+
+
+def read_numbers(directory: Path, part: str) -> dict[str, Record]:
+    """A part of the record."""
+    read: dict[str, Record] = json.loads((directory / f"{part}.json").read_text())
+    return read
