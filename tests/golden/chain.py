@@ -66,6 +66,7 @@ _AFTERWARDS = {
 }
 ALONE: dict[str, str] = {**DATA, **_BASES, **_TRAINING, **_AFTERWARDS}
 # On two ranks, after what is made by one process.
+BEFORE_RANKS: dict[str, str] = {**DATA, "basis": INPUTS["basis"]}
 RANKS: dict[str, str] = {
     "basis-zero3": f"{_BASIS} {_REFERENCES} --zero 3 --out ranks/basis-zero3",
     **{
