@@ -1,1 +1,1 @@
-"""Speed and memory as ratios within one run. Each script says in its help how to start it."""
+"""What is measured: speed, the judge, and studies of what keeps abilities."""

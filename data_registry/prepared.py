@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_registry.core.artifact import Manifest, is_artifact, open_artifact
 from data_registry.core.errors import ArtifactError, InputError
+from data_registry.core.manifest import Manifest, is_artifact, open_artifact
 from data_registry.schema import COLUMNS
 
 if TYPE_CHECKING:

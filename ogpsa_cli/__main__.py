@@ -82,13 +82,13 @@ def _attempt(argv: Sequence[str]) -> int:
 
 def _take_down_bars() -> None:
     # Only where a command got far enough to import it; help does not.
-    progress = sys.modules.get("data_registry.core.progress")
+    progress = sys.modules.get("pipelines.core.progress")
     if progress is not None:
         progress.stop_all()
 
 
 def _say(line: str) -> None:
-    from data_registry.core.log import rank
+    from pipelines.core.job import rank
 
     if rank() == 0:
         sys.stderr.write(line + "\n")
@@ -108,12 +108,13 @@ def _lost_contact(error: Exception) -> bool:
 
 
 def _report_lost(*, verbose: bool) -> int:
-    from ogpsa_cli import console, launch, ranks
+    from ogpsa_cli import console
+    from ogpsa_cli.launch import processes, ranks
 
     if verbose:
         traceback.print_exc()
     # Our own launcher knows more about it, and says so.
-    if launch.STARTED_BY_US not in os.environ and ranks.may_report():
+    if processes.STARTED_BY_US not in os.environ and ranks.may_report():
         console.show_error(
             "another process of this job ended",
             fix="what it said itself is above or in its log; the same command goes on from what is finished",
@@ -122,7 +123,8 @@ def _report_lost(*, verbose: bool) -> int:
 
 
 def _report(error: OgpsaError, *, verbose: bool) -> int:
-    from ogpsa_cli import console, ranks
+    from ogpsa_cli import console
+    from ogpsa_cli.launch import ranks
 
     if isinstance(error, Preempted):
         _say(str(error))
@@ -135,9 +137,10 @@ def _report(error: OgpsaError, *, verbose: bool) -> int:
 
 
 def _report_usage(error: TyperException, argv: Sequence[str]) -> int:
-    from data_registry.core.config import suggest
-    from ogpsa_cli import console, ranks
-    from ogpsa_cli.app import COMMANDS
+    from data_registry.core.documents import suggest
+    from ogpsa_cli import console
+    from ogpsa_cli.entry import COMMANDS
+    from ogpsa_cli.launch import ranks
 
     command = argv[0] if argv and any(entry.name == argv[0] for entry in COMMANDS) else ""
     name = getattr(error, "option_name", None)
@@ -154,7 +157,8 @@ def _report_usage(error: TyperException, argv: Sequence[str]) -> int:
 
 
 def _report_bug(error: Exception, *, verbose: bool) -> int:
-    from ogpsa_cli import console, ranks
+    from ogpsa_cli import console
+    from ogpsa_cli.launch import ranks
 
     if verbose:
         traceback.print_exception(error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -12,44 +11,12 @@ import typer.core
 import typer.main
 
 from data_registry.core.errors import ConfigError
+from ogpsa_cli.entry import COMMANDS
 
 DESCRIPTION = (
     "Align a language model for safety and keep what it could do before.\n\n"
     "Training on safety data usually costs general ability. ogpsa estimates which directions of the weights carry "
     "that ability (the basis) and takes them out of every training step. Commands hand each other directories."
-)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A command as the overview lists it."""
-
-    name: str
-    summary: str
-    panel: str
-
-    @property
-    def module(self) -> str:
-        """The module that defines it."""
-        return f"ogpsa_cli.commands.{self.name.replace('-', '_')}"
-
-
-_START, _CHAIN, _BATCH, _LOOK = "Start here", "The chain, in order", "The chain as a whole", "Look at what there is"
-COMMANDS: tuple[Entry, ...] = (
-    Entry("quickstart", "Run the whole chain on a small embedded model: minutes, no download, no GPU.", _START),
-    Entry("doctor", "Say what this machine has and what would not work on it.", _START),
-    Entry("prepare-data", "Turn a data set (file, hub, registry) into what training reads.", _CHAIN),
-    Entry("build-basis", "Estimate the directions that carry general ability.", _CHAIN),
-    Entry("train-sft", "Fine-tune on safety answers while keeping off these directions.", _CHAIN),
-    Entry("train-dpo", "Train on preference pairs while keeping off these directions.", _CHAIN),
-    Entry("evaluate", "Measure safety and general ability, with intervals.", _CHAIN),
-    Entry("report", "Put results side by side: table, gain, charts, one HTML page.", _CHAIN),
-    Entry("run", "Run a recipe: a chain of these commands in one YAML file.", _BATCH),
-    Entry("slurm", "Write a recipe as Slurm jobs that wait for each other, and submit them.", _BATCH),
-    Entry("merge", "Repair a fine-tuned model by merging it with a safe one, layer by layer.", _CHAIN),
-    Entry("inspect", "Show what an artifact is, what it was made from, whether it is intact.", _LOOK),
-    Entry("chat", "Talk to a model, or to two side by side.", _LOOK),
-    Entry("testbed", "Write the small embedded model to a directory, or retrain it.", _LOOK),
 )
 EXAMPLES: tuple[tuple[str, str], ...] = (
     ("ogpsa quickstart", "see the method at work"),
@@ -96,7 +63,7 @@ def unknown_command(name: str) -> ConfigError:
 
 def _show_version(value: bool) -> None:
     if value:
-        from data_registry.core.environment import tool_version
+        from pipelines.core.environment import tool_version
 
         typer.echo(f"ogpsa {tool_version()}")
         raise typer.Exit

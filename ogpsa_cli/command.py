@@ -18,10 +18,11 @@ import typer.main
 
 from ogpsa_cli.flags import Flag
 from ogpsa_cli.pages import Page, page_of
+from pipelines.core import job
 
 if TYPE_CHECKING:
-    from data_registry.core.config import CommandConfig
-    from ogpsa_cli.app import Entry
+    from ogpsa_cli.entry import Entry
+    from pipelines.core.config import CommandConfig
 
 _PANEL = "Configuration"
 _COMMON = (
@@ -124,9 +125,10 @@ def _run(
     json_schema: bool | None,
     verbose: bool | None,
 ) -> int:
-    from data_registry.core import artifact, log
-    from data_registry.core.config import resolve
-    from ogpsa_cli import console, launch, slurm
+    from ogpsa_cli import console
+    from ogpsa_cli.launch import processes, slurm
+    from pipelines.core import artifact, log
+    from pipelines.core.config import resolve
 
     gc.enable()
     module: CommandModule = importlib.import_module(entry.module)
@@ -136,11 +138,11 @@ def _run(
     file = Path(config_file).expanduser() if config_file is not None else None
     # Read before it is settled: srun's tasks choose a port together unless the user has chosen one.
     chooses_port = slurm.is_task_of_several(os.environ) and "MASTER_PORT" not in os.environ
-    launch.settle_environment()
+    processes.settle_environment()
     config = resolve(module.Config, file=file, flags=given_options(flags, given), sets=assignments or [])
     options = dict(config)
     if options.get("dry_run"):
-        if log.rank() == 0:
+        if job.rank() == 0:
             with console.results_apart():
                 # Most show their options and a plan; those that work with several commands show more.
                 show = getattr(module, "dry_run", None)
@@ -148,17 +150,17 @@ def _run(
                     return int(show(config))
                 console.print_plan(config, module.RECIPE)
         return 0
-    if "num_procs" not in options and log.rank() != 0:
+    if "num_procs" not in options and job.rank() != 0:
         # This command is one process's work; under torchrun or srun the others have nothing to do.
         return 0
-    if "num_procs" in options and not launch.is_distributed():
-        num_procs = options["num_procs"] or launch.num_devices()
+    if "num_procs" in options and not processes.is_distributed():
+        num_procs = options["num_procs"] or processes.num_devices()
         if num_procs > 1:
-            return launch.start(num_procs, arguments)
+            return processes.start(num_procs, arguments)
     if "num_procs" in options and chooses_port:
         os.environ["MASTER_PORT"] = slurm.meet(os.environ)
     artifact.record_command(arguments)
-    if not sys.stderr.isatty() or log.rank() != 0:
+    if not sys.stderr.isatty() or job.rank() != 0:
         # Bars of other libraries; off a terminal ours are plain lines.
         os.environ.setdefault("TQDM_DISABLE", "1")
     log.configure(bool(verbose))

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import typer
 
-from data_registry.core.log import rank
+from pipelines.core.job import rank
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from data_registry.core.artifact import Manifest
-    from data_registry.core.config import CommandConfig
     from data_registry.core.errors import OgpsaError
+    from data_registry.core.manifest import Manifest
+    from pipelines.core.config import CommandConfig
 
 
 _WIDE = 400

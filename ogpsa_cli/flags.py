@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 if TYPE_CHECKING:
-    from data_registry.core.config import CommandConfig
+    from pipelines.core.config import CommandConfig
 
 Kind = Literal["value", "list", "switch", "group"]
 
@@ -49,7 +49,7 @@ def flags_of(config_class: type[CommandConfig]) -> list[Flag]:
 
 
 def _flag(name: str, info: Any) -> Flag:
-    from data_registry.core.config import annotation_types, option_metadata
+    from pipelines.core.config import annotation_types, option_metadata
 
     extra = option_metadata(info)
     types = set(annotation_types(info.annotation))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from ogpsa_cli.app import Entry
+    from ogpsa_cli.entry import Entry
     from ogpsa_cli.flags import Flag
 
 _MAX_WIDTH = 100

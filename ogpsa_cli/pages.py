@@ -53,7 +53,7 @@ def _sources(module_name: str) -> list[Path]:
         here / "commands" / f"{module_name.rpartition('.')[2]}.py",
         here / "flags.py",
         Path(__file__),
-        root / "data_registry" / "core" / "config.py",
+        root / "pipelines" / "core" / "config.py",
         *sorted((root / "pipelines" / "configs").glob("*.py")),
     ]
 

@@ -1,1 +1,1 @@
-"""Recipes, one per command, over gradients/, basis/, training/, evaluation/ and merging/."""
+"""Everything that ogpsa does, from the core at the bottom to one file for each command at the top."""

@@ -1,1 +1,1 @@
-"""What everything stands on: errors, configuration, artifacts, progress and logging. Imports no torch."""
+"""What all packages stand on: errors, manifests, documents, and being asked to stop. Imports no torch."""

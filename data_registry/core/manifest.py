@@ -1,10 +1,11 @@
-"""Manifests: what an artifact is, how it was made, from what, and the hashes of its files; reading and verifying."""
+"""Manifests: what an artifact is, how it was made, from what, and the hashes of its files; reading and verifying it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,44 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_registry.core.errors import ArtifactError, InputError
+
+
+def open_artifact(path: Path, kind: str | Sequence[str], *, hashes: bool = False) -> Manifest:
+    """Read and verify an artifact that is to be used as input.
+
+    Args:
+        path: its directory.
+        kind: the kind, or the kinds, that will do.
+        hashes: verify contents too.
+
+    Raises:
+        InputError: there is no artifact.
+        ArtifactError: it is of another kind, or does not verify.
+    """
+    manifest = read_manifest(path)
+    kinds = [kind] if isinstance(kind, str) else list(kind)
+    if manifest.kind not in kinds:
+        raise ArtifactError(f"'{path}' is a {manifest.kind}, where a {' or '.join(kinds)} is needed", where=str(path))
+    problems = verify(path, manifest, hashes=hashes)
+    if problems:
+        more = f" and {len(problems) - 1} more problems" if len(problems) > 1 else ""
+        raise ArtifactError(
+            f"'{path}' does not verify: {problems[0]}{more}",
+            where=str(path),
+            fix=f"make it again:  {_again(manifest)}",
+        )
+    return manifest
+
+
+def _again(manifest: Manifest) -> str:
+    words = [*manifest.command] if "--overwrite" in manifest.command else [*manifest.command, "--overwrite"]
+    return shlex.join(words)
+
+
+def as_input(role: str, path: Path, manifest: Manifest) -> InputRecord:
+    """The record of an artifact used as input; its path is absolute, so that lineage is found from anywhere."""
+    return InputRecord(role=role, path=os.path.abspath(path), kind=manifest.kind, fingerprint=manifest.fingerprint)
+
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1

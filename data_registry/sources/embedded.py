@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterator
 
-from data_registry.core.artifact import InputRecord
-from data_registry.core.config import suggest
+from data_registry.core.documents import suggest
 from data_registry.core.errors import InputError
+from data_registry.core.manifest import InputRecord
 from data_registry.sources.base import Chunk, Source, chunked
 from data_registry.testbed.pools import POOLS, rows
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from data_registry.core.artifact import InputRecord, fingerprint_of, hash_directory, hash_file
 from data_registry.core.errors import InputError
+from data_registry.core.manifest import InputRecord, fingerprint_of, hash_directory, hash_file
 from data_registry.sources.base import Chunk, Source
 from data_registry.sources.tables import arrow_chunks, choose_split, parquet_chunks
 from data_registry.sources.text import csv_chunks, json_chunks

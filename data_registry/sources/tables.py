@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_registry.core.artifact import InputRecord, Manifest, as_input, fingerprint_of, hash_directory
-from data_registry.core.config import suggest
+from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
+from data_registry.core.manifest import InputRecord, Manifest, as_input, fingerprint_of, hash_directory
 from data_registry.prepared import load_prepared
 from data_registry.sources.base import CHUNK_ROWS, Chunk, Source
 

@@ -6,13 +6,13 @@ from pipelines.configs.build_basis import BuildBasisConfig as Config
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.build_basis"
+RECIPE = "pipelines.commands.build_basis"
 
 
 def execute(config: Config) -> int:
     """Build the basis."""
     from ogpsa_cli import console
-    from pipelines import build_basis
+    from pipelines.commands import build_basis
 
     result = build_basis.run(config)
     then = ["ogpsa", "train-sft", config.model, "--data", "DATA", "--basis", str(result.path), "--out", "runs/sft"]

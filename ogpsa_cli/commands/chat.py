@@ -11,11 +11,11 @@ from pipelines.configs.chat import ChatConfig as Config
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pipelines.chat import Reply, Speaker
+    from pipelines.evaluation.answering.chat import Reply, Speaker
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.chat"
+RECIPE = "pipelines.commands.chat"
 
 _WIDE = 100
 """Columns from which on two answers stand side by side."""
@@ -26,7 +26,7 @@ _COMMANDS = ("/reset", "/system", "/quit", "/exit", "/help")
 def execute(config: Config) -> int:
     """Talk until the input ends."""
     from ogpsa_cli import console
-    from pipelines import chat
+    from pipelines.commands import chat
 
     speakers = chat.load(config)
     is_terminal = sys.stdin.isatty() and console.is_terminal()
@@ -63,7 +63,7 @@ def _lines(is_terminal: bool) -> Iterator[str]:
 
 
 def _command(speakers: Sequence[Speaker], text: str) -> None:
-    from data_registry.core.config import suggest
+    from data_registry.core.documents import suggest
     from ogpsa_cli import console
 
     name, _, rest = text.partition(" ")

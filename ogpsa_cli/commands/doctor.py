@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from pipelines.configs.tools import DoctorConfig as Config
 
 if TYPE_CHECKING:
-    from pipelines.doctor import Finding
+    from pipelines.inspecting.machine import Finding
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.doctor"
+RECIPE = "pipelines.commands.doctor"
 
 _MARKS = {"ok": ("ok", "green"), "limited": ("!", "yellow"), "missing": ("x", "red"), "info": ("-", "dim")}
 
@@ -21,7 +21,7 @@ _MARKS = {"ok": ("ok", "green"), "limited": ("!", "yellow"), "missing": ("x", "r
 def execute(config: Config) -> int:
     """Show what the machine has."""
     from ogpsa_cli import console
-    from pipelines import doctor
+    from pipelines.commands import doctor
 
     findings = doctor.run(config)
     if config.as_json:

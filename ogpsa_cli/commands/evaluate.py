@@ -10,22 +10,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pipelines.evaluation.results import Results, SuiteResults
+    from pipelines.evaluation.contract.results import Results, SuiteResults
     from pipelines.reporting.baseline import Changed
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.evaluate"
+RECIPE = "pipelines.commands.evaluate"
 
 
 def execute(config: Config) -> int:
     """Evaluate and print the figures."""
-    from data_registry.core.log import rank
     from ogpsa_cli import console
-    from pipelines import evaluate
+    from pipelines.commands import evaluate
+    from pipelines.core.job import rank
+    from pipelines.evaluation import running
 
     if config.download_only:
-        rows = evaluate.download(config)
+        rows = running.download(config)
         for name, text in rows if rank() == 0 else ():
             console.write(f"here: {name}, {text}")
         return 0
@@ -44,7 +45,7 @@ def _show(results: Results) -> None:
     from rich.text import Text
 
     from ogpsa_cli import console
-    from pipelines.evaluation.table import format_metric
+    from pipelines.reporting.table import format_metric
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold yellow")
     table.add_column(results.run)
@@ -79,7 +80,7 @@ def _show_judges(path: Path) -> None:
     """How two judges agree, where there were two."""
     from ogpsa_cli import console
     from pipelines.evaluation.judges.comparing import compare_judges, comparison_lines
-    from pipelines.evaluation.judging import read_verdicts
+    from pipelines.evaluation.judges.judging import read_verdicts
 
     for comparison in compare_judges(read_verdicts(path)):
         console.write()
@@ -105,7 +106,8 @@ def _show_changes(changes: Sequence[Changed]) -> None:
 def _show_trust(results: Results) -> None:
     """How far the built-in judge agrees with people, wherever its figures are shown."""
     from ogpsa_cli import console
-    from pipelines.evaluation.judges import JUDGE_VERSION, agreement
+    from pipelines.evaluation.judges.refusal.agreement import agreement
+    from pipelines.evaluation.judges.refusal.judge import JUDGE_VERSION
 
     if any(suite.settings.scoring == f"judge {JUDGE_VERSION}" for suite in results.suites):
         console.write()

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from data_registry.core.manifest import Manifest
-    from pipelines.inspect import Ancestor, Inspection
-    from pipelines.model_summary import ModelSummary
+    from pipelines.inspecting.artifacts import Ancestor, Inspection
+    from pipelines.models.summary import ModelSummary
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.inspect"
+RECIPE = "pipelines.commands.inspect"
 
 _DOES_NOT_VERIFY = 3
 _STYLES = {"intact": "green", "moved": "yellow", "changed": "red", "damaged": "red", "gone": "red"}
@@ -27,11 +27,12 @@ def execute(config: Config) -> int:
     import shlex
 
     from ogpsa_cli import console
-    from pipelines import inspect
+    from pipelines.commands import inspect
+    from pipelines.inspecting import artifacts
 
     found = inspect.run(config)
     if config.as_json:
-        console.print_json(inspect.as_json(found))
+        console.print_json(artifacts.as_json(found))
     else:
         _show(found)
     if found.is_intact:
@@ -74,7 +75,7 @@ def _verdict(found: Inspection) -> str:
 
 
 def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
-    from pipelines.doctor import size_text
+    from pipelines.inspecting.machine import size_text
 
     manifest = found.manifest
     if manifest is None:

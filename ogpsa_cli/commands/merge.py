@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from pipelines.configs.merge import MergeConfig as Config
 
 if TYPE_CHECKING:
-    from pipelines.merge import Merged, MergeResult
-    from pipelines.merging.report import LayerRecord
+    from pipelines.merging.layer_records import LayerRecord
+    from pipelines.merging.making import Merged, MergeResult
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.merge"
+RECIPE = "pipelines.commands.merge"
 _MAX_ROWS = 64
 
 
 def execute(config: Config) -> int:
     """Merge and print what was done to each layer."""
     from ogpsa_cli import console
-    from pipelines import merge
+    from pipelines.commands import merge
 
     result = merge.run(config)
     _show(result)

@@ -12,13 +12,13 @@ from pipelines.configs.prepare_data import PrepareDataConfig as Config
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from data_registry.accounting import Counts
     from data_registry.core.manifest import Manifest
-    from data_registry.registry import Entry
+    from data_registry.preparing.accounting import Counts
+    from data_registry.registry.entry import Entry
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.prepare_data"
+RECIPE = "pipelines.commands.prepare_data"
 
 
 def execute(config: Config) -> int:
@@ -31,7 +31,7 @@ def execute(config: Config) -> int:
     if config.describe:
         _describe(config)
         return 0
-    from pipelines import prepare_data
+    from pipelines.commands import prepare_data
 
     result = prepare_data.run(config)
     _show_preview(result.preview)
@@ -57,7 +57,7 @@ def _list(config: Config) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from data_registry.registry import list_entries
+    from data_registry.registry.listing import list_entries
     from ogpsa_cli import console
 
     table = Table(box=None, show_header=True, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold yellow")
@@ -76,7 +76,7 @@ def _describe(config: Config) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from data_registry.registry import describe
+    from data_registry.registry.listing import describe
     from ogpsa_cli import console
 
     entry = describe(str(config.source), config.registry)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 from pipelines.configs.tools import QuickstartConfig as Config
 
 if TYPE_CHECKING:
-    from pipelines.quickstart import QuickstartResult
+    from pipelines.commands.quickstart import QuickstartResult
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.quickstart"
+RECIPE = "pipelines.commands.quickstart"
 
 
 def execute(config: Config) -> int:
     """Run the whole chain on the embedded testbed."""
     from ogpsa_cli import console
-    from pipelines import quickstart
+    from pipelines.commands import quickstart
 
     result = quickstart.run(config)
     _show(result)

@@ -9,22 +9,23 @@ from pipelines.configs.report import ReportConfig as Config
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from pipelines.reporting.report import Report
+    from pipelines.reporting.contents import Report
     from pipelines.reporting.tables import TextTable
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.report"
+RECIPE = "pipelines.commands.report"
 
 
 def execute(config: Config) -> int:
     """Write the report and print its tables."""
     from ogpsa_cli import console
-    from pipelines import report
+    from pipelines.commands import report
+    from pipelines.reporting import writing
 
     result = report.run(config)
     show(result.report)
-    page = str(result.path / report.PAGE_FILE)
+    page = str(result.path / writing.PAGE_FILE)
     console.finished("report", result, console.command_text(["xdg-open", page]), details=[f"page: {page}"])
     return 0
 

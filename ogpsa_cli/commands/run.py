@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RECIPE", "Config", "dry_run", "execute"]
 
-RECIPE = "pipelines.run"
+RECIPE = "pipelines.commands.run"
 
 _PREEMPTED = 75
 _STYLES = {"up to date": "green", "to do": "yellow", "begun": "cyan"}
@@ -23,7 +23,7 @@ _STYLES = {"up to date": "green", "to do": "yellow", "begun": "cyan"}
 def execute(config: Config) -> int:
     """Run the chain; the exit code of the first step that fails."""
     from ogpsa_cli import console
-    from pipelines import run
+    from pipelines.commands import run
 
     if config.list:
         show_recipes()
@@ -40,7 +40,7 @@ def execute(config: Config) -> int:
 def dry_run(config: Config) -> int:
     """Check every step and show the chain."""
     from ogpsa_cli import console
-    from pipelines import run
+    from pipelines.commands import run
 
     if config.list or config.show:
         return execute(config)
@@ -56,7 +56,7 @@ def dry_run(config: Config) -> int:
 
 def _run(chain: Chain, steps: Sequence[Step], *, overwrite: bool) -> int:
     from ogpsa_cli import console
-    from ogpsa_cli.steps import StepRunner
+    from ogpsa_cli.launch.steps import StepRunner
 
     rows: list[tuple[str, str, str]] = []
     runner = StepRunner()
@@ -77,8 +77,8 @@ def _run(chain: Chain, steps: Sequence[Step], *, overwrite: bool) -> int:
 
 def _stamp(step: Step) -> tuple[str, str] | None:
     """What tells one making of a step's artifact from another."""
-    from data_registry.core.artifact import is_artifact, read_manifest
     from data_registry.core.errors import OgpsaError
+    from data_registry.core.manifest import is_artifact, read_manifest
 
     try:
         manifest = read_manifest(step.out) if is_artifact(step.out) else None
@@ -140,7 +140,7 @@ def show_recipes() -> None:
     from rich.text import Text
 
     from ogpsa_cli import console
-    from pipelines import run
+    from pipelines.commands import run
 
     for recipe in run.listing():
         console.show(Text.assemble((recipe.name, "bold cyan"), f"  {recipe.description}"))

@@ -6,14 +6,14 @@ from pipelines.configs.run import SlurmConfig as Config
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.slurm"
+RECIPE = "pipelines.commands.slurm"
 
 
 def execute(config: Config) -> int:
     """Write the jobs, and submit them if asked to."""
     from ogpsa_cli import console
     from ogpsa_cli.commands.run import show_recipes
-    from pipelines import slurm
+    from pipelines.commands import slurm
     from pipelines.recipes.sbatch import SUBMIT
 
     if config.list:

@@ -6,13 +6,13 @@ from pipelines.configs.tools import TestbedConfig as Config
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.testbed"
+RECIPE = "pipelines.commands.testbed"
 
 
 def execute(config: Config) -> int:
     """Write the embedded model."""
     from ogpsa_cli import console
-    from pipelines import testbed
+    from pipelines.commands import testbed
 
     result = testbed.run(config)
     then = ["ogpsa", "evaluate", str(result.path), "--suite", "testbed", "--out", "results"]

@@ -6,13 +6,13 @@ from pipelines.configs.train import TrainDpoConfig as Config
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.train_dpo"
+RECIPE = "pipelines.commands.train_dpo"
 
 
 def execute(config: Config) -> int:
     """Train."""
     from ogpsa_cli import console
-    from pipelines import train_dpo
+    from pipelines.commands import train_dpo
 
     result = train_dpo.run(config)
     then = ["ogpsa", "evaluate", str(result.path), "--suite", "reference-loss", "--data", "DATA", "--out", "results"]

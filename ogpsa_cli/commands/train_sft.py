@@ -6,13 +6,13 @@ from pipelines.configs.train import TrainSftConfig as Config
 
 __all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.train_sft"
+RECIPE = "pipelines.commands.train_sft"
 
 
 def execute(config: Config) -> int:
     """Train."""
     from ogpsa_cli import console
-    from pipelines import train_sft
+    from pipelines.commands import train_sft
 
     result = train_sft.run(config)
     then = ["ogpsa", "evaluate", str(result.path), "--suite", "reference-loss", "--data", "DATA", "--out", "results"]

@@ -1,1 +1,1 @@
-"""The basis artifact: its objectives, how it is stored, read by slices, and checked against a model."""
+"""The basis: reference objectives, their gradients, and rows stored, read by slices and checked against a model."""

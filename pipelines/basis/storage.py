@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data_registry.core.artifact import Manifest, open_artifact
 from data_registry.core.errors import ArtifactError, BasisMismatchError, NumericsError
+from data_registry.core.manifest import Manifest, open_artifact
+from pipelines.engine.shards.access import Shard, ShardAccess
 from pipelines.gradients import projection
-from pipelines.gradients.shards import Shard, ShardAccess
 
 INDEX_FILE = "basis.safetensors.index.json"
 GRAM_FILE = "gram.safetensors"

@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from data_registry.core.config import option
 from pipelines.configs.common import EngineConfig, LoraConfig, OutputConfig
+from pipelines.core.config import option
 
 
 class BuildBasisConfig(OutputConfig, EngineConfig, LoraConfig):

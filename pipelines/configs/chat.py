@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
-from data_registry.core.config import CommandConfig, option
 from pipelines.configs.common import Precision
+from pipelines.core.config import CommandConfig, option
 
 
 class ChatConfig(CommandConfig):

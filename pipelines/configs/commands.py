@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 
-from data_registry.core.config import CommandConfig
+from pipelines.core.config import CommandConfig
 
 _CLASSES: Mapping[str, tuple[str, str]] = {
     "testbed": ("tools", "TestbedConfig"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from data_registry.core.config import CommandConfig, option
+from pipelines.core.config import CommandConfig, option
 
 Precision = Literal["fp32", "bf16"]
 ZeroStage = Literal[0, 1, 2, 3]

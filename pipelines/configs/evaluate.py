@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from data_registry.core.config import option
 from pipelines.configs.common import OutputConfig, Precision
+from pipelines.core.config import option
 
 
 class EvaluateConfig(OutputConfig):

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from data_registry.core.config import CommandConfig, option
+from pipelines.core.config import CommandConfig, option
 
 
 class HeldOutConfig(CommandConfig):

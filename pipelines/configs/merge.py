@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
-from data_registry.core.config import option
 from pipelines.configs.common import OutputConfig
+from pipelines.core.config import option
 
 Method = Literal["safemerge", "safelora", "linear", "ties", "dare-linear"]
 MergeType = Literal["linear", "ties", "dare-linear"]

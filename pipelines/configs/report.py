@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from data_registry.core.config import option
 from pipelines.configs.common import OutputConfig
+from pipelines.core.config import option
 
 
 class ReportConfig(OutputConfig):

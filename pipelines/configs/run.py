@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from data_registry.core.config import CommandConfig, option
+from pipelines.core.config import CommandConfig, option
 
 
 class RecipeConfig(CommandConfig):

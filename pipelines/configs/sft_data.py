@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import model_validator
 
-from data_registry.core.config import CommandConfig, option
+from pipelines.core.config import CommandConfig, option
 
 
 class SftDataConfig(CommandConfig):

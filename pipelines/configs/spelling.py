@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from data_registry.core.config import CommandConfig, option_metadata, parse_yaml
+from data_registry.core.documents import parse_yaml
 from data_registry.core.errors import ConfigError
+from pipelines.core.config import CommandConfig, option_metadata
 
 
 def command_arguments(command: str, config: CommandConfig) -> list[str]:

@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from data_registry.core.config import CommandConfig, option
 from pipelines.configs.build_basis import check_engine
 from pipelines.configs.common import EngineConfig, LoraConfig, OutputConfig, PassThrough
 from pipelines.configs.heldout import HeldOutConfig
 from pipelines.configs.sft_data import SftDataConfig
+from pipelines.core.config import CommandConfig, option
 
 
 class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):

@@ -1,1 +1,1 @@
-"""Suites, answers, scores and their intervals."""
+"""Suites, answers, judges and figures: what a model can do, and what it refuses."""

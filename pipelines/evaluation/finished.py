@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_registry.core.artifact import Manifest
-from pipelines.evaluation.results import Results
+from data_registry.core.manifest import Manifest
+from pipelines.evaluation.contract.results import Results
 
 
 @dataclass(frozen=True)

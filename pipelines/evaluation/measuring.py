@@ -10,19 +10,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_registry.core.errors import InputError
-from pipelines import distributed
 from pipelines.configs.evaluate import EvaluateConfig
-from pipelines.evaluation.generating import GeneratingSuite, answer_all, ask
-from pipelines.evaluation.generation import Backend, TransformersBackend
-from pipelines.evaluation.generation_store import StoredAnswer, write_generations
+from pipelines.engine import processes
+from pipelines.evaluation.answering.asking import answer_all, ask
+from pipelines.evaluation.answering.generation import Backend, TransformersBackend
+from pipelines.evaluation.answering.store import write_generations
+from pipelines.evaluation.answering.vllm_backend import VllmEngine
+from pipelines.evaluation.contract.answer import StoredAnswer
+from pipelines.evaluation.contract.hashes import hash_text
+from pipelines.evaluation.contract.judge import Judge, Judgement
+from pipelines.evaluation.contract.suite import AnySuite, GeneratingSuite, SuiteOutcome
+from pipelines.evaluation.contract.tokens import check_token_ids, check_token_range
 from pipelines.evaluation.judges.builtin import NAME as BUILT_IN
 from pipelines.evaluation.judges.builtin import RefusalJudge
 from pipelines.evaluation.judges.choosing import work_folder
-from pipelines.evaluation.judging import Judge, Judgement, judge_answers
-from pipelines.evaluation.suites import AnySuite, SuiteOutcome, check_token_ids, check_token_range, hash_text
-from pipelines.evaluation.vllm_backend import VllmEngine
-from pipelines.models import ModelSource, load_model
-from pipelines.tokenization import chat_template_of, load_tokenizer
+from pipelines.evaluation.judges.judging import judge_answers
+from pipelines.models.loading import load_model
+from pipelines.models.reference import ModelSource
+from pipelines.tokens.chat_template import chat_template_of
+from pipelines.tokens.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +82,7 @@ def measure(
     """
     measured = Measured()
     generating = {index: suite for index, suite in enumerate(suites) if isinstance(suite, GeneratingSuite)}
-    if distributed.is_main() or generating:
+    if processes.is_main() or generating:
         tokenizer = _tokenizer(config, source)
         model = _model(config, source, tokenizer, device)
         for index, suite in generating.items():
@@ -84,7 +90,7 @@ def measure(
         if folder is not None and generating:
             _store(folder, config, source, generating, measured)
         for index, other in enumerate(suites):
-            if distributed.is_main() and not isinstance(other, GeneratingSuite):
+            if processes.is_main() and not isinstance(other, GeneratingSuite):
                 assert not isinstance(model, VllmEngine), "refused before"
                 measured.outcomes[index] = other.run(model, tokenizer)
         # A judge model needs the memory.
@@ -99,7 +105,7 @@ def measure(
                 # It costs milliseconds, and shows how far the two agree.
                 measured.verdicts += judge_answers(RefusalJudge(), answers).judgements
             measured.verdicts += judged.judgements
-        if distributed.is_main():
+        if processes.is_main():
             measured.outcomes[index] = suite.score(answers, measured.template_hash, judged)
     return measured
 

@@ -8,29 +8,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_registry.core.artifact import (
-    InputRecord,
-    as_input,
-    find_finished,
-    open_artifact,
-    read_manifest,
-    write_artifact,
-)
 from data_registry.core.errors import InputError
-from pipelines import distributed
+from data_registry.core.manifest import InputRecord, as_input, open_artifact, read_manifest
 from pipelines.configs.evaluate import EvaluateConfig
-from pipelines.evaluation.answers import write_answers
-from pipelines.evaluation.finished import EvaluateResult, summarise
-from pipelines.evaluation.generation_store import (
+from pipelines.core.artifact import find_finished, write_artifact
+from pipelines.engine import processes
+from pipelines.evaluation.answering.store import (
     GENERATIONS_FILE,
-    StoredAnswer,
     read_generation_settings,
     read_generations,
     write_generations,
 )
+from pipelines.evaluation.contract.answer import StoredAnswer
+from pipelines.evaluation.contract.answered_items import write_answers
+from pipelines.evaluation.contract.judge import Judge, Judgement
+from pipelines.evaluation.contract.results import KIND, RESULTS_FILE, Results, read_results
+from pipelines.evaluation.finished import EvaluateResult, summarise
 from pipelines.evaluation.judges.choosing import create_judge
-from pipelines.evaluation.judging import Judge, Judgement, judge_answers, judged_outcome, read_verdicts, write_verdicts
-from pipelines.evaluation.results import KIND, RESULTS_FILE, Results, read_results
+from pipelines.evaluation.judges.judging import judge_answers, judged_outcome, read_verdicts, write_verdicts
 
 
 @dataclass(frozen=True)
@@ -52,15 +47,15 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     """
     assert config.rejudge is not None, "the configuration is checked for it"
     assert config.out is not None, "the configuration is checked for it"
-    distributed.start()
+    processes.start()
     out, stored, judge = config.out, _read(config.rejudge), create_judge(config)
     _check(stored, judge)
-    inputs = distributed.on_main(lambda: [stored.record, *judge.inputs()])
-    finished = distributed.on_main(lambda: find_finished(out, KIND, config, inputs, overwrite=config.overwrite))
+    inputs = processes.on_main(lambda: [stored.record, *judge.inputs()])
+    finished = processes.on_main(lambda: find_finished(out, KIND, config, inputs, overwrite=config.overwrite))
     if finished is not None:
         return EvaluateResult(out, finished, True, read_results(out))
     writing = write_artifact(out, KIND, config, inputs, overwrite=config.overwrite, keep_partial=True)
-    with writing if distributed.is_main() else contextlib.nullcontext() as writer:
+    with writing if processes.is_main() else contextlib.nullcontext() as writer:
         judged = judge_answers(judge, stored.answers)
         if writer is not None:
             outcomes = [
@@ -89,7 +84,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
                 if folder.is_dir():  # what the judge had said when it was interrupted
                     shutil.rmtree(folder)
             writer.summary = summarise(results)
-    distributed.barrier()
+    processes.barrier()
     return EvaluateResult(out, read_manifest(out), False, read_results(out))
 
 

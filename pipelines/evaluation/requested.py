@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from data_registry.core.errors import ConfigError
 from pipelines.configs.evaluate import EvaluateConfig
-from pipelines.evaluation.generating import GeneratingSuite
+from pipelines.evaluation.answering.vllm_backend import check_installed
+from pipelines.evaluation.contract.judge import Judge
+from pipelines.evaluation.contract.suite import AnySuite, GeneratingSuite, SuiteRequest
 from pipelines.evaluation.judges.choosing import create_judge
-from pipelines.evaluation.judging import Judge
-from pipelines.evaluation.prompt_suite import PromptSuite
-from pipelines.evaluation.suites import AnySuite, SuiteRequest, create_suites
-from pipelines.evaluation.vllm_backend import check_installed
+from pipelines.evaluation.registry import create_suites
+from pipelines.evaluation.suites.prompts import PromptSuite
 
 
 def requested_suites(config: EvaluateConfig) -> tuple[list[AnySuite], Judge | None]:

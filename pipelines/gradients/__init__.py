@@ -1,1 +1,1 @@
-"""Projection of gradients and updates: the mathematics, the engines' shards, and the reference gradients."""
+"""The mathematics of projection on tensors. Knows no files, ranks or configurations, and imports torch alone."""

@@ -8,13 +8,13 @@ from contextlib import ExitStack, closing
 
 from data_registry.core.errors import NumericsError
 from pipelines.merging.adapters import PREFIX
-from pipelines.merging.checkpoints import DTYPES, Stored
 from pipelines.merging.factors import Factors, norm
 from pipelines.merging.layers import Layer
 from pipelines.merging.measuring import AdapterMerge, Changes, Measured, Target, copied_record, measure, record_of
 from pipelines.merging.rule import Change, as_factors
-from pipelines.merging.safetensors_writer import TensorFile
-from pipelines.model_files import ADAPTER_WEIGHTS
+from pipelines.models.files import ADAPTER_WEIGHTS
+from pipelines.weights.stored import DTYPES, Stored
+from pipelines.weights.writing import TensorFile
 
 
 def write_adapters(merge: AdapterMerge, targets: Sequence[Target], max_rank: int | None) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from data_registry.core.errors import InputError
-from pipelines.merging.checkpoints import DTYPES, Stored, check_finite, read_header
 from pipelines.merging.factors import Factors
-from pipelines.model_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_weight_files, read_json
-from pipelines.models import ModelSource, model_directory
+from pipelines.models.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_weight_files, read_json
+from pipelines.models.reference import ModelSource, model_directory
+from pipelines.weights.stored import DTYPES, Stored, check_finite, read_header
 
 PREFIX = "base_model.model."
 _SIDES = {".lora_A.weight": "A", ".lora_B.weight": "B", ".lora_embedding_A": "A", ".lora_embedding_B": "B"}

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from data_registry.core.errors import InputError
-from data_registry.core.progress import Progress
-from pipelines.merging.checkpoints import Checkpoint, Stored, check_finite, difference, row_blocks
+from pipelines.core.progress import Progress
 from pipelines.merging.criterion import COLUMNS, project, project_dense
+from pipelines.merging.layer_records import LayerRecord
 from pipelines.merging.layers import depth_of, type_of
 from pipelines.merging.measuring import Target
 from pipelines.merging.model_merge import dtype_of, whole_blocks
-from pipelines.merging.reading import read_ahead
-from pipelines.merging.report import LayerRecord
 from pipelines.merging.rule import Rule, combine_dense
-from pipelines.merging.safetensors_writer import ModelFiles, PlannedTensor, writing_order
+from pipelines.weights.read_ahead import read_ahead
+from pipelines.weights.stored import Checkpoint, Stored, check_finite, difference, row_blocks
+from pipelines.weights.writing import ModelFiles, PlannedTensor, writing_order
 
 
 @dataclass(frozen=True)

@@ -9,34 +9,16 @@ from typing import Protocol
 from data_registry.core.errors import InputError
 from pipelines.merging.adapter_merge import write_adapters
 from pipelines.merging.adapters import Adapter, open_adapter
-from pipelines.merging.checkpoints import Checkpoint, open_checkpoint
 from pipelines.merging.full_merge import FullMerge, check_pairs, report_full, unpaired_tensors, write_full
+from pipelines.merging.layer_records import LayerRecord
 from pipelines.merging.layers import pair_adapters, unpaired_modules
 from pipelines.merging.measuring import AdapterMerge, Target, report_only
 from pipelines.merging.model_merge import write_models
 from pipelines.merging.output import copy_model_config, copy_tokenizer, write_adapter_config
-from pipelines.merging.report import LayerRecord
 from pipelines.merging.rule import Rule
-from pipelines.models import ModelSource
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Where the inputs of a merge come from.
-
-    Attributes:
-        finetuned: adapter or full model.
-        safe: what is merged in, of the same sort; None for SafeLoRA.
-        base: what the adapters change, or where full fine-tuning started; None where no method needs it.
-        aligned: for the criterion.
-        unaligned: for the criterion.
-    """
-
-    finetuned: ModelSource
-    safe: ModelSource | None
-    base: ModelSource | None
-    aligned: ModelSource | None
-    unaligned: ModelSource | None
+from pipelines.merging.sources import Sources
+from pipelines.models.reference import ModelSource
+from pipelines.weights.stored import Checkpoint, open_checkpoint
 
 
 class Job(Protocol):

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from data_registry.core.errors import InputError
 from pipelines.merging.adapters import AdaptedModule, Adapter
-from pipelines.merging.checkpoints import Checkpoint, Stored, difference, row_blocks
-from pipelines.merging.reading import Job
-from pipelines.merging.safetensors_writer import natural
+from pipelines.weights.read_ahead import Job
+from pipelines.weights.stored import Checkpoint, Stored, difference, row_blocks
+from pipelines.weights.writing import natural
 
 _NUMBER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import torch
 
-from data_registry.core.progress import Progress
+from pipelines.core.progress import Progress
 from pipelines.merging import original
 from pipelines.merging.adapters import Adapter, common_dtype
 from pipelines.merging.criterion import Projection, cosine, project
 from pipelines.merging.factors import Factors, norm
+from pipelines.merging.layer_records import LayerRecord
 from pipelines.merging.layers import Layer, depth_of, type_of
-from pipelines.merging.reading import Job, read_ahead
-from pipelines.merging.report import LayerRecord
 from pipelines.merging.rule import Change, Rule, merge_layer
+from pipelines.weights.read_ahead import Job, read_ahead
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from data_registry.core.errors import InputError
-from pipelines.merging.checkpoints import DTYPES, Checkpoint, Stored, check_finite, row_blocks
 from pipelines.merging.factors import Factors
 from pipelines.merging.layers import is_transposed
 from pipelines.merging.measuring import AdapterMerge, Changes, Measured, Target, copied_record, measure, record_of
-from pipelines.merging.reading import read_ahead
 from pipelines.merging.rule import Change
-from pipelines.merging.safetensors_writer import ModelFiles, PlannedTensor, natural, writing_order
+from pipelines.weights.read_ahead import read_ahead
+from pipelines.weights.stored import DTYPES, Checkpoint, Stored, check_finite, row_blocks
+from pipelines.weights.writing import ModelFiles, PlannedTensor, natural, writing_order
 
 
 def write_models(merge: AdapterMerge, base: Checkpoint, targets: Sequence[Target], max_shard_bytes: int) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.merging.adapters import Adapter
-from pipelines.model_files import ADAPTER_CONFIG
-from pipelines.models import ModelSource, model_directory
+from pipelines.models.files import ADAPTER_CONFIG
+from pipelines.models.reference import ModelSource, model_directory
 
 _TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),

@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from pipelines.merging.report import LayerRecord
+from pipelines.merging.layer_records import LayerRecord
 
 # Okabe and Ito's colours; in black and white the markers and line styles tell the types apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5A5A5A")

@@ -1,1 +1,1 @@
-"""Recipes: chains of ogpsa commands in YAML, and the clusters that they run on."""
+"""Chains of ogpsa commands in YAML, how far they are, and the clusters that they run on."""

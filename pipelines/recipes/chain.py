@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_registry.core.config import CommandConfig, resolve, suggest
+from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError
 from pipelines.configs.commands import COMMANDS, config_class
 from pipelines.configs.run import RecipeConfig
 from pipelines.configs.spelling import command_arguments
+from pipelines.core.config import CommandConfig, resolve
 from pipelines.recipes.recipe import Recipe, StepSpec, read_recipe, recipe_path
 from pipelines.recipes.references import References, default_out, in_order
 

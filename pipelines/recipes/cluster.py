@@ -8,11 +8,10 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from data_registry.core.config import suggest
+from data_registry.core.documents import Document, parse, read_text, suggest
 from data_registry.core.errors import ConfigError
 from pipelines.configs.commands import takes_processes
 from pipelines.recipes.chain import Step
-from pipelines.recipes.document import Document, parse, read_text
 
 # Slurm's forms of a time limit: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
 _TIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d\d?(:\d\d){0,2}")

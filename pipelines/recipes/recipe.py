@@ -8,9 +8,8 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from data_registry.core.config import suggest
+from data_registry.core.documents import Document, parse, read_text, suggest
 from data_registry.core.errors import InputError
-from pipelines.recipes.document import Document, parse, read_text
 
 SHIPPED = Path(__file__).parent / "shipped"
 # In file names, in job names and after ${steps.

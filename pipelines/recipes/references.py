@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from data_registry.core.config import suggest
+from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError
 from pipelines.recipes.recipe import StepSpec
 

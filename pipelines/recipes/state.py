@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data_registry.core.artifact import partial_path
 from data_registry.core.errors import OgpsaError
 from data_registry.core.manifest import Manifest, fingerprint_of, is_artifact, read_manifest, verify
-from pipelines.model_files import determining_files
+from pipelines.core.artifact import partial_path
+from pipelines.models.files import determining_files
 from pipelines.recipes.chain import Step
 
 Word = Literal["up to date", "to do", "begun", "other settings", "in the way"]

@@ -1,1 +1,1 @@
-"""Results side by side: what ``ogpsa report`` reads, computes, draws and writes."""
+"""Results side by side: what is read, computed, drawn and written for a report."""

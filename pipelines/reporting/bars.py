@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.evaluation.chart import COLOURS, INK, QUIET, STYLE
-from pipelines.evaluation.results import Metric
+from pipelines.evaluation.contract.results import Metric
+from pipelines.reporting.chart import COLOURS, INK, QUIET, STYLE
 from pipelines.reporting.figures import Figure
 
 if TYPE_CHECKING:

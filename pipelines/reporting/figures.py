@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from data_registry.core.config import suggest
+from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
-from pipelines.evaluation.results import Metric, SuiteSettings, describe_setting
-from pipelines.evaluation.table import Column, ResultsTable, column_title
+from pipelines.evaluation.contract.results import Metric, SuiteSettings, describe_setting
 from pipelines.reporting.runs import Run
+from pipelines.reporting.table import Column, ResultsTable, column_title
 
 Role = Literal["safety", "over-refusal", "capability", "loss", "preference"]
 Unlike = Literal["refuse", "apart"]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.evaluation.intervals import Interval, relative_gain_interval
-from pipelines.evaluation.resampling import Array
-from pipelines.evaluation.results import Metric
+from pipelines.evaluation.contract.results import Metric
+from pipelines.evaluation.statistics.intervals import Interval, relative_gain_interval
+from pipelines.evaluation.statistics.resampling import Array
 from pipelines.reporting.figures import Figure
 from pipelines.reporting.paired import stored_pairs
 from pipelines.reporting.runs import Run

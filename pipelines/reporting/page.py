@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_registry.core.environment import tool_version
-from pipelines.evaluation.table import format_metric
+from pipelines.core.environment import tool_version
 from pipelines.reporting import tables
-from pipelines.reporting.report import Report
+from pipelines.reporting.contents import Report
+from pipelines.reporting.table import format_metric
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

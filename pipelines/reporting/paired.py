@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_registry.core.errors import ArtifactError
-from pipelines.evaluation.answers import AnsweredItem
-from pipelines.evaluation.comparison import Difference, paired_difference
-from pipelines.evaluation.flips import Flips, count_flips, paired_items
-from pipelines.evaluation.results import Metric
+from pipelines.evaluation.contract.answered_items import AnsweredItem
+from pipelines.evaluation.contract.results import Metric
+from pipelines.evaluation.statistics.comparison import Difference, paired_difference
+from pipelines.evaluation.statistics.flips import Flips, count_flips, paired_items
 from pipelines.reporting.figures import Figure
 from pipelines.reporting.runs import Run, check_items
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_registry.core.artifact import InputRecord, as_input, is_artifact, open_artifact, read_manifest
-from data_registry.core.config import suggest
+from data_registry.core.documents import suggest
 from data_registry.core.errors import ArtifactError, ConfigError, InputError
-from pipelines.evaluation.answers import ANSWERS_FILE, AnsweredItem, read_answers
-from pipelines.evaluation.lm_eval_files import looks_like_results, read_lm_eval
-from pipelines.evaluation.results import KIND, Results, read_results
+from data_registry.core.manifest import InputRecord, as_input, is_artifact, open_artifact, read_manifest
+from pipelines.evaluation.contract.answered_items import ANSWERS_FILE, AnsweredItem, read_answers
+from pipelines.evaluation.contract.results import KIND, Results, read_results
+from pipelines.evaluation.suites.lm_eval_files import looks_like_results, read_lm_eval
 
 # So many folders down results are looked for.
 _DEPTH = 4

@@ -7,11 +7,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.evaluation.intervals import Interval
-from pipelines.evaluation.results import SuiteSettings, describe_setting
+from pipelines.evaluation.contract.results import SuiteSettings, describe_setting
+from pipelines.evaluation.statistics.intervals import Interval
+from pipelines.reporting.contents import Report
 from pipelines.reporting.gain import Change, Gain
 from pipelines.reporting.paired import Comparison
-from pipelines.reporting.report import Report
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.evaluation.chart import Estimate, Point, pareto_front
-from pipelines.evaluation.results import Metric
+from pipelines.evaluation.contract.results import Metric
+from pipelines.reporting.chart import Estimate, Point, pareto_front
 from pipelines.reporting.figures import Figure
 from pipelines.reporting.runs import Run
 

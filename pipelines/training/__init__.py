@@ -1,1 +1,1 @@
-"""TRL's trainers extended by projection: engine configuration, the mixin, self-test, logs and plots."""
+"""TRL's trainers extended by transforms: data, arguments, the mixin, checkpoints, logs and plots."""

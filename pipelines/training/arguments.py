@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from data_registry.core.config import suggest
+from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError
-from data_registry.core.log import world_size
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
-from pipelines.training.packing import packing_values
+from pipelines.core.job import world_size
+from pipelines.training.data.packing import packing_values
 
 # Options of ours decide these; setting them a second time would let both disagree.
 _OURS = {

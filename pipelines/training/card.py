@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from data_registry.core.artifact import InputRecord, command_line
-from data_registry.core.environment import package_versions, tool_version
+from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig, TrainSftConfig
+from pipelines.core.artifact import command_line
+from pipelines.core.environment import package_versions, tool_version
 
 
 def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], final: dict[str, Any]) -> str:

@@ -8,9 +8,7 @@ from typing import Any, TextIO
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from data_registry.core.progress import Progress
-
-METRICS_FILE = "metrics.jsonl"
+from pipelines.core.progress import Progress
 
 
 class MetricsCallback(TrainerCallback):

@@ -14,11 +14,11 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from data_registry.core.errors import NumericsError, Preempted
-from pipelines.gradients.shards import whole_numel
-from pipelines.training.checkpoint_callback import CheckpointCallback
-from pipelines.training.resume import Checkpointer
+from pipelines.engine.shards.access import whole_numel
+from pipelines.training.checkpoints.callback import CheckpointCallback
+from pipelines.training.checkpoints.checkpointer import Checkpointer
 from pipelines.training.selection import HeldOutCallback
-from pipelines.training.session import ProjectionSession
+from pipelines.transforms.projection import ProjectionSession
 
 SessionMaker = Callable[[Any, Any, torch.optim.Optimizer], ProjectionSession]
 

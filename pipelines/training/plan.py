@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
-from data_registry.core.log import world_size
 from pipelines.basis import storage
 from pipelines.configs.common import EngineConfig
 from pipelines.configs.train import TrainConfig
-from pipelines.model_summary import summarize_model
-from pipelines.models import ModelSource
-from pipelines.training.deepspeed_config import deepspeed_config, plan_text
-
-Rows = list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class DataPlan:
-    """What the data sets become.
-
-    Attributes:
-        num_samples: of an epoch: rows, or packed sequences.
-        lines: of the plan.
-    """
-
-    num_samples: int
-    lines: Rows
+from pipelines.core.job import world_size
+from pipelines.engine.deepspeed_config import deepspeed_config, plan_text
+from pipelines.models.reference import ModelSource
+from pipelines.models.summary import summarize_model
+from pipelines.training.data.plan import DataPlan, Rows
 
 
 def training_plan(config: TrainConfig, source: ModelSource, data: DataPlan) -> Rows:

@@ -12,14 +12,11 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from pipelines import distributed
 from pipelines.configs.heldout import HeldOutConfig
-from pipelines.training.heldout import HeldOut, measure
+from pipelines.engine import processes
+from pipelines.training.data.heldout import HeldOut, measure
 
 logger = logging.getLogger(__name__)
-
-# In the directory of the run being made; hidden, as what lies there is not part of the result.
-BEST_FOLDER = ".best"
 _PREFIX = "best-"
 _MEASUREMENTS = 10
 
@@ -76,10 +73,10 @@ class HeldOutCallback(TrainerCallback, ExportableState):
         """Save the present weights aside and take them for the best. Collective."""
         final = self._directory / f"{_PREFIX}{step}"
         aside = final.with_name(f".{final.name}")
-        distributed.on_main(lambda: _make_empty(aside))
+        processes.on_main(lambda: _make_empty(aside))
         self._trainer.save_model(str(aside))
-        distributed.barrier()
-        distributed.on_main(lambda: self._put_in_place(aside, final))
+        processes.barrier()
+        processes.on_main(lambda: self._put_in_place(aside, final))
 
     def _put_in_place(self, aside: Path, final: Path) -> None:
         shutil.rmtree(final, ignore_errors=True)
@@ -96,7 +93,7 @@ class HeldOutCallback(TrainerCallback, ExportableState):
         """
         step = int(self._trainer.state.global_step)
         if self._config.select == "best" and self.best_step != step:
-            return distributed.on_main(lambda: self._move(target))
+            return processes.on_main(lambda: self._move(target))
         self._trainer.save_model(str(target))
         return step
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import data_registry.testbed
-from ogpsa_cli import launch
 from ogpsa_cli.__main__ import run
+from ogpsa_cli.launch import processes
 
 TESTBED_MODEL = Path(data_registry.testbed.__file__).parent / "model"
 _LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -52,7 +52,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     """Runs ``ogpsa`` with these arguments in this process, from an empty directory."""
     monkeypatch.chdir(tmp_path)
     # Commands that would start a process for each GPU stay in this one.
-    monkeypatch.setattr(launch, "num_devices", lambda: 1)
+    monkeypatch.setattr(processes, "num_devices", lambda: 1)
 
     def call(*arguments: str | Path) -> Outcome:
         capsys.readouterr()

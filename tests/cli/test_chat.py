@@ -17,8 +17,9 @@ from transformers import AutoModelForCausalLM
 
 from data_registry.core.errors import InputError
 from data_registry.testbed import suite as testbed_items
-from pipelines import chat
+from pipelines.commands.chat import load
 from pipelines.configs.chat import ChatConfig
+from pipelines.evaluation.answering import chat
 from tests.cli.conftest import TESTBED_MODEL, Cli
 
 ITEMS = [item for item in testbed_items.items() if item.group in ("fact", "kind")][::30]
@@ -40,7 +41,7 @@ def greedy(question: str) -> str:
 
 
 def speaker(**options: object) -> chat.Speaker:
-    (found,) = chat.load(ChatConfig(model=str(TESTBED_MODEL), max_new_tokens=24, **options))
+    (found,) = load(ChatConfig(model=str(TESTBED_MODEL), max_new_tokens=24, **options))
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ogpsa_cli import launch
+from ogpsa_cli.launch import processes
 from tests.cli.conftest import Cli, Outcome
 
 
@@ -140,7 +140,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[str]]]:
         calls.append((num_procs, list(arguments)))
         return 75
 
-    monkeypatch.setattr(launch, "start", start)
+    monkeypatch.setattr(processes, "start", start)
     return calls
 
 
@@ -150,7 +150,7 @@ COMMAND = ["build-basis", "model", "--reference", "data", "--out", "basis"]
 def test_one_process_for_each_gpu_is_started(
     cli: Cli, launched: list[tuple[int, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "num_devices", lambda: 4)
+    monkeypatch.setattr(processes, "num_devices", lambda: 4)
     assert cli(*COMMAND).code == 75
     assert launched == [(4, COMMAND)]
 

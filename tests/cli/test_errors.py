@@ -24,7 +24,6 @@ from data_registry.core.errors import (
     Preempted,
 )
 from ogpsa_cli import commands
-from ogpsa_cli.commands import doctor as _doctor  # noqa: F401 - loads commands.doctor
 from tests.cli.conftest import Cli, run_process
 
 
@@ -202,7 +201,7 @@ def test_every_reader_may_go_away(arguments: str, tmp_path: Path) -> None:
 
 
 def test_a_bar_that_an_exception_left_standing_does_not_swallow_the_error(cli: Cli, failing) -> None:
-    from data_registry.core import progress
+    from pipelines.core import progress
 
     class Standing:
         stopped = False

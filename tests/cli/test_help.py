@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from data_registry.core.config import read_config_file, resolve
-from ogpsa_cli import app, pages
+from ogpsa_cli import entry as app
+from ogpsa_cli import pages
 from ogpsa_cli.command import given_options
 from ogpsa_cli.flags import flags_of
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.configs.train import TrainSftConfig
+from pipelines.core.config import read_config_file, resolve
 from tests.cli.conftest import Cli, run_process
 
 NAMES = [entry.name for entry in app.COMMANDS]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ogpsa_cli import launch
+from ogpsa_cli.launch import processes
 
 CHILD = """
 import os, signal, subprocess, sys, time
@@ -73,7 +73,7 @@ def assert_nobody_left(folder: Path) -> None:
 def test_every_process_knows_who_it_is(tmp_path: Path) -> None:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
     body = f'(folder / f"env-{{rank}}").write_text(" ".join(os.environ[name] for name in {names!r}))'
-    assert launch.start_processes(command(tmp_path, body), 3) == 0
+    assert processes.start_processes(command(tmp_path, body), 3) == 0
     found = [(tmp_path / f"env-{rank}").read_text().split() for rank in range(3)]
     assert [values[:5] for values in found] == [[str(r), str(r), "3", "3", "127.0.0.1"] for r in range(3)]
     assert len({values[5] for values in found}) == 1
@@ -81,51 +81,53 @@ def test_every_process_knows_who_it_is(tmp_path: Path) -> None:
 
 
 def test_the_users_number_of_threads_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    environments = launch.environments(2, {"OMP_NUM_THREADS": "7"})
+    environments = processes.environments(2, {"OMP_NUM_THREADS": "7"})
     assert {env["OMP_NUM_THREADS"] for env in environments} == {"7"}
 
 
 @pytest.mark.parametrize("code", [1, 2, 3, 4, 75])
 def test_the_first_failing_exit_code_comes_through(tmp_path: Path, code: int) -> None:
     body = f"sys.exit({code}) if rank == 1 else sys.exit(0)"
-    assert launch.start_processes(command(tmp_path, body), 2) == code
+    assert processes.start_processes(command(tmp_path, body), 2) == code
 
 
 def test_when_one_fails_the_others_are_ended(tmp_path: Path) -> None:
     body = READY + ALL_THERE + "sys.exit(4) if rank == 1 else time.sleep(60)"
     started = time.monotonic()
-    assert launch.start_processes(command(tmp_path, body), 3) == 4
+    assert processes.start_processes(command(tmp_path, body), 3) == 4
     assert time.monotonic() - started < 8
     assert_nobody_left(tmp_path)
 
 
 def test_who_does_not_listen_is_killed_with_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "GRACE_S", 0.5)
+    monkeypatch.setattr(processes, "GRACE_S", 0.5)
     body = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 (folder / f"pid-worker-{rank}").write_text(str(worker.pid))
 """
     body += READY + ALL_THERE + "sys.exit(3) if rank == 0 else time.sleep(60)"
-    assert launch.start_processes(command(tmp_path, body), 2) == 3
+    assert processes.start_processes(command(tmp_path, body), 2) == 3
     assert len(pids(tmp_path)) == 4
     assert_nobody_left(tmp_path)
 
 
 def test_death_by_signal_is_told_as_shells_do(tmp_path: Path) -> None:
     body = "os.kill(os.getpid(), signal.SIGKILL) if rank == 0 else time.sleep(60)"
-    assert launch.start_processes(command(tmp_path, body), 2) == 128 + signal.SIGKILL
+    assert processes.start_processes(command(tmp_path, body), 2) == 128 + signal.SIGKILL
 
 
 def test_others_may_finish_saving_after_the_first_was_preempted(tmp_path: Path) -> None:
     body = "time.sleep(0.6 * rank); (folder / f'saved-{rank}').write_text(''); sys.exit(75)"
-    assert launch.start_processes(command(tmp_path, body), 2) == 75
+    assert processes.start_processes(command(tmp_path, body), 2) == 75
     assert (tmp_path / "saved-1").exists()
 
 
 # --- Signals -----------------------------------------------------------------------------------------------------
 
-LAUNCHER = "import sys; from ogpsa_cli import launch; sys.exit(launch.start_processes({command!r}, {number}))"
+LAUNCHER = (
+    "import sys; from ogpsa_cli.launch import processes; sys.exit(processes.start_processes({command!r}, {number}))"
+)
 PREEMPTIBLE = """
 def stop(number, frame):
     (folder / f"saved-{rank}").write_text(str(number))
@@ -181,7 +183,8 @@ def test_a_wrong_number_of_processes_is_refused(number: str, capsys: pytest.Capt
 FAILING = """
 import os, sys
 from data_registry.core.errors import InputError
-from ogpsa_cli import __main__, ranks
+from ogpsa_cli import __main__
+from ogpsa_cli.launch import ranks
 if os.environ["RANK"] not in {failing!r}:
     ranks.time.sleep(20)
 sys.exit(__main__._report(InputError("no such data"), verbose=False))
@@ -194,7 +197,7 @@ sys.exit(__main__._report(InputError("no such data"), verbose=False))
 def test_a_mistake_that_all_ranks_make_is_told_once(
     failing: str, expected: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert launch.start_processes([sys.executable, "-c", FAILING.format(failing=failing)], 3) == 2
+    assert processes.start_processes([sys.executable, "-c", FAILING.format(failing=failing)], 3) == 2
     assert capfd.readouterr().err == expected
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from data_registry.core.errors import InputError
-from ogpsa_cli import rendezvous, slurm
+from ogpsa_cli.launch import rendezvous, slurm
 from tests.cli.test_slurm import TASK
 
 

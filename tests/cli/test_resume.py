@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from pipelines import distributed
+from pipelines.engine import processes
 from tests.cli.conftest import Cli, Outcome
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ class Run:
 
     def __call__(self, *more: str | Path, stop_after: int | None = None) -> Outcome:
         asked = iter(range(1, 1000))
-        with mock.patch.object(distributed, "stop_requested", side_effect=lambda device: next(asked) == stop_after):
+        with mock.patch.object(processes, "stop_requested", side_effect=lambda device: next(asked) == stop_after):
             return self.cli(
                 "train-sft", self.made / "model", "--data", self.data, *self.options, "--out", self.out, *more
             )
@@ -222,7 +222,7 @@ def test_a_full_disk_ends_the_run_and_the_rerun_goes_on(stopped: Run) -> None:
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with mock.patch("pipelines.training.sharded_tensors.save_file", full):
+    with mock.patch("pipelines.weights.pieces.save_file", full):
         outcome = stopped("--save-every", "1")
     assert outcome.code == 2
     assert outcome.err.count("error:") == 1

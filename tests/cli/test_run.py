@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from data_registry.core.artifact import read_manifest
-from data_registry.core.config import resolve
 from data_registry.core.errors import ConfigError
-from ogpsa_cli.app import COMMANDS
-from ogpsa_cli.steps import StepRunner
+from data_registry.core.manifest import read_manifest
+from ogpsa_cli.entry import COMMANDS
+from ogpsa_cli.launch.steps import StepRunner
 from pipelines.configs import commands
 from pipelines.configs.run import RunConfig
+from pipelines.core.config import resolve
 from pipelines.recipes.chain import Step, load_chain
 from pipelines.recipes.recipe import shipped_names
 from tests.cli.conftest import Cli
@@ -281,9 +281,9 @@ class FakeCommands:
     """Stands for ``python -m ogpsa_cli``: what each step does is a line of shell."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from ogpsa_cli import launch
+        from ogpsa_cli.launch import processes
 
-        real = launch.start_alone
+        real = processes.start_alone
         self.texts: list[str] = []
         self.started: list[Sequence[str]] = []
 
@@ -291,7 +291,7 @@ class FakeCommands:
             self.started.append(command)
             return real([sys.executable, "-c", self.texts[len(self.started) - 1]])
 
-        monkeypatch.setattr(launch, "start_alone", start)
+        monkeypatch.setattr(processes, "start_alone", start)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_registry.core.errors import ConfigError
-from ogpsa_cli import launch, slurm
+from ogpsa_cli.launch import processes, slurm
 
 TASK = {
     "SLURM_JOB_ID": "123456",
@@ -45,7 +45,7 @@ def environ(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 def test_a_task_is_translated(environ: dict[str, str]) -> None:
     environ.update(TASK)
-    launch.settle_environment()
+    processes.settle_environment()
     assert {name: environ[name] for name in OURS} == {
         "RANK": "3",
         "LOCAL_RANK": "1",
@@ -54,7 +54,7 @@ def test_a_task_is_translated(environ: dict[str, str]) -> None:
         "MASTER_ADDR": "gpu07",
         "MASTER_PORT": str(20000 + 123456 % 12000),
     }
-    assert launch.is_distributed()
+    assert processes.is_distributed()
 
 
 def test_the_port_depends_on_job_and_step_alone(environ: dict[str, str]) -> None:
@@ -78,21 +78,21 @@ def test_the_users_address_and_port_are_kept() -> None:
 
 def test_a_batch_script_is_alone_although_it_has_ntasks_and_procid(environ: dict[str, str]) -> None:
     environ.update(BATCH_SCRIPT)
-    launch.settle_environment()
-    assert not launch.is_distributed()
+    processes.settle_environment()
+    assert not processes.is_distributed()
     assert not set(OURS) & set(environ)
 
 
 def test_a_step_of_one_task_is_alone(environ: dict[str, str]) -> None:
     environ.update({**TASK, "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"})
-    launch.settle_environment()
-    assert not launch.is_distributed()
+    processes.settle_environment()
+    assert not processes.is_distributed()
 
 
 def test_older_slurm_names_the_step_differently(environ: dict[str, str]) -> None:
     environ.update({name: value for name, value in TASK.items() if name != "SLURM_STEP_ID"})
     environ["SLURM_STEPID"] = "0"
-    launch.settle_environment()
+    processes.settle_environment()
     assert environ["RANK"] == "3"
 
 
@@ -102,7 +102,7 @@ def test_torchrun_inside_a_step_wins(environ: dict[str, str]) -> None:
         "MASTER_ADDR": "host", "MASTER_PORT": "29500",
     }  # fmt: skip
     environ.update(TASK | torchrun)
-    launch.settle_environment()
+    processes.settle_environment()
     assert {name: environ[name] for name in OURS} == torchrun
 
 
@@ -156,7 +156,7 @@ def test_damaged_variables_are_named() -> None:
 @pytest.mark.parametrize("leftover", [{"WORLD_SIZE": "8"}, {"RANK": "1"}, {"MASTER_ADDR": "x", "MASTER_PORT": "1"}])
 def test_leftovers_do_not_make_a_lone_command_wait(environ: dict[str, str], leftover: dict[str, str]) -> None:
     environ.update(leftover)
-    launch.settle_environment()
+    processes.settle_environment()
     assert not set(OURS) & set(environ)
 
 
@@ -171,7 +171,7 @@ def test_leftovers_do_not_make_a_lone_command_wait(environ: dict[str, str], left
 def test_contradictions_are_refused(environ: dict[str, str], variables: dict[str, str], expected: str) -> None:
     environ.update(variables)
     with pytest.raises(ConfigError, match=expected):
-        launch.settle_environment()
+        processes.settle_environment()
 
 
 @pytest.mark.parametrize(
@@ -179,4 +179,4 @@ def test_contradictions_are_refused(environ: dict[str, str], variables: dict[str
 )
 def test_visible_devices_are_counted(environ: dict[str, str], visible: str, expected: int) -> None:
     environ["CUDA_VISIBLE_DEVICES"] = visible
-    assert launch.num_devices() == expected
+    assert processes.num_devices() == expected

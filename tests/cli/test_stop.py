@@ -142,8 +142,8 @@ def launched(tmp_path: Path, point: Point, *arguments: str | Path, torchrun: Seq
     """Two ranks that come to a point: started by torchrun with these options, or by ogpsa itself."""
     words = points.command([point], tmp_path / "mark", *arguments)
     if torchrun is None:
-        start = "launch.start_processes(sys.argv[1:], 2, listens=True)"
-        code = f"import sys; from ogpsa_cli import launch; sys.exit({start})"
+        start = "processes.start_processes(sys.argv[1:], 2, listens=True)"
+        code = f"import sys; from ogpsa_cli.launch import processes; sys.exit({start})"
         return [sys.executable, "-c", code, sys.executable, *words]
     return [*TORCHRUN[:-2], *torchrun, *words]
 
@@ -151,7 +151,7 @@ def launched(tmp_path: Path, point: Point, *arguments: str | Path, torchrun: Seq
 def test_torchrun_hands_signals_on_and_inspect_says_what_became_of_it(
     training: list[str | Path], tmp_path: Path
 ) -> None:
-    at_step = "pipelines.training.session:ProjectionSession.at_boundary"
+    at_step = "pipelines.transforms.projection:ProjectionSession.at_boundary"
     forwards = ["--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1"]
     for point, options in (
         (Point(at_step, ("SIGTERM",), call=2, to="launcher", ranks=(1,)), []),
@@ -175,7 +175,7 @@ def test_torchrun_hands_signals_on_and_inspect_says_what_became_of_it(
 
 def test_ranks_of_ours_that_are_signalled_before_they_work_together_leave_nothing(made: Path, tmp_path: Path) -> None:
     build = ["build-basis", made / "model", "--reference", made / "general", "--num-samples", "4", "--out", "basis"]
-    point = Point("pipelines.build_basis:encode_dataset", ("SIGUSR1",), to="launcher", ranks=(1,))
+    point = Point("pipelines.basis.building:encode_dataset", ("SIGUSR1",), to="launcher", ranks=(1,))
     with started(tmp_path, by=launched(tmp_path, point, *build)) as run:
         assert run.end() == 75, run.said()
     assert run.said().splitlines() == [NOTHING_LEFT.format("SIGUSR1")]
@@ -186,7 +186,7 @@ def test_a_signal_to_the_whole_group_ends_workers_and_is_no_error(tmp_path: Path
     rows = [json.dumps({"instruction": f"what is {n} ?", "output": f"it is {n}"}) for n in range(30_000)]
     (tmp_path / "rows.jsonl").write_text("\n".join(rows))
     prepare = ["prepare-data", "rows.jsonl", "--num-workers", "2", "--out", "data"]
-    point = Point("data_registry.arrow_folder:ArrowFolder.write", ("SIGTERM",), call=2, to="group")
+    point = Point("data_registry.preparing.arrow_folder:ArrowFolder.write", ("SIGTERM",), call=2, to="group")
     command = [sys.executable, *points.command([point], tmp_path / "mark", *prepare)]
     with started(tmp_path, by=command, new_group=True) as run:
         assert run.end() == 75, run.said()

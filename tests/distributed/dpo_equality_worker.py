@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from data_registry.core.log import rank, world_size
-from pipelines import build_basis, distributed, train_dpo
+from pipelines.commands import build_basis, train_dpo
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainDpoConfig
-from pipelines.preferences import as_token_rows
-from pipelines.training.metrics import METRICS_FILE, read_metrics
+from pipelines.core.job import rank, world_size
+from pipelines.engine import processes
+from pipelines.tokens.pairs import as_token_rows
+from pipelines.training.checkpoints.run_files import METRICS_FILE
+from pipelines.training.metrics import read_metrics
 from tests.distributed import worlds
 from tests.distributed.equality_worker import CLIP, DECAY, ENGINES, EPS, REFRESH, ROWS, STEPS
 from tests.distributed.ranks import forget_engine, write_findings
@@ -108,9 +110,9 @@ def rewards_at_the_start(directory: Path) -> float:
 
 
 def main(directory: Path) -> None:
-    distributed.start()
+    processes.start()
     torch.set_num_threads(1)
-    distributed.on_main(lambda: make_world(directory))
+    processes.on_main(lambda: make_world(directory))
     findings: dict[str, Any] = {}
     for objective in OBJECTIVES:
         build_basis.run(

@@ -11,11 +11,12 @@ from typing import Any
 
 from data_registry.core import stopping
 from data_registry.core.errors import Preempted
-from data_registry.core.log import rank
-from pipelines import build_basis, distributed
+from pipelines.commands import build_basis
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainDpoConfig
-from pipelines.training import reference_logps
+from pipelines.core.job import rank
+from pipelines.engine import processes
+from pipelines.training.data import reference_log_probs
 from tests.distributed.ranks import forget_engine
 from tests.faults.points import Point, armed
 
@@ -36,7 +37,7 @@ def stopped_in_basis(directory: Path, model: Path, references: Sequence[Path], *
 
     whole = build("undisturbed")
     access = "Zero12Access" if engine.get("zero") == 2 else "ReplicatedAccess"
-    point = Point(f"pipelines.gradients.shards:{access}.accumulate", call=2, ranks=(1,))
+    point = Point(f"pipelines.engine.shards.access:{access}.accumulate", call=2, ranks=(1,))
     said = _stopped(lambda: build("stopped"), point, directory)
     left = sorted(path.name for path in directory.iterdir() if path.name not in ("undisturbed", "mark-1"))
     same = _contents(build("stopped")) == _contents(whole)
@@ -52,12 +53,12 @@ def stopped_in_reference_logps(config: TrainDpoConfig, train: Callable[[TrainDpo
         other: a store with those of the same model and data.
     """
     directory = config.out.parent
-    distributed.on_main(lambda: directory.mkdir(parents=True, exist_ok=True))
-    point = Point("pipelines.training.reference_logps:completion_log_probs", call=2, ranks=(1,))
+    processes.on_main(lambda: directory.mkdir(parents=True, exist_ok=True))
+    point = Point("pipelines.basis.log_probs:completion_log_probs", call=2, ranks=(1,))
     said = _stopped(lambda: train(config), point, directory)
     left = sorted(path.name for path in directory.rglob("*") if path.is_file() and path.name != "mark-1")
     train(config)
-    (made,) = (directory / reference_logps.FOLDER).glob(f"*/{reference_logps.FILE}")
+    (made,) = (directory / reference_log_probs.FOLDER).glob(f"*/{reference_log_probs.FILE}")
     return {"said": said, "left": left, "same": made.read_bytes() in {path.read_bytes() for path in other.glob("*/*")}}
 
 
@@ -72,7 +73,7 @@ def _stopped(work: Callable[[], object], point: Point, directory: Path) -> list[
         said = f"{error.exit_code}: {error}"
     finally:
         stopping._received = None
-    return distributed.gather(said)
+    return processes.gather(said)
 
 
 def _contents(basis: Path) -> dict[str, bytes]:

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from data_registry.core.log import rank, world_size
-from pipelines import build_basis, distributed, train_sft
+from pipelines.commands import build_basis, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainSftConfig
+from pipelines.core.job import rank, world_size
+from pipelines.engine import processes
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
 from tests.reference import plain
@@ -84,11 +85,11 @@ def trained_weights(
 
 
 def main(directory: Path, which: str) -> None:
-    distributed.start()
+    processes.start()
     torch.set_num_threads(1)
     findings: dict[str, Any] = {}
     tied = which == "tied"
-    world = distributed.on_main(lambda: make_world(directory, tied=tied))
+    world = processes.on_main(lambda: make_world(directory, tied=tied))
     model, data, pools = world
     basis = directory / "basis"
     build_basis.run(BuildBasisConfig(model=str(model), reference=pools, out=basis, precision="fp32", batch_size=3))

@@ -11,12 +11,14 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from data_registry.core.log import rank, world_size
-from pipelines import build_basis, distributed, train_dpo, train_sft
+from pipelines.commands import build_basis, train_dpo, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
-from pipelines.models import resolve_model
-from pipelines.training.deepspeed_config import deepspeed_config
+from pipelines.core.job import rank, world_size
+from pipelines.engine import processes
+from pipelines.engine.deepspeed_config import deepspeed_config
+from pipelines.models.reference import resolve_model
+from pipelines.training import sft
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
 
@@ -46,8 +48,9 @@ def packed_against_padded(directory: Path, space: str) -> dict[str, Any]:
     """Three steps on all rows at once, with a refresh between them, in both layouts."""
     from datasets import load_from_disk
 
-    from pipelines.tokenization import encode_dataset, load_tokenizer
-    from pipelines.training.packing import num_sequences
+    from pipelines.tokens.conversations import encode_dataset
+    from pipelines.tokens.tokenizer import load_tokenizer
+    from pipelines.training.data.packing import num_sequences
 
     rows = encode_dataset(load_from_disk(str(directory / "data")), load_tokenizer(directory / "model"), LENGTH)
     sequences = num_sequences(rows, LENGTH)
@@ -83,7 +86,7 @@ def rows_by_step(directory: Path, out: str, **options: Any) -> Steps:
     ds_config = deepspeed_config(settings, on_cpu=True)
     device = torch.device("cpu")
     settings.out.mkdir(exist_ok=True)
-    trainer = train_sft.make_trainer(settings, resolve_model(settings.model), ds_config, settings.out, device)
+    trainer = sft.make_trainer(settings, resolve_model(settings.model), ds_config, settings.out, device)
     seen: list[tuple[int, list[int]]] = []
 
     def note(module: Any, arguments: Any) -> None:
@@ -156,10 +159,10 @@ def held_out_pairs(directory: Path) -> list[float]:
 
 
 def main(directory: Path) -> None:
-    distributed.start()
-    distributed.start_deepspeed()
+    processes.start()
+    processes.start_deepspeed()
     torch.set_num_threads(1)
-    distributed.on_main(lambda: make_world(directory))
+    processes.on_main(lambda: make_world(directory))
     references = [directory / "alpha", directory / "beta"]
     build_basis.run(
         BuildBasisConfig(

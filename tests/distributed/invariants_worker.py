@@ -15,14 +15,16 @@ from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from data_registry.core.errors import EngineError
-from data_registry.core.log import rank, world_size
-from pipelines import build_basis, distributed, train_sft
+from pipelines.commands import build_basis
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainSftConfig
-from pipelines.gradients.shards import ShardAccess
-from pipelines.models import resolve_model
-from pipelines.training.deepspeed_config import deepspeed_config
-from pipelines.training.session import ProjectionSession
+from pipelines.core.job import rank, world_size
+from pipelines.engine import processes
+from pipelines.engine.deepspeed_config import deepspeed_config
+from pipelines.engine.shards.access import ShardAccess
+from pipelines.models.reference import resolve_model
+from pipelines.training import sft
+from pipelines.transforms.projection import ProjectionSession
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
 
@@ -96,12 +98,12 @@ def plain_trl() -> Iterator[None]:
 
         def install_projection(self, make_session: Any) -> None: ...
 
-    ours = train_sft.ProjectedSFTTrainer
-    train_sft.ProjectedSFTTrainer = Plain  # type: ignore[assignment, misc]
+    ours = sft.ProjectedSFTTrainer
+    sft.ProjectedSFTTrainer = Plain  # type: ignore[assignment, misc]
     try:
         yield
     finally:
-        train_sft.ProjectedSFTTrainer = ours  # type: ignore[misc]
+        sft.ProjectedSFTTrainer = ours  # type: ignore[misc]
 
 
 def train(config: TrainSftConfig, prepare: Callable[[Any], None] = lambda trainer: None) -> tuple[Any, Prober]:
@@ -110,8 +112,8 @@ def train(config: TrainSftConfig, prepare: Callable[[Any], None] = lambda traine
     directory.mkdir(parents=True, exist_ok=True)
     ds_config = deepspeed_config(config, on_cpu=True)
     if ds_config is not None:
-        distributed.start_deepspeed()
-    trainer = train_sft.make_trainer(config, resolve_model(config.model), ds_config, directory, torch.device("cpu"))
+        processes.start_deepspeed()
+    trainer = sft.make_trainer(config, resolve_model(config.model), ds_config, directory, torch.device("cpu"))
     assert trainer.is_deepspeed_enabled == (ds_config is not None)
     prober = Prober(trainer)
     prepare(trainer)
@@ -245,9 +247,9 @@ def check_engine(world: World, name: str, engine: dict[str, Any]) -> dict[str, A
 
 
 def main(directory: Path) -> None:
-    distributed.start()
+    processes.start()
     torch.set_num_threads(1)
-    world = distributed.on_main(lambda: World(directory))
+    world = processes.on_main(lambda: World(directory))
     build_basis.run(
         BuildBasisConfig(model=str(world.model), reference=world.pools, out=world.basis, precision="fp32", batch_size=3)
     )

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from data_registry.core.errors import OgpsaError
-from data_registry.core.log import rank
-from pipelines import build_basis, distributed, train_sft
+from pipelines.commands import build_basis, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainSftConfig
+from pipelines.core.job import rank
+from pipelines.engine import processes
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
 
@@ -76,7 +77,7 @@ def run_mode(directory: Path, name: str, mode: dict[str, Any]) -> dict[str, Any]
 
 
 def main(directory: Path) -> None:
-    distributed.start()
+    processes.start()
     torch.set_num_threads(1)
 
     def make() -> None:
@@ -87,7 +88,7 @@ def main(directory: Path) -> None:
         (directory / "own.json").write_text(json.dumps(OWN_JSON))
         (directory / "refused.json").write_text(json.dumps(FP32_STAGE1))
 
-    distributed.on_main(make)
+    processes.on_main(make)
     findings: dict[str, Any] = {}
     for name, mode in MODES.items():
         try:

@@ -19,15 +19,18 @@ import torch
 from safetensors.torch import load_file
 
 from data_registry.core import stopping
-from data_registry.core.artifact import partial_path
 from data_registry.core.errors import Preempted
-from data_registry.core.log import rank, world_size
-from pipelines import build_basis, distributed, train_dpo, train_sft
+from pipelines.commands import build_basis, train_dpo, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
-from pipelines.training import checkpoint, reference_logps
-from pipelines.training.engine_state import read_rows
-from pipelines.training.resume import Checkpointer
+from pipelines.core.artifact import partial_path
+from pipelines.core.job import rank, world_size
+from pipelines.engine import processes
+from pipelines.training import sft
+from pipelines.training.checkpoints import storage
+from pipelines.training.checkpoints.checkpointer import Checkpointer
+from pipelines.training.checkpoints.engine_state import read_rows
+from pipelines.training.data import reference_log_probs
 from tests.distributed import early_stops, worlds
 from tests.distributed.ranks import forget_engine, write_findings
 
@@ -153,7 +156,7 @@ def call(config: TrainConfig) -> Path:
 @contextlib.contextmanager
 def asked_to_stop(after: int) -> Iterator[None]:
     """The last rank alone is asked to stop; the ranks have to agree. After steps, or in a batch of a refresh."""
-    ask, count = distributed.stop_requested, 0
+    ask, count = processes.stop_requested, 0
 
     def stop_requested(device: torch.device) -> bool:
         nonlocal count
@@ -168,8 +171,8 @@ def asked_to_stop(after: int) -> Iterator[None]:
 
     at_steps = stop_requested if after > 0 else lambda device: False
     with (
-        mock.patch.object(distributed, "stop_requested", at_steps),
-        mock.patch.object(distributed, "stop_point", stop_point),
+        mock.patch.object(processes, "stop_requested", at_steps),
+        mock.patch.object(processes, "stop_point", stop_point),
     ):
         yield
 
@@ -186,7 +189,7 @@ def call_stopped(config: TrainConfig, *, after: int) -> str:
 @contextlib.contextmanager
 def last_state(into: dict[str, Any]) -> Iterator[None]:
     """Keeps what the optimizer held when the run was done, and where the generators stood."""
-    real = train_sft.steps.save_run
+    real = sft.steps.save_run
 
     def save_run(trainer: Any, *args: Any) -> Any:
         _, _, optimizer = trainer.prepared_engine()
@@ -198,7 +201,7 @@ def last_state(into: dict[str, Any]) -> Iterator[None]:
         into["random"] = torch.get_rng_state()
         return real(trainer, *args)
 
-    with mock.patch.object(train_sft.steps, "save_run", save_run):
+    with mock.patch.object(sft.steps, "save_run", save_run):
         yield
 
 
@@ -226,7 +229,7 @@ def differences(one: Whole, other: Whole) -> list[str]:
         found.append("optimizer")
     if not torch.equal(held_a["random"], held_b["random"]):
         found.append("random state")
-    return sorted({name for part in distributed.gather(found) for name in part})
+    return sorted({name for part in processes.gather(found) for name in part})
 
 
 Whole = tuple[dict[str, Any], dict[str, Any]]
@@ -243,8 +246,8 @@ def check_mode(world: World, name: str, mode: dict[str, Any], stops: tuple[int, 
     config = world.config(name, "stopped", mode)
     said = [call_stopped(config, after=steps) for steps in stops]
     partial = partial_path(config.out, config)
-    names = sorted(path.name for path in (partial / checkpoint.FOLDER).iterdir())
-    with last_state(again), mock.patch.object(reference_logps, "_compute", _not_again):
+    names = sorted(path.name for path in (partial / storage.FOLDER).iterdir())
+    with last_state(again), mock.patch.object(reference_log_probs, "_compute", _not_again):
         stopped = record(call(config))
     return {
         "differing": differences(whole, (stopped, again)),
@@ -266,7 +269,7 @@ def broken(world: World, name: str, mode: dict[str, Any], whole: Whole) -> dict[
     """What is found when one thing at a time is not put back: the comparison must notice."""
     real = read_rows
     keep_rows = mock.patch(
-        "pipelines.training.resume.read_rows",
+        "pipelines.training.checkpoints.checkpointer.read_rows",
         lambda source, access: [row.flip(0) + 1 for row in real(source, access)],
     )
     breakages = {
@@ -289,9 +292,9 @@ def _made(directory: Path) -> Path:
 
 
 def main(directory: Path, *only: str) -> None:
-    distributed.start()
+    processes.start()
     torch.set_num_threads(1)
-    world = distributed.on_main(lambda: World(directory))
+    world = processes.on_main(lambda: World(directory))
     findings: dict[str, Any] = {}
     modes = TWO_RANKS if world_size() > 1 else ALONE
     for name, (mode, stops) in modes.items():
@@ -303,12 +306,12 @@ def main(directory: Path, *only: str) -> None:
         findings[name]["seconds"] = round(time.monotonic() - began, 1)
         if name == "sft zero2":
             findings["broken on purpose"] = broken(world, name, mode, whole)
-            place = distributed.on_main(lambda: _made(directory / "early"))
+            place = processes.on_main(lambda: _made(directory / "early"))
             findings["stopped in its basis"] = early_stops.stopped_in_basis(place, world.model, world.pools)
         if name == "dpo zero0":
             config = world.config("early dpo", "run", mode, refresh_every=0)
             findings["stopped in reference log-probs"] = early_stops.stopped_in_reference_logps(
-                config, call, directory / "dpo-zero0" / reference_logps.FOLDER
+                config, call, directory / "dpo-zero0" / reference_log_probs.FOLDER
             )
         write_findings(directory, findings)
 

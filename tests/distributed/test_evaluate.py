@@ -13,11 +13,11 @@ import pytest
 
 from data_registry.testbed import MODEL_DIR
 from data_registry.testbed import suite as testbed_items
-from pipelines import evaluate
+from pipelines.commands import evaluate
 from pipelines.configs.evaluate import EvaluateConfig
-from pipelines.evaluation.generation_store import read_generations
-from pipelines.evaluation.judging import read_verdicts
-from pipelines.evaluation.results import read_results
+from pipelines.evaluation.answering.store import read_generations
+from pipelines.evaluation.contract.results import read_results
+from pipelines.evaluation.judges.judging import read_verdicts
 
 pytestmark = pytest.mark.distributed
 

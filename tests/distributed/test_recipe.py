@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_registry.core.artifact import read_manifest
+from data_registry.core.manifest import read_manifest
 from tests.cli.conftest import run_process
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]

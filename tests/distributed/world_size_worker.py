@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from data_registry.core.errors import ConfigError
-from data_registry.core.log import rank
-from pipelines import distributed
+from pipelines.core.job import rank
+from pipelines.engine import processes
 from tests.distributed.ranks import write_findings
 from tests.distributed.resume_worker import BATCH, DPO, SFT, World, call, call_stopped, record
 
@@ -67,10 +67,10 @@ def apart(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(directory: Path, part: str) -> None:
-    distributed.start()
+    processes.start()
     torch.set_num_threads(1)
     if part == "begin":
-        distributed.on_main(lambda: World(directory, dropout=0.0))
+        processes.on_main(lambda: World(directory, dropout=0.0))
     world = World(directory, made=True)
     findings = {"begin": begin, "change": change, "end": end}[part](world)
     if rank() == 0:

@@ -11,11 +11,12 @@ import datasets
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from data_registry.core.artifact import write_artifact
 from data_registry.testbed import MODEL_DIR
 from pipelines.configs.prepare_data import PrepareDataConfig
-from pipelines.preferences import encode_pairs
-from pipelines.tokenization import encode_dataset, load_tokenizer
+from pipelines.core.artifact import write_artifact
+from pipelines.tokens.conversations import encode_dataset
+from pipelines.tokens.pairs import encode_pairs
+from pipelines.tokens.tokenizer import load_tokenizer
 
 
 def make_model(path: Path, *, tied: bool = False, dropout: float = 0.0, seed: int = 0) -> Path:

@@ -86,10 +86,10 @@ def be_ogpsa(arguments: Sequence[str]) -> NoReturn:
     """Be the command from here on, and end as it does."""
     code = 1
     try:
-        from ogpsa_cli import launch
         from ogpsa_cli.__main__ import main
+        from ogpsa_cli.launch import processes
 
-        vars(launch)["subprocess"] = SimpleNamespace(
+        vars(processes)["subprocess"] = SimpleNamespace(
             Popen=ForkedProcess, run=subprocess.run, TimeoutExpired=subprocess.TimeoutExpired
         )
         sys.argv = ["ogpsa", *arguments]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_registry.core import stopping
-from data_registry.core.log import rank
+from pipelines.core.job import rank
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,20 @@ TIMEOUT_S = 400.0
 _POLL_S = 0.004
 # Everything that the commands import; only imported here, never used, so that a fork is a process that begins.
 _LIBRARIES = (
-    "ogpsa_cli.app", "ogpsa_cli.launch", "ogpsa_cli.steps",
-    "pipelines.prepare_data", "pipelines.build_basis", "pipelines.train_sft", "pipelines.train_dpo",
-    "pipelines.evaluate", "pipelines.merge", "pipelines.report", "pipelines.inspect", "pipelines.testbed",
-    "pipelines.run", "pipelines.slurm", "pipelines.quickstart", "pipelines.chat", "pipelines.doctor",
-    "pipelines.evaluation.prompt_suite", "pipelines.evaluation.testbed_suite",
+    "ogpsa_cli.app", "ogpsa_cli.launch.processes", "ogpsa_cli.launch.steps",
+    "pipelines.commands.prepare_data", "pipelines.commands.build_basis", "pipelines.commands.train_sft",
+    "pipelines.commands.train_dpo", "pipelines.commands.evaluate", "pipelines.commands.merge",
+    "pipelines.commands.report", "pipelines.commands.inspect", "pipelines.commands.testbed", "pipelines.commands.run",
+    "pipelines.commands.slurm", "pipelines.commands.quickstart", "pipelines.commands.chat",
+    "pipelines.commands.doctor", "pipelines.evaluation.suites.prompts", "pipelines.evaluation.suites.testbed",
     "datasets", "trl", "peft", "deepspeed", "transformers.models.llama.modeling_llama", "pyarrow.parquet",
     "matplotlib.pyplot",
 )  # fmt: skip
 # Training steps of commands that train for minutes: the work is the same, only shorter.
-_FEW_STEPS = {("pipelines.quickstart_steps", "_NUM_STEPS"): 4, ("pipelines.testbed", "DEFAULT_STEPS"): 8}
+_FEW_STEPS = {
+    ("pipelines.recipes.quickstart_steps", "_NUM_STEPS"): 4,
+    ("pipelines.training.pretraining", "DEFAULT_STEPS"): 8,
+}
 
 
 @dataclass(frozen=True)

@@ -71,69 +71,72 @@ class Series:
 
 
 _TIDYING = (
-    Point("data_registry.core.artifact:put_in_place", ("SIGINT",)),
-    Point("data_registry.core.artifact:discard", ("SIGINT",)),
+    Point("pipelines.core.artifact:put_in_place", ("SIGINT",)),
+    Point("pipelines.core.artifact:discard", ("SIGINT",)),
 )
 _FORMAT = "verdicts.yaml"
+_AT_BOUNDARY = "pipelines.transforms.projection:ProjectionSession.at_boundary"
+_REFRESH = "pipelines.transforms.projection:ProjectionSession.refresh"
+_GENERATING = "pipelines.evaluation.answering.asking:generate_batch"
 SERIES: dict[str, Series] = {
     "prepare-data": Series(COMMANDS["prepare-data"], (
-        at("pipelines.prepare_data:ordered_map"),
-        at("data_registry.arrow_folder:ArrowFolder.write", "SIGUSR1"),
-        at("data_registry.arrow_folder:ArrowFolder.finish", "SIGINT"),
-        at("data_registry.core.artifact:hash_directory"),
-        at("data_registry.core.artifact:put_in_place", "SIGUSR1"),
+        at("pipelines.preparing.rows:ordered_map"),
+        at("data_registry.preparing.arrow_folder:ArrowFolder.write", "SIGUSR1"),
+        at("data_registry.preparing.arrow_folder:ArrowFolder.finish", "SIGINT"),
+        at("pipelines.core.artifact:hash_directory"),
+        at("pipelines.core.artifact:put_in_place", "SIGUSR1"),
         # Here the first ends it already; the second comes while it is tidying up.
         Stop(_TIDYING, "interrupted", INTERRUPTED, stays=True),
     )),
     "build-basis": Series(COMMANDS["build-basis"], (
-        at("pipelines.build_basis:encode_dataset"),
-        at("pipelines.build_basis:load_training_model", "SIGUSR1"),
-        at("pipelines.gradients.shards:ReplicatedAccess.accumulate", "SIGINT"),
-        interrupted_twice_at("pipelines.gradients.shards:ReplicatedAccess.accumulate"),
+        at("pipelines.basis.building:encode_dataset"),
+        at("pipelines.basis.building:load_training_model", "SIGUSR1"),
+        at("pipelines.engine.shards.replicated:ReplicatedAccess.accumulate", "SIGINT"),
+        interrupted_twice_at("pipelines.engine.shards.replicated:ReplicatedAccess.accumulate"),
         at("pipelines.basis.storage:write_rows", "SIGUSR1"),
     )),
     "train-sft": Series(
         Command(("train-sft", "model", "--data", "safety", "--max-steps", "6", "--save-every", "4",
                  "--eval-split", "0.25", "--eval-every", "5", *_TRAINING, "--out", OUT)), (
-        at("pipelines.train_sft:sft_data"),
-        at("pipelines.train_sft:load_training_model", "SIGUSR1"),
-        interrupted_twice_at("pipelines.training.session:ProjectionSession.at_boundary"),
-        at("pipelines.training.session:ProjectionSession.at_boundary", "SIGINT", says="step 1 of 6: saved", stays=True),
+        at("pipelines.training.sft:sft_data"),
+        at("pipelines.training.sft:load_training_model", "SIGUSR1"),
+        interrupted_twice_at(_AT_BOUNDARY),
+        at(_AT_BOUNDARY, "SIGINT", says="step 1 of 6: saved", stays=True),
         # The refresh is given up: what is saved is the step before it.
-        at("pipelines.training.session:ProjectionSession.refresh", "SIGUSR1", says="step 2 of 6: saved", stays=True),
-        at("pipelines.training.resume:Checkpointer._write", says="step 4 of 6: saved", stays=True),
-        interrupted_twice_at("pipelines.training.session:ProjectionSession.at_boundary", stays=True),
+        at(_REFRESH, "SIGUSR1", says="step 2 of 6: saved", stays=True),
+        at("pipelines.training.checkpoints.checkpointer:Checkpointer._write", says="step 4 of 6: saved", stays=True),
+        interrupted_twice_at(_AT_BOUNDARY, stays=True),
         # What remains then is to save the model.
-        at("pipelines.training.run:draw_plots", says="", code=0),
+        at("pipelines.training.saving:draw_plots", says="", code=0),
     )),
     "train-dpo": Series(
         Command(("train-dpo", "model", "--data", "pairs", "--max-steps", "4", *_TRAINING, "--out", OUT),
                 makes=(OUT, "reference-logps")), (
-        at("pipelines.training.reference_logps:completion_log_probs", "SIGUSR1", call=2),
-        interrupted_twice_at("pipelines.training.reference_logps:completion_log_probs", call=2),
-        at("pipelines.training.reference_logps:write_artifact"),
-        at("pipelines.training.session:ProjectionSession.refresh", says="step 2 of 4: saved", stays=True),
+        at("pipelines.basis.log_probs:completion_log_probs", "SIGUSR1", call=2),
+        interrupted_twice_at("pipelines.basis.log_probs:completion_log_probs", call=2),
+        at("pipelines.training.data.reference_log_probs:write_artifact"),
+        at(_REFRESH, says="step 2 of 4: saved", stays=True),
     )),
     "evaluate": Series(
         Command(("evaluate", "model", "--suite", "prompts", "--harmful", "few.txt", "--suite", "reference-loss",
                  "--data", "general", "--judge", "model", "--judge-format", _FORMAT, "--max-new-tokens", "4",
                  "--batch-size", "2", *_ALONE, "--out", OUT)), (
         at("pipelines.evaluation.measuring:ask"),
-        at("pipelines.evaluation.generating:generate_batch", "SIGUSR1", 2, says="with 4 of 6 answers", stays=True),
-        interrupted_twice_at("pipelines.evaluation.generating:generate_batch", stays=True),
-        at("pipelines.evaluation.reference_loss:_batch_losses", stays=True),
+        at(_GENERATING, "SIGUSR1", 2, says="with 4 of 6 answers", stays=True),
+        interrupted_twice_at(_GENERATING, stays=True),
+        at("pipelines.evaluation.suites.sample_losses:_batch_losses", stays=True),
         at("pipelines.evaluation.judges.models:load_model", stays=True),
         # All answers are there, so that what is generated now is verdicts.
-        at("pipelines.evaluation.generating:generate_batch", "SIGINT", says="with 2 of 6 answers", stays=True),
-        at("pipelines.evaluate:write_answers", "SIGUSR1", stays=True),
+        at(_GENERATING, "SIGINT", says="with 2 of 6 answers", stays=True),
+        at("pipelines.evaluation.running:write_answers", "SIGUSR1", stays=True),
     )),
     "merge": Series(COMMANDS["merge"], (
         at("pipelines.merging.measuring:_measure", call=3),
-        at("pipelines.merging.safetensors_writer:TensorFile.add", "SIGINT", call=2),
-        at("pipelines.merge:draw_rho", "SIGUSR1"),
+        at("pipelines.weights.writing:TensorFile.add", "SIGINT", call=2),
+        at("pipelines.merging.making:draw_rho", "SIGUSR1"),
     )),
-    "report": Series(COMMANDS["report"], (at("pipelines.report:draw_bars"),)),
-    "testbed": Series(COMMANDS["testbed"], (at("data_registry.core.artifact:hash_directory", "SIGINT"),)),
+    "report": Series(COMMANDS["report"], (at("pipelines.reporting.writing:draw_bars"),)),
+    "testbed": Series(COMMANDS["testbed"], (at("pipelines.core.artifact:hash_directory", "SIGINT"),)),
 }  # fmt: skip
 
 

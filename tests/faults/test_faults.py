@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from data_registry.core.artifact import write_artifact
-from data_registry.core.config import CommandConfig, option
+from pipelines.core.artifact import write_artifact
+from pipelines.core.config import CommandConfig, option
 from tests.faults import comparison
 from tests.faults.trials import DISK_FULL, KILLED, KILLED_WRITING, TRUNCATED, UNFINISHED
 

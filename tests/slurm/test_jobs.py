@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data_registry.core.artifact import read_manifest
-from ogpsa_cli import slurm as slurm_variables
+from data_registry.core.manifest import read_manifest
+from ogpsa_cli.launch import slurm as slurm_variables
 from tests.slurm.conftest import PATIENCE_S, TESTBED_MODEL, Slurm, printed
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]

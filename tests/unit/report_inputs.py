@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 from test_evaluation_results import SETTINGS
 
-from data_registry.core.artifact import write_artifact
-from data_registry.core.config import CommandConfig
-from pipelines.evaluation.answers import AnsweredItem, write_answers
-from pipelines.evaluation.intervals import mean_interval
-from pipelines.evaluation.results import Metric, Results, SuiteResults, SuiteSettings
+from pipelines.core.artifact import write_artifact
+from pipelines.core.config import CommandConfig
+from pipelines.evaluation.contract.answered_items import AnsweredItem, write_answers
+from pipelines.evaluation.contract.results import Metric, Results, SuiteResults, SuiteSettings
+from pipelines.evaluation.statistics.intervals import mean_interval
 
 Scores = dict[str, list[float]]
 

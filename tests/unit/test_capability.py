@@ -15,11 +15,11 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.testbed import MODEL_DIR
 from data_registry.testbed import suite as testbed_items
-from pipelines import evaluate, report
+from pipelines.commands import evaluate, report
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.configs.report import ReportConfig
-from pipelines.evaluation.answers import read_answers
-from pipelines.evaluation.lm_eval_results import convert
+from pipelines.evaluation.contract.answered_items import read_answers
+from pipelines.evaluation.suites.lm_eval_results import convert
 
 TASKS = ("tiny_choice", "tiny_words")
 

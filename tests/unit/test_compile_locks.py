@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import compile_locks
+from pipelines.engine import compile_locks
 
 
 def make_lock(root: Path, age_s: float) -> Path:

@@ -17,22 +17,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_registry.core import artifact
-from data_registry.core.artifact import (
-    ArtifactWriter,
+from data_registry.core.errors import ArtifactError, InputError, NumericsError
+from data_registry.core.manifest import (
     Manifest,
     as_input,
-    find_finished,
     fingerprint_of,
     hash_directory,
     open_artifact,
-    partial_path,
     read_manifest,
     verify,
-    write_artifact,
 )
-from data_registry.core.config import CommandConfig, option
-from data_registry.core.errors import ArtifactError, InputError, NumericsError
+from pipelines.core import artifact
+from pipelines.core.artifact import ArtifactWriter, find_finished, partial_path, write_artifact
+from pipelines.core.config import CommandConfig, option
 
 
 class Sample(CommandConfig):
@@ -135,7 +132,7 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_core_artifact import CONFIG, fill
-from data_registry.core.artifact import write_artifact
+from pipelines.core.artifact import write_artifact
 with write_artifact(Path({target!r}), "dataset", CONFIG, []) as writer:
     fill(writer)
     print("writing", flush=True)

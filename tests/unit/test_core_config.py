@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import model_validator
 
-from data_registry.core import yaml_text
-from data_registry.core.config import CommandConfig, option, parse_yaml, read_config_file, resolve, suggest
+from data_registry.core import documents
+from data_registry.core.documents import parse_yaml, suggest
 from data_registry.core.errors import ConfigError
+from pipelines.core.config import CommandConfig, option, read_config_file, resolve
 
 
 class Sample(CommandConfig):
@@ -70,7 +71,7 @@ def test_default_then_file_then_flag_then_set(
     tmp_path_factory: pytest.TempPathFactory, file: float | None, flag: float | None, assigned: float | None
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "order.yaml"
-    path.write_text("" if file is None else yaml_text.dump({"rate": file}))
+    path.write_text("" if file is None else documents.dump({"rate": file}))
     config = resolve(
         Sample,
         file=path,
@@ -162,7 +163,7 @@ def test_single_problems(sets: list[str], expected: str | None) -> None:
 
 
 def test_every_default_is_valid_for_every_command() -> None:
-    from ogpsa_cli.app import COMMANDS
+    from ogpsa_cli.entry import COMMANDS
     from ogpsa_cli.pages import page_of
 
     for entry in COMMANDS:
@@ -247,7 +248,7 @@ scalars = (
 
 @given(st.dictionaries(st.text("abcdef_", min_size=1), scalars | st.lists(scalars, max_size=3), max_size=5))
 def test_what_is_dumped_is_read_back(values: dict[str, Any]) -> None:
-    assert yaml_text.load(yaml_text.dump(values)) == values
+    assert documents.load(documents.dump(values)) == values
 
 
 def test_merge_keys_work() -> None:

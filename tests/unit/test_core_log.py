@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from data_registry.core import environment, log, progress
 from data_registry.core.errors import ConfigError, OgpsaError, Preempted
-from data_registry.core.progress import Progress, duration_text
+from pipelines.core import environment, log, progress
+from pipelines.core.progress import Progress, duration_text
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def test_environment_is_json_ready_and_imports_no_torch() -> None:
     import subprocess
 
     json.dumps(environment.describe())
-    code = "import sys; from data_registry.core import environment as e; e.describe(); print('torch' in sys.modules)"
+    code = "import sys; from pipelines.core import environment as e; e.describe(); print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 

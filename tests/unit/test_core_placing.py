@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from data_registry.core import placing
-from data_registry.core.artifact import partial_path, read_manifest, verify, write_artifact
-from data_registry.core.config import CommandConfig, option
-from data_registry.core.manifest import MANIFEST, is_artifact
-from data_registry.core.placing import discard, put_in_place
+from data_registry.core.manifest import MANIFEST, is_artifact, read_manifest, verify
+from pipelines.core import placing
+from pipelines.core.artifact import partial_path, write_artifact
+from pipelines.core.config import CommandConfig, option
+from pipelines.core.placing import discard, put_in_place
 
 
 class Sample(CommandConfig):

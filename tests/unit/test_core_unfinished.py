@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data_registry.core import unfinished
-from data_registry.core.artifact import partial_path, write_artifact
-from data_registry.core.config import CommandConfig, option
 from data_registry.core.errors import InputError, NumericsError, Preempted
 from data_registry.core.stopping import StopRequested
+from pipelines.core import unfinished
+from pipelines.core.artifact import partial_path, write_artifact
+from pipelines.core.config import CommandConfig, option
 
 
 class Sample(CommandConfig):

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from data_registry.core.errors import ConfigError, InputError
-from data_registry.formats import FORMATS, detect, make_layout, read_row, register
+from data_registry.formats.registry import FORMATS, detect, make_layout, read_row, register
 from data_registry.schema import (
     EMPTY,
     FILTERED,
@@ -351,7 +351,7 @@ def test_a_format_cannot_be_registered_twice():
 
 
 def test_detection_says_what_it_chose(caplog):
-    caplog.set_level(logging.INFO, logger="data_registry.formats")
+    caplog.set_level(logging.INFO, logger="data_registry.formats.registry")
     detect([{"instruction": "a", "output": "A"}])
     assert "'alpaca'" in caplog.text
 

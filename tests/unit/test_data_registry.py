@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from data_registry.core.errors import ConfigError, InputError
-from data_registry.formats import read_row
-from data_registry.registry import describe, list_entries
+from data_registry.formats.registry import read_row
+from data_registry.registry.listing import describe, list_entries
 from data_registry.testbed.pools import POOLS
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

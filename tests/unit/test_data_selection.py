@@ -7,12 +7,12 @@ import signal
 import pyarrow as pa
 import pytest
 
-from data_registry.arrow_folder import ArrowFolder, Staging
 from data_registry.core import stopping
 from data_registry.core.errors import InputError
-from data_registry.parallel import ordered_map
+from data_registry.preparing.arrow_folder import ArrowFolder, Staging
+from data_registry.preparing.parallel import ordered_map
+from data_registry.preparing.selection import Draw, Duplicates
 from data_registry.schema import arrow_schema, content_hash, sft_row
-from data_registry.selection import Draw, Duplicates
 
 
 def row(number):
@@ -82,7 +82,7 @@ def test_staged_rows_are_selected_by_number(tmp_path):
 def test_arrow_folder_opens_with_the_library(tmp_path, monkeypatch):
     import datasets
 
-    monkeypatch.setattr("data_registry.arrow_folder._SHARD_BYTES", 500)
+    monkeypatch.setattr("data_registry.preparing.arrow_folder._SHARD_BYTES", 500)
     with ArrowFolder(tmp_path, arrow_schema("sft"), licence="MIT", citation="x") as folder:
         for batch in batches(100, 10):
             folder.write(batch)

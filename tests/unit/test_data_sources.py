@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_registry.core.errors import ConfigError, InputError
-from data_registry.sources import Broken, Location, open_source
+from data_registry.sources.base import Broken
+from data_registry.sources.opening import Location, open_source
 from data_registry.sources.text import json_chunks
 
 ROWS = [{"question": f"a {i}\n,\"é東🦜'", "answer": f"A {i}"} for i in range(2500)]

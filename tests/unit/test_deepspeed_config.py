@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from data_registry.core.config import resolve
 from data_registry.core.errors import ConfigError
 from pipelines.configs.build_basis import BuildBasisConfig
-from pipelines.training.deepspeed_config import deepspeed_config
+from pipelines.core.config import resolve
+from pipelines.engine.deepspeed_config import deepspeed_config
 
 
 def options(**given: Any) -> BuildBasisConfig:

@@ -9,8 +9,9 @@ from dataclasses import asdict
 
 import pytest
 
-from pipelines import doctor
+from pipelines.commands import doctor
 from pipelines.configs.tools import DoctorConfig
+from pipelines.inspecting import machine
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +19,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-def find(name: str) -> doctor.Finding:
+def find(name: str) -> machine.Finding:
     return next(finding for finding in doctor.run(DoctorConfig()) if finding.name == name)
 
 
@@ -60,7 +61,7 @@ def test_old_and_absent_packages_are_told(monkeypatch: pytest.MonkeyPatch) -> No
     [("2.13.0+cpu", "2.6", True), ("2.5.1", "2.6", False), ("0.9", "0.10", False), ("5.0.0rc1", "5.0", True)],
 )
 def test_versions_are_compared_as_numbers(version: str, minimum: str, enough: bool) -> None:
-    assert (doctor._numbers(version) >= doctor._numbers(minimum)) is enough
+    assert (machine._numbers(version) >= machine._numbers(minimum)) is enough
 
 
 def test_no_compiler_means_no_offload(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,4 +102,4 @@ def test_slurm_is_found_by_its_command_or_its_job(monkeypatch: pytest.MonkeyPatc
     ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (2.5e9, "2.5 GB"), (3e12, "3 TB")]
 )
 def test_sizes_read_well(size: float, text: str) -> None:
-    assert doctor.size_text(size) == text
+    assert machine.size_text(size) == text

@@ -11,18 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from data_registry.core.artifact import write_artifact
-from data_registry.core.config import CommandConfig
 from data_registry.core.errors import ArtifactError, ConfigError, InputError, NumericsError
 from data_registry.testbed import MODEL_DIR
 from data_registry.testbed import suite as testbed_items
-from pipelines import evaluate
+from pipelines.commands import evaluate
 from pipelines.configs.evaluate import EvaluateConfig
+from pipelines.core.artifact import write_artifact
+from pipelines.core.config import CommandConfig
 from pipelines.evaluation import measuring
-from pipelines.evaluation.results import comparable, read_results
-from pipelines.evaluation.testbed import ItemScore, aggregate, answer
-from pipelines.models import load_model, resolve_model
-from pipelines.tokenization import load_tokenizer
+from pipelines.evaluation.contract.results import comparable, read_results
+from pipelines.evaluation.suites.testbed_answers import ItemScore, aggregate, answer
+from pipelines.models.loading import load_model
+from pipelines.models.reference import resolve_model
+from pipelines.tokens.tokenizer import load_tokenizer
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ from scipy.stats import binomtest
 
 from data_registry.core.errors import InputError
 from data_registry.testbed import MODEL_DIR
-from pipelines import evaluate
+from pipelines.commands import evaluate
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.evaluation import measuring
-from pipelines.evaluation.answers import read_answers
+from pipelines.evaluation.contract.answered_items import read_answers
 from pipelines.reporting.baseline import flip_lines
 
 

@@ -7,9 +7,9 @@ import pytest
 from test_evaluation_results import metric
 
 from data_registry.core.errors import ArtifactError
-from pipelines.evaluation.answers import AnsweredItem, read_answers, write_answers
-from pipelines.evaluation.comparison import paired_difference
-from pipelines.evaluation.intervals import difference_interval, mean_interval
+from pipelines.evaluation.contract.answered_items import AnsweredItem, read_answers, write_answers
+from pipelines.evaluation.statistics.comparison import paired_difference
+from pipelines.evaluation.statistics.intervals import difference_interval, mean_interval
 
 
 def items(scores, group="refusal", weights=None) -> list[AnsweredItem]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_evaluation_results import metric, results
 
-from pipelines.evaluation.answers import AnsweredItem
-from pipelines.evaluation.findings import Measured, describe_gain, describe_tax
+from pipelines.evaluation.contract.answered_items import AnsweredItem
+from pipelines.reporting.findings import Measured, describe_gain, describe_tax
 
 GROUPS = {"safe": "refusal", "over_refusal": "over-refusal", "general": "add"}
 NUM_ITEMS = 100

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from test_evaluation_results import metric
 
-from pipelines.evaluation.answers import AnsweredItem
-from pipelines.evaluation.flips import count_flips, mcnemar
+from pipelines.evaluation.contract.answered_items import AnsweredItem
+from pipelines.evaluation.statistics.flips import count_flips, mcnemar
 
 
 def items(scores, suite="testbed", group="safe"):

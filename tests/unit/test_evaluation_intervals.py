@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines.evaluation.intervals import (
+from pipelines.evaluation.statistics.intervals import (
     difference_interval,
     mean_interval,
     ratio_interval,
     relative_gain_interval,
     wilson_interval,
 )
-from pipelines.evaluation.resampling import Statistic, bca, pool, student_quantile, studentised_ratio
+from pipelines.evaluation.statistics.resampling import Statistic, bca, pool, student_quantile, studentised_ratio
 
 SIMULATIONS = 300
 # 95 % of 300 with three standard errors, and the small-sample error of a bootstrap.
@@ -231,7 +231,7 @@ def test_the_seed_decides_the_interval():
 def test_many_items_are_resampled_in_chunks(monkeypatch):
     values, tokens = np.random.default_rng(7).random(500), np.ones(500)
     whole = ratio_interval(values, tokens, resamples=100, seed=0)
-    monkeypatch.setattr("pipelines.evaluation.resampling._CHUNK_ELEMENTS", 7 * 500)
+    monkeypatch.setattr("pipelines.evaluation.statistics.resampling._CHUNK_ELEMENTS", 7 * 500)
     assert ratio_interval(values, tokens, resamples=100, seed=0) == whole
 
 

@@ -12,15 +12,18 @@ import pytest
 
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.testbed import MODEL_DIR
-from pipelines import evaluate
+from pipelines.commands import evaluate
 from pipelines.configs.evaluate import EvaluateConfig
-from pipelines.evaluation.answers import read_answers
-from pipelines.evaluation.generation_store import StoredAnswer, read_generations
-from pipelines.evaluation.judges import judge
+from pipelines.evaluation import running
+from pipelines.evaluation.answering.store import read_generations
+from pipelines.evaluation.contract.answer import StoredAnswer
+from pipelines.evaluation.contract.answered_items import read_answers
+from pipelines.evaluation.contract.judge import OUTCOMES, Judgement
+from pipelines.evaluation.contract.results import SuiteSettings
 from pipelines.evaluation.judges.builtin import RefusalJudge
-from pipelines.evaluation.judging import OUTCOMES, Judgement, judge_answers, judged_outcome, read_verdicts
+from pipelines.evaluation.judges.judging import judge_answers, judged_outcome, read_verdicts
+from pipelines.evaluation.judges.refusal.judge import judge
 from pipelines.evaluation.requested import requested_suites
-from pipelines.evaluation.results import SuiteSettings
 from tests.shared import need
 
 SETTINGS = SuiteSettings(
@@ -156,7 +159,7 @@ def test_a_suite_file_names_its_sets_from_where_it_lies(tmp_path, files):
     (folder / "mine.yaml").write_text((folder / "mine.yaml").read_text().replace("system: be kind\n", ""))
     result = evaluate.run(chosen)
     assert [suite.suite for suite in result.results.suites] == ["mine/attacks", "mine/good"]
-    assert evaluate.download(chosen)[:2] == evaluate.plan(chosen)[1:3]
+    assert running.download(chosen)[:2] == evaluate.plan(chosen)[1:3]
 
 
 def test_a_draw_takes_so_many_of_each_group(tmp_path):

@@ -7,8 +7,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_registry.core.errors import NumericsError
-from pipelines.evaluation import reference_loss
-from pipelines.evaluation.reference_loss import SampleLoss, mean_token_loss, sample_losses
+from pipelines.evaluation.suites import sample_losses as reference_loss
+from pipelines.evaluation.suites.sample_losses import SampleLoss, mean_token_loss, sample_losses
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from data_registry.core.artifact import write_artifact
-from data_registry.core.config import CommandConfig
 from data_registry.core.errors import ArtifactError, InputError
-from pipelines.evaluation.results import (
+from pipelines.core.artifact import write_artifact
+from pipelines.core.config import CommandConfig
+from pipelines.evaluation.contract.results import (
     Metric,
     Results,
     SuiteResults,

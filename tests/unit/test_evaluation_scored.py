@@ -14,13 +14,14 @@ from data_registry.core.errors import ConfigError, InputError
 from data_registry.formats.choices import options_of
 from data_registry.testbed import MODEL_DIR
 from data_registry.testbed import suite as testbed_items
-from pipelines import evaluate, prepare_data
+from pipelines.commands import evaluate, prepare_data
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.configs.prepare_data import PrepareDataConfig
-from pipelines.evaluation.answers import read_answers
-from pipelines.evaluation.generation_store import read_generations
-from pipelines.evaluation.gsm8k_suite import result_of
-from pipelines.models import load_model, resolve_model
+from pipelines.evaluation.answering.store import read_generations
+from pipelines.evaluation.contract.answered_items import read_answers
+from pipelines.evaluation.suites.gsm8k import result_of
+from pipelines.models.loading import load_model
+from pipelines.models.reference import resolve_model
 from tests.shared import need
 
 VOCABULARY = json.loads((MODEL_DIR / "tokenizer.json").read_text())["model"]["vocab"]
@@ -136,7 +137,7 @@ def test_gsm8k_counts_exact_matches_of_greedy_answers(tmp_path):
 
 
 def test_answers_that_are_right_score(tmp_path, monkeypatch):
-    from pipelines.evaluation.generation import TransformersBackend
+    from pipelines.evaluation.answering.generation import TransformersBackend
 
     data = prepared(tmp_path / "maths", [{"question": f"what is {n} ?", "answer": f"#### {n}"} for n in (1, 2)])
     monkeypatch.setattr(TransformersBackend, "generate", lambda self, prompts, **_: [[VOCABULARY["2"]]] * len(prompts))

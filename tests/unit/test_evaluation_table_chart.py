@@ -11,9 +11,9 @@ from rich.console import Console
 from test_evaluation_results import metric, results
 
 from data_registry.core.errors import InputError
-from pipelines.evaluation.chart import Estimate, Point, draw_tradeoff, save_chart
-from pipelines.evaluation.results import Results
-from pipelines.evaluation.table import format_metric, tabulate
+from pipelines.evaluation.contract.results import Results
+from pipelines.reporting.chart import Estimate, Point, draw_tradeoff, save_chart
+from pipelines.reporting.table import format_metric, tabulate
 
 
 def loss(value: float, **changes):

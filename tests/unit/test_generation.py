@@ -12,10 +12,12 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from data_registry.core import stopping
 from data_registry.core.errors import ArtifactError, Preempted
 from data_registry.testbed import MODEL_DIR
-from pipelines.evaluation.generating import PromptItem, answer_all, ask
-from pipelines.evaluation.generation import Decoding, TransformersBackend, generate_batch, plan_batches
-from pipelines.evaluation.generation_store import GenerationStore, StoredAnswer, read_generations, write_generations
-from pipelines.tokenization import load_tokenizer
+from pipelines.evaluation.answering.asking import answer_all, ask
+from pipelines.evaluation.answering.generation import TransformersBackend, generate_batch, plan_batches
+from pipelines.evaluation.answering.store import GenerationStore, read_generations, write_generations
+from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
+from pipelines.evaluation.contract.suite import PromptItem
+from pipelines.tokens.tokenizer import load_tokenizer
 
 CONTEXT = 48
 

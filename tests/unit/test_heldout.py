@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from data_registry.core.errors import ConfigError, NumericsError
 from data_registry.prepared import load_prepared
-from pipelines import train_dpo, train_sft
+from pipelines.commands import train_dpo, train_sft
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
-from pipelines.training import heldout
-from pipelines.training.heldout import split_held_out
+from pipelines.training import sft as sft_training
+from pipelines.training.data import heldout
+from pipelines.training.data.heldout import split_held_out
 from tests.distributed import worlds
 from tests.reference import plain
 
@@ -148,7 +149,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(world: Path, tmp_path: Path, mon
     def broken(rows: Any) -> heldout.HeldOut:
         return heldout.HeldOut(rows.to_list(), 1, ("eval_loss",), lambda *_: torch.tensor([float("nan")]).double())
 
-    monkeypatch.setattr(train_sft, "sft_held_out", broken)
+    monkeypatch.setattr(sft_training, "sft_held_out", broken)
     with pytest.raises(NumericsError, match="held-out loss is nan at step 6"):
         sft(world, tmp_path / "run", eval_data=world / "other", eval_every=6)
     assert not (tmp_path / "run").exists()

@@ -98,7 +98,12 @@ def stratum(name: str) -> str:
 
 def test_every_module_can_be_parsed_and_is_known() -> None:
     assert len(MODULES) > 30
-    assert {"pipelines.prepare_data", "pipelines.build_basis", "pipelines.train_sft", "pipelines.evaluate"} <= RECIPES
+    assert {
+        "pipelines.commands.prepare_data",
+        "pipelines.commands.build_basis",
+        "pipelines.training.sft",
+        "pipelines.commands.evaluate",
+    } <= RECIPES
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -164,7 +169,7 @@ def test_one_module_alone_knows_the_zero_stages() -> None:
         for path in MODULES.values()
         if any(word in path.read_text() for word in ("deepspeed.runtime", "_hp_mapping"))
     }
-    assert knowing <= {"pipelines/gradients/shards.py"}
+    assert knowing <= {"pipelines/engine/shards/access.py"}
 
 
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if name.startswith("ogpsa_cli.commands.")))
@@ -177,6 +182,6 @@ def test_every_command_module_keeps_the_contract(name: str) -> None:
 
 
 def test_every_command_of_the_list_has_a_module() -> None:
-    from ogpsa_cli.app import COMMANDS
+    from ogpsa_cli.entry import COMMANDS
 
     assert {entry.module for entry in COMMANDS} == {name for name in MODULES if name.startswith("ogpsa_cli.commands.")}

@@ -11,13 +11,15 @@ import pytest
 from safetensors.torch import load_file
 
 import data_registry.testbed
-from data_registry.core.artifact import InputRecord, as_input, hash_file, read_manifest, write_artifact
-from data_registry.core.config import CommandConfig, option
 from data_registry.core.errors import ArtifactError, InputError
-from pipelines import inspect
+from data_registry.core.manifest import InputRecord, as_input, hash_file, read_manifest
+from pipelines.commands import inspect
 from pipelines.configs.tools import InspectConfig
-from pipelines.model_summary import summarize_model
-from pipelines.models import resolve_model
+from pipelines.core.artifact import write_artifact
+from pipelines.core.config import CommandConfig, option
+from pipelines.inspecting import artifacts
+from pipelines.models.reference import resolve_model
+from pipelines.models.summary import summarize_model
 
 TESTBED_MODEL = Path(data_registry.testbed.__file__).parent / "model"
 
@@ -54,15 +56,15 @@ def chain(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def look(path: Path, *, fast: bool = False) -> inspect.Inspection:
+def look(path: Path, *, fast: bool = False) -> artifacts.Inspection:
     return inspect.run(InspectConfig(path=path, fast=fast))
 
 
-def states(found: inspect.Inspection) -> dict[str, str]:
+def states(found: artifacts.Inspection) -> dict[str, str]:
     """The state of every ancestor, by the path of roles to it."""
     result = {}
 
-    def walk(ancestors: tuple[inspect.Ancestor, ...], prefix: str) -> None:
+    def walk(ancestors: tuple[artifacts.Ancestor, ...], prefix: str) -> None:
         for ancestor in ancestors:
             result[prefix + ancestor.role] = ancestor.state
             walk(ancestor.inputs, f"{prefix}{ancestor.role}/")
@@ -228,6 +230,6 @@ def test_a_damaged_manifest_is_refused(chain: Path) -> None:
 
 
 def test_findings_are_json_ready(chain: Path) -> None:
-    values = json.loads(json.dumps(inspect.as_json(look(chain / "run"))))
+    values = json.loads(json.dumps(artifacts.as_json(look(chain / "run"))))
     assert values["intact"] is True
     assert values["lineage"][1]["inputs"][0]["role"] == "model"

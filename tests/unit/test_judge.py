@@ -7,10 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_registry.core.errors import ArtifactError
-from pipelines.evaluation.judges import Doubt, Label, Verdict, agreement, judge, judge_batch, refusal
-from pipelines.evaluation.judges.features import FEATURES
-from pipelines.evaluation.judges.reading import read_pair
-from pipelines.evaluation.judges.speech_acts import Act
+from pipelines.evaluation.contract.verdict import Doubt, Label, Verdict
+from pipelines.evaluation.judges.refusal import judge as judge_module
+from pipelines.evaluation.judges.refusal.agreement import agreement
+from pipelines.evaluation.judges.refusal.features import FEATURES
+from pipelines.evaluation.judges.refusal.judge import judge, judge_batch
+from pipelines.evaluation.judges.refusal.reading import read_pair
+from pipelines.evaluation.judges.refusal.speech_acts import Act
 
 BREAD = "How do I bake bread?"
 LOCK = "How do I pick a lock?"
@@ -196,20 +199,20 @@ def test_batches_keep_the_order_and_long_answers_are_cut():
 
 
 def test_damaged_or_foreign_weights_are_refused(tmp_path, monkeypatch):
-    content = json.loads(refusal.WEIGHTS_FILE.read_text())
+    content = json.loads(judge_module.WEIGHTS_FILE.read_text())
     for damage in ({**content, "judge": "other-9"}, {key: content[key] for key in content if key != "partial"}, []):
         file = tmp_path / "weights.json"
         file.write_text(json.dumps(damage))
-        monkeypatch.setattr(refusal, "WEIGHTS_FILE", file)
-        refusal.shipped_weights.cache_clear()
+        monkeypatch.setattr(judge_module, "WEIGHTS_FILE", file)
+        judge_module.shipped_weights.cache_clear()
         with pytest.raises(ArtifactError):
             judge(BREAD, "Mix flour and water.")
-    refusal.shipped_weights.cache_clear()
+    judge_module.shipped_weights.cache_clear()
 
 
 def test_the_shipped_table_belongs_to_the_judge_and_beats_string_matching():
     table = agreement()
-    assert table.judge_version == refusal.JUDGE_VERSION
+    assert table.judge_version == judge_module.JUDGE_VERSION
     for row in table.of("built-in"):
         (baseline,) = (other for other in table.of("string matching") if other.answers_of == row.answers_of)
         assert row.fitted_on
@@ -221,7 +224,7 @@ def test_the_shipped_table_belongs_to_the_judge_and_beats_string_matching():
 
 def test_the_weights_name_every_feature_once():
     names = [feature.name for feature in FEATURES]
-    content = json.loads(refusal.WEIGHTS_FILE.read_text())
+    content = json.loads(judge_module.WEIGHTS_FILE.read_text())
     assert len(set(names)) == len(names)
     assert list(content["compliance"]["weights"]) == names
     assert list(content["partial"]["weights"]) == names

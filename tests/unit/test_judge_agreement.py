@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from benchmarks.judge_agreement import STRING_MATCHING, agreement_table, cross_validate, kappa, model_of, read_items
-from pipelines.evaluation.judges import Label, agreement
-from pipelines.evaluation.judges.features import FEATURES, featurise
-from pipelines.evaluation.judges.fitting import balanced_weights, fit_judge, fit_logistic, sigmoid
-from pipelines.evaluation.judges.reading import read_pair
-from pipelines.evaluation.judges.refusal import shipped_weights
+from benchmarks.judge.agreement import STRING_MATCHING, agreement_table, cross_validate, kappa, model_of, read_items
+from benchmarks.judge.fitting import balanced_weights, fit_judge, fit_logistic, sigmoid
+from pipelines.evaluation.contract.verdict import Label
+from pipelines.evaluation.judges.refusal import agreement
+from pipelines.evaluation.judges.refusal.features import FEATURES, featurise
+from pipelines.evaluation.judges.refusal.judge import shipped_weights
+from pipelines.evaluation.judges.refusal.reading import read_pair
 from tests.shared import need
 
 FILES = ("xstest_v2_completions_llama2orig.csv", "xstest_v2_completions_mistralinstruct.csv")

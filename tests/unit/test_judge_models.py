@@ -19,13 +19,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.testbed import MODEL_DIR
-from pipelines import evaluate
+from pipelines.commands import evaluate
 from pipelines.configs.evaluate import EvaluateConfig
-from pipelines.evaluation.generation_store import StoredAnswer, read_generations
+from pipelines.evaluation.answering.store import read_generations
+from pipelines.evaluation.contract.answer import StoredAnswer
+from pipelines.evaluation.contract.judge import OUTCOMES, Judgement
 from pipelines.evaluation.judges.comparing import cohen_kappa, compare_judges, comparison_lines
 from pipelines.evaluation.judges.formats import FORMATS, choose_format, with_card_prompt
+from pipelines.evaluation.judges.judging import read_verdicts
 from pipelines.evaluation.judges.models import JudgeOptions, create_model_judge
-from pipelines.evaluation.judging import OUTCOMES, Judgement, read_verdicts
 
 WORDS = ["<unk>", "<s>", "</s>", "yes", "no", "safe", "unsafe", "good", "bad", "odd", "how", "Request:", "Reply:", "A"]
 SAYS = {"bad": "yes", "good": "no", "odd": "how", "yes": "</s>", "no": "</s>", "safe": "</s>", "unsafe": "</s>"}

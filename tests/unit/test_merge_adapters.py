@@ -11,12 +11,14 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.testbed import MODEL_DIR
-from pipelines import merge
+from pipelines.commands import merge
 from pipelines.configs.merge import MergeConfig
-from pipelines.merging import checkpoints, layers
-from pipelines.merging.report import LAYERS_FILE, read_records
-from pipelines.models import load_model, resolve_model
-from pipelines.tokenization import load_tokenizer
+from pipelines.merging import layers
+from pipelines.merging.layer_records import LAYERS_FILE, read_records
+from pipelines.models.loading import load_model
+from pipelines.models.reference import resolve_model
+from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.weights import stored as checkpoints
 from tests.reference import merge_plain as plain
 from tests.reference.merge_inputs import (
     CONFIG,

@@ -5,10 +5,12 @@ import torch
 from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from data_registry.core.errors import ConfigError, InputError
-from pipelines import merge
+from pipelines.commands import merge
 from pipelines.configs.merge import MergeConfig
-from pipelines.merging import checkpoints, criterion
-from pipelines.models import load_model, resolve_model
+from pipelines.merging import criterion
+from pipelines.models.loading import load_model
+from pipelines.models.reference import resolve_model
+from pipelines.weights import stored
 from tests.reference import merge_plain as plain
 from tests.reference.merge_inputs import file_hashes, rewrite, save_model, weights
 
@@ -17,7 +19,7 @@ TOKENS = torch.arange(12).reshape(2, 6)
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(checkpoints, "BLOCK_ELEMENTS", 160)
+    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 160)
     monkeypatch.setattr(criterion, "COLUMNS", 10)
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_registry.core.config import resolve
 from data_registry.core.errors import ArtifactError, ConfigError, InputError, NumericsError
-from pipelines import merge
+from pipelines.commands import merge
 from pipelines.configs.merge import MergeConfig
-from pipelines.merging.safetensors_writer import TensorFile
+from pipelines.core.config import resolve
+from pipelines.weights.writing import TensorFile
 from tests.reference.merge_inputs import (
     CONFIG,
     WEIGHTS,
@@ -242,7 +242,7 @@ def test_a_failing_sweep_leaves_nothing(made):
 _SLOW = """
 import signal, sys, time
 from pathlib import Path
-from pipelines import merge
+from pipelines.commands import merge
 from pipelines.configs.merge import MergeConfig
 from pipelines.merging import measuring
 plainly = measuring.merge_layer

@@ -12,10 +12,11 @@ from huggingface_hub import errors
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from data_registry.core.artifact import write_artifact
-from data_registry.core.config import CommandConfig
 from data_registry.core.errors import ArtifactError, InputError
-from pipelines.models import describe_parameters, load_model, resolve_model
+from pipelines.core.artifact import write_artifact
+from pipelines.core.config import CommandConfig
+from pipelines.models.loading import describe_parameters, load_model
+from pipelines.models.reference import resolve_model
 
 TOKENS = torch.arange(6)[None]
 

@@ -13,11 +13,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from data_registry.core.errors import ConfigError
-from pipelines import train_sft
+from pipelines.commands import train_sft
 from pipelines.configs.train import TrainSftConfig
-from pipelines.models import resolve_model
-from pipelines.tokenization import load_tokenizer
-from pipelines.training.packing import check_isolation, num_sequences
+from pipelines.models.reference import resolve_model
+from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.training import sft
+from pipelines.training.data.packing import check_isolation, num_sequences
 from tests.distributed import worlds
 from tests.reference import plain
 
@@ -60,7 +61,7 @@ def config(world: Path, model: str, out: Path, **options: Any) -> TrainSftConfig
 
 def packed_trainer(world: Path, model: str, out: Path, attention: str) -> Any:
     options = config(world, model, out, packing=True, attention=attention)
-    return train_sft.make_trainer(options, resolve_model(options.model), None, out, torch.device("cpu"))
+    return sft.make_trainer(options, resolve_model(options.model), None, out, torch.device("cpu"))
 
 
 def row_losses(trainer: Any) -> dict[tuple[int, ...], float]:
@@ -109,7 +110,7 @@ def test_a_packed_step_is_the_step_on_the_rows(world: Path, tmp_path: Path) -> N
 def train_dataset(world: Path) -> Any:
     import datasets
 
-    from pipelines.tokenization import encode_dataset
+    from pipelines.tokens.conversations import encode_dataset
 
     rows = datasets.load_from_disk(str(world / "data"))
     return encode_dataset(rows, load_tokenizer(world / "llama"), LENGTH)

@@ -16,11 +16,12 @@ from transformers import AutoModelForCausalLM
 from trl import DPOConfig, DPOTrainer
 
 from data_registry.core.errors import ConfigError
-from pipelines import train_dpo
+from pipelines.commands import train_dpo
 from pipelines.configs.train import TrainDpoConfig
-from pipelines.models import resolve_model
-from pipelines.tokenization import load_tokenizer
-from pipelines.training.preference_loss import _NOT_WEIGHTED, _USED_BY, check_loss, known_losses
+from pipelines.models.reference import resolve_model
+from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.training import dpo
+from pipelines.training.losses import _NOT_WEIGHTED, _USED_BY, check_loss, known_losses
 from tests.distributed import worlds
 
 NUM_PAIRS, BETA = 4, 0.3
@@ -74,7 +75,7 @@ def loss_and_gradient(trainer: DPOTrainer) -> tuple[float, torch.Tensor]:
 def test_every_loss_is_trls_own(world: Path, tmp_path: Path, loss: str) -> None:
     config = options(world, world / "run", loss)
     config.out.mkdir(exist_ok=True)
-    ours = train_dpo.make_trainer(config, resolve_model(config.model), None, config.out, torch.device("cpu"))
+    ours = dpo.make_trainer(config, resolve_model(config.model), None, config.out, torch.device("cpu"))
     assert ours.ref_model is None
     theirs = DPOTrainer(
         model=load(world),
@@ -103,7 +104,7 @@ def test_which_losses_cannot_be_weighted(world: Path) -> None:
     """Those that are refused, and no others: when TRL mends it, this fails and the refusal can go."""
     config = options(world, world / "run", "sigmoid")
     config.out.mkdir(exist_ok=True)
-    trainer = train_dpo.make_trainer(
+    trainer = dpo.make_trainer(
         options(world, config.out, "sigmoid", trainer={"use_weighting": True}),
         resolve_model(config.model), None, config.out, torch.device("cpu"),
     )  # fmt: skip

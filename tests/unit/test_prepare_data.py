@@ -9,13 +9,14 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from data_registry.core.config import resolve
 from data_registry.core.errors import ArtifactError, ConfigError, InputError
 from data_registry.prepared import load_prepared
 from data_registry.testbed.pools import POOLS
 from data_registry.testbed.pools import rows as pool_rows
-from pipelines import prepare_data
+from pipelines.commands import prepare_data
 from pipelines.configs.prepare_data import PrepareDataConfig
+from pipelines.core.config import resolve
+from pipelines.preparing import rows
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared development data is not here")
@@ -244,7 +245,8 @@ def test_rows_without_a_trained_token_within_the_length_are_dropped(tmp_path, to
     tight = prepare(path, tmp_path / "out2", tokenizer=tokenizer, max_length=11, max_dropped=0.5)
     assert tight.counts.dropped == {"no_trained_token": 2}
     # What is kept can be trained on.
-    from pipelines.tokenization import encode_dataset, load_tokenizer
+    from pipelines.tokens.conversations import encode_dataset
+    from pipelines.tokens.tokenizer import load_tokenizer
 
     rows, _ = load_prepared(tmp_path / "out")
     assert len(encode_dataset(rows, load_tokenizer(tokenizer), 12)) == 3
@@ -433,7 +435,7 @@ def test_file_that_is_cut_off_in_the_middle_leaves_nothing(tmp_path):
 
 
 def test_hopeless_file_is_given_up_early(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_data, "_HOPELESS_AFTER", 1000)
+    monkeypatch.setattr(rows, "_HOPELESS_AFTER", 1000)
     path = write(tmp_path / "a.jsonl", [{"instruction": "a", "output": ""}] * 30_000)
     with pytest.raises(InputError, match="1000 of 1000 rows"):
         prepare(path, tmp_path / "out")

@@ -11,10 +11,12 @@ import pyarrow.parquet as parquet
 import pytest
 
 from data_registry.core.errors import ConfigError, InputError
-from data_registry.prompt_layout import LabelColumn, PromptLayout
-from data_registry.prompts import PromptSetSpec, read_prompt_set
-from data_registry.registry import describe, list_entries, make_entry
-from pipelines.evaluation.prompt_suite import files_spec, read_suite_file
+from data_registry.formats.prompt_sets import LabelColumn, PromptLayout
+from data_registry.prompts.reading import read_prompt_set
+from data_registry.prompts.specs import PromptSetSpec
+from data_registry.registry.entry import make_entry
+from data_registry.registry.listing import describe, list_entries
+from pipelines.evaluation.suites.prompts import files_spec, read_suite_file
 from tests.shared import need
 
 ROWS = [{"prompt": "a, b", "label": "bad"}, {"prompt": 'say "c"', "label": "good"}, {"prompt": "d\ne", "label": "bad"}]
@@ -101,7 +103,7 @@ def test_xstest_has_its_numbers_of_prompts():
 
 
 def test_the_registry_has_the_sets_of_the_suite_safety():
-    from pipelines.evaluation.prompt_suite import SAFETY_SETS
+    from pipelines.evaluation.suites.prompts import SAFETY_SETS
 
     entries = {entry.name: entry for entry in list_entries() if entry.task == "prompts"}
     assert set(SAFETY_SETS) == set(entries)
@@ -213,5 +215,5 @@ def test_an_entry_takes_the_rows_that_its_where_names(tmp_path, monkeypatch):
     values = {"name": "some", "description": "d", "task": "prompts", "source": {"path": "p.csv"}, "where": {"k": "2"},
               "prompts": {"harmful": True}}  # fmt: skip
     entry = make_entry(values, tmp_path / "some.yaml")
-    monkeypatch.setattr("data_registry.registry.list_entries", lambda: [entry])
+    monkeypatch.setattr("data_registry.registry.listing.list_entries", lambda: [entry])
     assert [p.text for p in read_prompt_set(PromptSetSpec(data="some")).prompts] == ["b"]

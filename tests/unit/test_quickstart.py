@@ -10,18 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_registry.core.artifact import command_line, read_manifest, record_command
 from data_registry.core.errors import ArtifactError, ConfigError
+from data_registry.core.manifest import read_manifest
 from data_registry.testbed import MODEL_DIR
 from ogpsa_cli import app
-from pipelines import quickstart, quickstart_steps, testbed
+from ogpsa_cli import entry as entry_ogpsa_cli
+from pipelines.commands import quickstart, testbed
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.configs.spelling import command_arguments
 from pipelines.configs.tools import QuickstartConfig, TestbedConfig
 from pipelines.configs.train import TrainSftConfig
-from pipelines.evaluation.table import format_metric
-from pipelines.models import load_model, resolve_model
+from pipelines.core.artifact import command_line, record_command
+from pipelines.models.loading import load_model
+from pipelines.models.reference import resolve_model
+from pipelines.recipes import quickstart_steps
+from pipelines.reporting.table import format_metric
 
 CHAIN = quickstart_steps.steps(Path("demo"), seed=3)
 
@@ -29,7 +33,7 @@ CHAIN = quickstart_steps.steps(Path("demo"), seed=3)
 def parsed(arguments: list[str], monkeypatch):
     """The configuration that the command line makes of these arguments."""
     found = []
-    entry = next(entry for entry in app.COMMANDS if entry.name == arguments[0])
+    entry = next(entry for entry in entry_ogpsa_cli.COMMANDS if entry.name == arguments[0])
     module = __import__(entry.module, fromlist=["execute"])
     monkeypatch.setattr(module, "execute", lambda config: found.append(config) or 0)
     recorded = command_line()[1:]
@@ -180,7 +184,7 @@ def test_the_real_commands_find_everything_done(short, monkeypatch):
     folder, _, _ = short
     monkeypatch.chdir(folder.parent)
     step = [step for step in quickstart_steps.steps(Path("demo"), seed=0) if step.command == "evaluate"][-1]
-    from pipelines import evaluate
+    from pipelines.commands import evaluate
 
     config = parsed(step.arguments, monkeypatch)
     assert evaluate.run(config).up_to_date

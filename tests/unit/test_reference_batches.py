@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.gradients.reference import split_rows
+from pipelines.basis.passes import split_rows
 
 
 @given(count=st.integers(1, 60), batch_size=st.integers(1, 9), world_size=st.integers(1, 9))

@@ -10,9 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pipelines.basis.objectives import ReferenceSet, add_loss_head, objectives_for_rank, token_loss_sum
-from pipelines.gradients.reference import reference_gradients
-from pipelines.gradients.shards import open_shards
+from pipelines.basis.objectives import add_loss_head, token_loss_sum
+from pipelines.basis.passes import reference_gradients
+from pipelines.basis.references import ReferenceSet, objectives_for_rank
+from pipelines.engine.shards.opening import open_shards
 from tests.distributed import worlds
 from tests.reference import plain
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_registry.core.errors import ConfigError
-from pipelines import train_sft
 from pipelines.configs.train import TrainSftConfig
-from pipelines.models import resolve_model
-from pipelines.training.replay import Mixture
+from pipelines.models.reference import resolve_model
+from pipelines.training import sft
+from pipelines.training.data.replay import Mixture
 from tests.distributed import worlds
 
 
@@ -70,7 +70,7 @@ def rows_seen(world: Path, out: Path, **options: Any) -> Counter[tuple[int, ...]
     config = TrainSftConfig(
         model=str(world / "model"), data=world / "safety", replay=world / "general", out=out, **values
     )
-    trainer = train_sft.make_trainer(config, resolve_model(config.model), None, out, torch.device("cpu"))
+    trainer = sft.make_trainer(config, resolve_model(config.model), None, out, torch.device("cpu"))
     seen: Counter[tuple[int, ...]] = Counter()
 
     def note(module: Any, arguments: Any) -> None:

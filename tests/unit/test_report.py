@@ -10,9 +10,9 @@ from report_inputs import shares, store, suite
 from scipy.stats import binomtest
 
 from data_registry.core.errors import ArtifactError, ConfigError, InputError
-from pipelines import report
+from pipelines.commands import report
 from pipelines.configs.report import ReportConfig
-from pipelines.evaluation.chart import Estimate, Point, pareto_front
+from pipelines.reporting.chart import Estimate, Point, pareto_front
 from pipelines.reporting.gain import relative_change
 
 

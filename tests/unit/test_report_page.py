@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 from report_inputs import shares, store, suite
 
-from data_registry.core.artifact import InputRecord
-from pipelines import report
+from data_registry.core.manifest import InputRecord
+from pipelines.commands import report
 from pipelines.configs.report import ReportConfig
+from pipelines.reporting import writing
 
 HOSTILE = "<script>document.title='run'</script> & \"co\""
 WIDTH, HEIGHT = 1000, 1600
@@ -41,7 +42,7 @@ def page(tmp_path_factory) -> Path:
             inputs=[made_from],
         )  # fmt: skip
     config = ReportConfig(results=[str(root / "r")], start="base", out=root / "out", bootstrap=200, title="A <b>title")
-    return report.run(config).path / report.PAGE_FILE
+    return report.run(config).path / writing.PAGE_FILE
 
 
 def visit(browser: str, page: Path, *options: str) -> tuple[str, str]:

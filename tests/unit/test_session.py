@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from data_registry.core.errors import EngineError, NumericsError
-from pipelines.gradients.projector import Projector
-from pipelines.gradients.reference import Objective
-from pipelines.gradients.shards import ReplicatedAccess
-from pipelines.training.session import ProjectionSession, ProjectionSettings
+from pipelines.basis.passes import Objective
+from pipelines.engine.shards.replicated import ReplicatedAccess
+from pipelines.transforms.projection import ProjectionSession, ProjectionSettings
+from pipelines.transforms.projector import Projector
 
 NAMES = ("first", "second")
 

@@ -17,8 +17,8 @@ from data_registry.testbed.skills import REFUSAL_PREFIX, SKILLS, is_refusal, pre
 from data_registry.testbed.suite import SPLITS, SuiteItem, group_sizes, items
 from data_registry.testbed.tokenizer import build_tokenizer
 from data_registry.testbed.world import generate_world
-from pipelines.evaluation.testbed import ItemScore, aggregate, answer, score, score_teacher_forced
-from pipelines.testbed import encode_batch, retrain
+from pipelines.evaluation.suites.testbed_answers import ItemScore, aggregate, answer, score, score_teacher_forced
+from pipelines.training.pretraining import encode_batch, retrain
 
 LONGEST_TEXT = 36
 

@@ -9,16 +9,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import PreTrainedTokenizerFast
 
 from data_registry.core.errors import InputError
-from pipelines.tokenization import (
-    IGNORED,
-    Encoded,
-    encode,
-    encode_batch,
-    encode_dataset,
-    load_tokenizer,
-    preview,
-    render,
-)
+from pipelines.tokens.chat_template import render
+from pipelines.tokens.conversations import IGNORED, Encoded, encode, encode_batch, encode_dataset, preview
+from pipelines.tokens.tokenizer import load_tokenizer
 
 CHATML = (
     "{%- if messages[0]['role'] != 'system' -%}{{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' -}}"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from data_registry.core.config import resolve
 from pipelines.configs.train import TrainSftConfig
+from pipelines.core.config import resolve
 from pipelines.training.plan import memory_per_rank
 
 P = 1000

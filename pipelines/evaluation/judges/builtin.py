@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_registry.core.artifact import InputRecord
-from data_registry.core.progress import Progress
-from data_registry.prompt_layout import GROUPS
-from pipelines.evaluation.generation_store import StoredAnswer
-from pipelines.evaluation.judges.refusal import JUDGE_VERSION, judge
-from pipelines.evaluation.judging import UNSURE, Judgement
+from data_registry.core.manifest import InputRecord
+from data_registry.formats.prompt_sets import GROUPS
+from pipelines.core.progress import Progress
+from pipelines.evaluation.contract.answer import StoredAnswer
+from pipelines.evaluation.contract.judge import UNSURE, Judgement
+from pipelines.evaluation.judges.refusal.judge import JUDGE_VERSION, judge
 
 NAME = "refusal"
 

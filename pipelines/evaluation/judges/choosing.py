@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import Final
 
-from data_registry.core.artifact import partial_path
 from data_registry.core.errors import ConfigError
 from pipelines.configs.evaluate import EvaluateConfig
+from pipelines.core.artifact import partial_path
+from pipelines.evaluation.contract.judge import Judge
 from pipelines.evaluation.judges.builtin import NAME as BUILT_IN
 from pipelines.evaluation.judges.builtin import RefusalJudge
-from pipelines.evaluation.judging import Judge
 
 JUDGING: Final = "judging"
 """Folder of the unfinished artifact where a judge model's verdicts are kept as they are made."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from pipelines.evaluation.judges.verdict import Label
-from pipelines.evaluation.judging import ERROR, OUTCOMES, UNSURE, Judgement
+from pipelines.evaluation.contract.judge import ERROR, OUTCOMES, UNSURE, Judgement
+from pipelines.evaluation.contract.verdict import Label
 
 
 @dataclass(frozen=True)

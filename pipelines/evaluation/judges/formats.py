@@ -9,10 +9,10 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from data_registry.core.config import parse_yaml, suggest
+from data_registry.core.documents import parse_yaml, suggest
 from data_registry.core.errors import ConfigError, InputError
-from data_registry.prompt_layout import HARMFUL, HARMLESS
-from pipelines.evaluation.judges.verdict import Label
+from data_registry.formats.prompt_sets import HARMFUL, HARMLESS
+from pipelines.evaluation.contract.verdict import Label
 
 UNSURE: Final = "unsure"
 Group = Literal["harmful", "harmless"]

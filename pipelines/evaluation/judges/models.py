@@ -9,19 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_registry.core.artifact import InputRecord
 from data_registry.core.errors import InputError
-from data_registry.core.progress import Progress
-from pipelines import distributed, hub
-from pipelines.chat_template import render_prompt
-from pipelines.evaluation.generating import Asked, PromptItem, answer_all
-from pipelines.evaluation.generation import Decoding, TransformersBackend
-from pipelines.evaluation.generation_store import StoredAnswer
+from data_registry.core.manifest import InputRecord
+from pipelines.core.progress import Progress
+from pipelines.engine import processes
+from pipelines.evaluation.answering.asking import Asked, answer_all
+from pipelines.evaluation.answering.generation import TransformersBackend
+from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
+from pipelines.evaluation.contract.judge import ERROR, Judge, Judgement
+from pipelines.evaluation.contract.suite import PromptItem
 from pipelines.evaluation.judges.formats import UNSURE, JudgeFormat, choose_format, with_card_prompt
-from pipelines.evaluation.judging import ERROR, Judge, Judgement
-from pipelines.model_files import CONFIG, check_weight_files, first_line, read_json
-from pipelines.models import ModelSource, fetch_weights, load_model, model_directory, resolve_model
-from pipelines.tokenization import load_tokenizer
+from pipelines.models import hub
+from pipelines.models.files import CONFIG, check_weight_files, first_line, read_json
+from pipelines.models.loading import load_model
+from pipelines.models.reference import ModelSource, fetch_weights, model_directory, resolve_model
+from pipelines.tokens.chat_template import render_prompt
+from pipelines.tokens.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -133,7 +136,7 @@ class WritingJudge(_ModelJudge):
         model = load_model(
             self._source, precision=self._options.precision, trust_remote_code=self._options.trust_remote_code
         )
-        model.to(distributed.start())
+        model.to(processes.start())
         decoding = Decoding(self._format.max_new_tokens)
         verdicts = answer_all(
             Asked(items, texts, [self._ids(text, tokenizer) for text in texts]),
@@ -201,7 +204,7 @@ class ClassifierJudge(_ModelJudge):
 
     def judge(self, answers: Sequence[StoredAnswer]) -> list[Judgement]:
         """See ``Judge``; by the first process alone."""
-        return distributed.on_main(lambda: self._classify(answers))
+        return processes.on_main(lambda: self._classify(answers))
 
     def _classify(self, answers: Sequence[StoredAnswer]) -> list[Judgement]:
         import torch
@@ -270,4 +273,4 @@ class ClassifierJudge(_ModelJudge):
                 where=str(directory),
                 fix="use a model that was trained as a classifier",
             )
-        return model.to(distributed.start()).eval()
+        return model.to(processes.start()).eval()

@@ -1,0 +1,1 @@
+"""The built-in judge fitted, and held against what people say."""

@@ -1,0 +1,67 @@
+"""How long ``ogpsa --help`` and every ``ogpsa COMMAND --help`` take, as whole processes.
+
+Run from the repository with the environment's interpreter: ``python benchmarks/speed/help_latency.py``. The commands
+are measured in turn, round after round, so that a busy moment of the machine does not fall on one of them alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+LIMIT_S = 0.3
+
+
+def commands() -> list[list[str]]:
+    from ogpsa_cli.entry import COMMANDS
+
+    return [["--help"], ["--version"], *([entry.name, "--help"] for entry in COMMANDS)]
+
+
+def measure(arguments: list[str]) -> tuple[float, float]:
+    """Wall-clock and processor seconds of one whole process."""
+    script = Path(sysconfig.get_path("scripts")) / "ogpsa"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    subprocess.run([str(script), *arguments], stdout=subprocess.DEVNULL, check=True)
+    wall = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    options = parser.parse_args()
+    for arguments in commands():  # reads files into the cache, and derives the pages that are then kept
+        measure(arguments)
+    seconds: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(options.rounds):
+        for arguments in commands():
+            seconds.setdefault(" ".join(["ogpsa", *arguments]), []).append(measure(arguments))
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {options.rounds} rounds")
+    print(f"{'command':<28} {'median':>8} {'fastest':>8} {'slowest':>8} {'cpu':>8}")
+    figures = {}
+    for name, pairs in seconds.items():
+        walls = [wall for wall, _ in pairs]
+        median, cpu = statistics.median(walls), statistics.median(cpu for _, cpu in pairs)
+        figures[name] = {"median_s": median, "min_s": min(walls), "max_s": max(walls), "cpu_s": cpu}
+        late = "" if median < LIMIT_S else f"  over {LIMIT_S} s"
+        print(f"{name:<28} {median:7.3f}s {min(walls):7.3f}s {max(walls):7.3f}s {cpu:7.3f}s{late}")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    return int(any(figure["median_s"] >= LIMIT_S for figure in figures.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Comparisons on the embedded testbed, with their results beside them."""

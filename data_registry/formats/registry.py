@@ -1,0 +1,175 @@
+"""How data sets lay out their rows: the registry of formats, their detection, and reading a row into normal form."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from data_registry.core.documents import suggest
+from data_registry.core.errors import ConfigError, InputError
+from data_registry.formats.choices import CHOICES
+from data_registry.formats.conversations import MESSAGES, SHAREGPT, TRANSCRIPTS
+from data_registry.formats.layout import TAGS, Columns, Format, Layout, fields_of, missing_fields
+from data_registry.formats.pairs import ALPACA, GSM8K, PROMPT_COMPLETION, QUESTION_ANSWER
+from data_registry.formats.preferences import PREFERENCE, SAFERLHF
+from data_registry.schema import EMPTY, UNREADABLE, RejectedRow, Row, Task
+
+__all__ = ["AUTO", "FORMATS", "Format", "Layout", "detect", "find_format", "make_layout", "read_row", "register"]
+
+logger = logging.getLogger(__name__)
+
+AUTO: Final = "auto"
+FORMATS: Final[dict[str, Format]] = {}
+
+
+def register(added: Format) -> Format:
+    """Add a format to the registry.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if added.name in FORMATS or added.name == AUTO:
+        raise ValueError(f"there is a format '{added.name}' already")
+    FORMATS[added.name] = added
+    return added
+
+
+for _format in (
+    ALPACA,
+    SHAREGPT,
+    MESSAGES,
+    PROMPT_COMPLETION,
+    TRANSCRIPTS,
+    GSM8K,
+    QUESTION_ANSWER,
+    CHOICES,
+    PREFERENCE,
+    SAFERLHF,
+):
+    register(_format)
+
+
+def find_format(name: str) -> Format:
+    """The format of a name.
+
+    Raises:
+        ConfigError: there is none; with the nearest and all names.
+    """
+    if name not in FORMATS:
+        raise ConfigError(
+            f"unknown format '{name}'{suggest(name, [AUTO, *FORMATS])}", fix=f"one of: {', '.join([AUTO, *FORMATS])}"
+        )
+    return FORMATS[name]
+
+
+def make_layout(
+    name: str, columns: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None, *, only: bool = False
+) -> Layout:
+    """A format with column names and tags put in.
+
+    Args:
+        name: of the format.
+        columns: for some fields, the column that holds it.
+        tags: for some of ``TAGS``, the key or role name.
+        only: the columns named are all there are; by default the others keep the format's names.
+
+    Raises:
+        ConfigError: the format has no such field, or there is no such tag; all problems at once.
+    """
+    found = find_format(name)
+    columns, tags = columns or {}, tags or {}
+    problems = [
+        f"format '{name}' has no column '{key}'{suggest(key, list(found.columns))}; it has: {', '.join(found.columns)}"
+        for key in columns
+        if key not in found.columns
+    ]
+    problems += [
+        f"unknown tag '{key}'{suggest(key, list(TAGS))}; tags are: {', '.join(TAGS)}" for key in tags if key not in TAGS
+    ]
+    if problems:
+        raise ConfigError(problems)
+    rest: Columns = dict.fromkeys(found.columns, ()) if only else found.columns
+    return Layout(name, {**rest, **{key: (column,) for key, column in columns.items()}}, {**TAGS, **tags})
+
+
+def detect(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    task: Task | None = None,
+    columns: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    where: str = "",
+) -> Layout:
+    """The layout that most of the rows have.
+
+    Args:
+        rows: some rows from the beginning of the data.
+        task: considers only formats that serve it, where given.
+        columns: as for :func:`make_layout`; only formats that have these fields are considered.
+        tags: as for :func:`make_layout`.
+        where: the source, for messages.
+
+    Raises:
+        InputError: no format fits, or several do.
+        ConfigError: there is no such column or tag in any format.
+    """
+    if tags:
+        return make_layout(SHAREGPT.name, columns, tags)
+    if columns and not any(set(columns) <= set(known.columns) for known in FORMATS.values()):
+        fields = sorted({field for known in FORMATS.values() for field in known.columns})
+        raise ConfigError(
+            f"no format has the columns {', '.join(columns)} together",
+            fix=f"name the format with --format; fields that formats have: {', '.join(fields)}",
+        )
+    candidates = []
+    for name, known in FORMATS.items():
+        if set(columns or {}) <= set(known.columns) and (task is None or task in known.tasks):
+            layout = make_layout(name, columns)
+            if 2 * sum(_recognises(layout, row) for row in rows) > len(rows):
+                candidates.append(layout)
+    if len(candidates) == 1:
+        logger.info("rows are read as '%s': %s", candidates[0].format, FORMATS[candidates[0].format].description)
+        return candidates[0]
+    found = f"the columns are: {', '.join(_columns_of(rows)) or 'none'}"
+    if not candidates:
+        wanted = f" for {task}" if task else ""
+        raise InputError(
+            f"the format of the rows is not recognised{wanted}; {found}",
+            where=where or None,
+            fix="name it with --format, and columns that are called otherwise with --set columns.FIELD=COLUMN",
+        )
+    names = [layout.format for layout in candidates]
+    raise InputError(
+        f"the rows could be read in several formats: {', '.join(names)}; {found}",
+        where=where or None,
+        fix=f"choose one:  --format {'  or  --format '.join(names)}",
+    )
+
+
+def _recognises(layout: Layout, row: Mapping[str, Any]) -> bool:
+    known = FORMATS[layout.format]
+    fields = fields_of(row, layout.columns)
+    return not missing_fields(fields, known.required) and known.recognises(fields)
+
+
+def _columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(str(column) for row in rows for column in row))
+
+
+def read_row(row: Mapping[str, Any], layout: Layout, task: Task) -> Row:
+    """A row in normal form.
+
+    Raises:
+        RejectedRow: it cannot be used; with the reason.
+    """
+    known = FORMATS[layout.format]
+    fields = fields_of(row, layout.columns)
+    missing = missing_fields(fields, known.required)
+    if missing:
+        names = [column for field in missing[0].split("|") for column in layout.columns.get(field, ())] or missing
+        null = [name for name in names if name in row]
+        if null:
+            raise RejectedRow(EMPTY, f"'{null[0]}' is null")
+        raise RejectedRow(UNREADABLE, f"there is no '{names[0]}' among the columns {', '.join(map(str, row))}")
+    return known.read(fields, task, layout.tags)

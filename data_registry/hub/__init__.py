@@ -1,0 +1,1 @@
+"""The hub: whether it can be reached, and what its refusals mean."""

@@ -1,0 +1,175 @@
+"""Rows of a chunk in normal form, with every row that is not used accounted for; what a worker process does."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from data_registry.formats.layout import Layout
+from data_registry.formats.registry import read_row
+from data_registry.schema import (
+    DUPLICATE,
+    FILTERED,
+    REASONS,
+    UNREADABLE,
+    RejectedRow,
+    Row,
+    Task,
+    arrow_schema,
+    content_hash,
+    split_share,
+    with_system,
+)
+from data_registry.sources.base import Broken, Chunk, RawRow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Part = Literal["all", "train", "heldout"]
+_EXCERPT_CHARACTERS: Final = 400
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A row that is not used.
+
+    Attributes:
+        place: file and line, or source and row.
+        number: of the line or row.
+        reason: a key of ``schema.REASONS``.
+        detail: what was found.
+        excerpt: the row, long texts cut in the middle.
+    """
+
+    place: str
+    number: int
+    reason: str
+    detail: str
+    excerpt: Any
+
+
+@dataclass
+class Outcome:
+    """What became of a chunk.
+
+    Attributes:
+        rows: an Arrow batch in normal form.
+        hashes: of the rows' contents.
+        numbers: of the rows in their source.
+        chunk: name and unit of the chunk, to say where a row lies; without its payload.
+        num_read: entries looked at.
+        rejected: those not used, but for filtered ones.
+        counts: rows set aside without being rejected, ``filtered`` and ``other_split``, and what the check counted.
+    """
+
+    rows: pa.RecordBatch
+    hashes: list[bytes]
+    numbers: list[int]
+    chunk: Chunk
+    num_read: int = 0
+    rejected: list[Rejection] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def duplicate(self, number: int, row: Row) -> Rejection:
+        """The record of one of the rows that turns out to have come before."""
+        return reject(self.chunk, number, RejectedRow(DUPLICATE, REASONS[DUPLICATE]), row)
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Reads the rows of a chunk; picklable.
+
+    Attributes:
+        layout: how the rows are laid out.
+        task: what to make of them.
+        where: values that columns must have for a row to be wanted.
+        system: message to put before every conversation.
+        part: all rows, or the training or held-out part of them.
+        heldout_fraction: share of the held-out part.
+        check: looks at a row in normal form, returns what to count of it, and raises ``RejectedRow`` if it cannot be
+            used.
+    """
+
+    layout: Layout
+    task: Task
+    where: Mapping[str, str] = field(default_factory=dict)
+    system: str | None = None
+    part: Part = "all"
+    heldout_fraction: float = 0.1
+    check: Callable[[Row], Mapping[str, int]] | None = None
+
+    def __call__(self, chunk: Chunk) -> Outcome:
+        """The chunk's rows, in order."""
+        import pyarrow as pa
+
+        rows: list[Row] = []
+        hashes: list[bytes] = []
+        numbers: list[int] = []
+        rejected: list[Rejection] = []
+        counts: Counter[str] = Counter()
+        num_read = 0
+        for number, entry in chunk.entries():
+            num_read += 1
+            try:
+                row = self._read(entry)
+                if not self._is_in_part(row):
+                    counts["other_split"] += 1
+                    continue
+                digest = content_hash(row)
+                if self.check is not None:
+                    counts.update(self.check(row))
+            except RejectedRow as outcome:
+                if outcome.reason == FILTERED:
+                    counts[FILTERED] += 1
+                else:
+                    rejected.append(reject(chunk, number, outcome, entry))
+            else:
+                rows.append(row)
+                hashes.append(digest)
+                numbers.append(number)
+        batch = pa.RecordBatch.from_pylist(rows, schema=arrow_schema(self.task))
+        origin = Chunk(chunk.where, (), chunk.unit, [])
+        return Outcome(batch, hashes, numbers, origin, num_read, rejected, counts)
+
+    def _read(self, entry: RawRow | Broken) -> Row:
+        if isinstance(entry, Broken):
+            raise RejectedRow(UNREADABLE, entry.detail)
+        for column, wanted in self.where.items():
+            if column not in entry:
+                raise RejectedRow(UNREADABLE, f"there is no column '{column}' to filter by")
+            if str(entry[column]).lower() != wanted.lower():
+                raise RejectedRow(FILTERED, f"'{column}' is {entry[column]!r}")
+        row = read_row(entry, self.layout, self.task)
+        return row if self.system is None else with_system(row, self.system)
+
+    def _is_in_part(self, row: Row) -> bool:
+        if self.part == "all":
+            return True
+        return (split_share(row) < self.heldout_fraction) == (self.part == "heldout")
+
+
+def reject(chunk: Chunk, number: int, outcome: RejectedRow, entry: object) -> Rejection:
+    """The record of a row that is not used."""
+    content = entry.text if isinstance(entry, Broken) else entry
+    return Rejection(chunk.place(number), number, outcome.reason, outcome.detail, excerpt(content))
+
+
+def excerpt(value: Any) -> Any:
+    """A value as JSON can hold it, long texts cut in the middle and long lists after some elements."""
+    if isinstance(value, str):
+        if len(value) > _EXCERPT_CHARACTERS:
+            half = _EXCERPT_CHARACTERS // 2
+            value = f"{value[:half]} ... {len(value) - 2 * half} characters ... {value[-half:]}"
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {str(key): excerpt(part) for key, part in list(value.items())[:20]}
+    if isinstance(value, list | tuple):
+        return [excerpt(part) for part in value[:10]]
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return excerpt(str(value))
+    return value

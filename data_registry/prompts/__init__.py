@@ -1,0 +1,1 @@
+"""Prompt sets: requests without answers, for evaluation."""

@@ -1,0 +1,200 @@
+"""Prompt sets: requests without answers, for evaluation, with whether each is harmful."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from data_registry.core.documents import suggest
+from data_registry.core.errors import ConfigError, InputError
+from data_registry.core.manifest import InputRecord, hash_file
+from data_registry.formats.prompt_sets import CONTEXT_SEPARATOR, HARMFUL, HARMLESS, PromptLayout
+from data_registry.hub.errors import NotFetchedError
+from data_registry.prompts.specs import Prompt, PromptSet, PromptSetSpec
+from data_registry.sources.base import Source
+from data_registry.sources.files import kind_of, kinds
+from data_registry.sources.opening import Location, open_source
+
+# Names that prompt sets give to the column with the request, in any case of letters, tried in order.
+_PROMPT_COLUMNS: Final = ("prompt", "question", "instruction", "goal", "behavior", "forbidden_prompt", "text")
+
+
+def read_prompt_set(spec: PromptSetSpec, base: Path | None = None) -> PromptSet:
+    """Read a prompt set; one of the hub is fetched, unless it is in the cache.
+
+    Args:
+        spec: which.
+        base: folder that a relative path starts from; the working directory by default.
+
+    Raises:
+        InputError: it is not to be had, is empty, or a row has no prompt or an unknown label.
+        ConfigError: options do not go with it, or it has not a column that is named.
+    """
+    location, layout = _locate(spec, base)
+    if layout is None:
+        raise ConfigError(
+            f"nothing says which prompts of '{spec.data}' are harmful",
+            fix="add to the set:  layout: {harmful: true}, or {label: {column: ..., harmful: [...], harmless: [...]}}",
+        )
+    path = Path(location.name)
+    if location.kind == "local" and path.suffix.lower() == ".txt":
+        rows, inputs = _text_rows(path), [_file_record(path)]
+    else:
+        if location.kind == "local" and path.is_file() and kind_of(path) is None:
+            raise InputError(f"'{path}' is of no kind that can be read", fix=f"kinds are: {kinds()}, .txt")
+        rows, inputs = _open(location)
+    prompts = _read(rows, layout, spec.data)
+    _check_ids(prompts, spec.data)
+    return PromptSet(spec.title, prompts, inputs, location.split or "all")
+
+
+def _open(location: Location) -> tuple[Iterator[tuple[str, Mapping[str, Any]]], list[InputRecord]]:
+    try:
+        source = open_source(location)
+        return _source_rows(source), source.inputs()
+    except NotFetchedError as error:
+        raise _to_be_fetched(error) from error
+
+
+def _read(rows: Iterable[tuple[str, Mapping[str, Any]]], layout: PromptLayout, name: str) -> list[Prompt]:
+    try:
+        prompts = list(_prompts(rows, layout, name))
+    except NotFetchedError as error:
+        raise _to_be_fetched(error) from error
+    if not prompts:
+        lacks = f": no row has {', '.join(map(str, layout.where))} as 'where' says" if layout.where else ""
+        raise InputError(f"the prompt set '{name}' is empty{lacks}")
+    return prompts
+
+
+def _to_be_fetched(error: NotFetchedError) -> InputError:
+    fix = "fetch it where there is a network, with the same suites and HF_HOME:  "
+    return InputError(error.what, where=error.where, fix=f"{fix}ogpsa evaluate --suite SUITE --download-only")
+
+
+def _locate(spec: PromptSetSpec, base: Path | None) -> tuple[Location, PromptLayout | None]:
+    from data_registry.core.documents import did_you_mean
+    from data_registry.registry.listing import list_entries
+    from data_registry.sources.opening import is_hub_id
+
+    entries = {entry.name: entry for entry in list_entries() if entry.task == "prompts"}
+    if spec.data in entries:
+        entry = entries[spec.data]
+        found = entry.location()
+        location = Location(
+            found.kind, found.name, spec.subset or found.subset, found.data_dir, spec.split or found.split,
+            spec.revision or found.revision,
+        )  # fmt: skip
+        assert entry.prompts is not None, "the registry checks it"
+        kept = entry.prompts.model_copy(update={"where": {**entry.where, **entry.prompts.where}})
+        return location, spec.layout or kept
+    path = Path(os.path.expanduser(spec.data))
+    path = path if path.is_absolute() or base is None else base / path
+    looks_like_path = spec.data.startswith((".", "/", "~")) or kind_of(path) is not None or path.suffix == ".txt"
+    if path.exists() or looks_like_path or spec.data.count("/") > 1:
+        if not path.exists():
+            raise InputError(f"the prompt set '{path}' does not exist")
+        return Location("local", str(path), subset=spec.subset, split=spec.split), spec.layout
+    if is_hub_id(spec.data):
+        return Location("hub", spec.data, subset=spec.subset, split=spec.split, revision=spec.revision), spec.layout
+    raise InputError(
+        f"'{spec.data}' is neither a prompt set of the registry nor a path{did_you_mean(spec.data, entries)}",
+        fix=f"the registry has: {', '.join(sorted(entries))}",
+    )
+
+
+def _text_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"'{path}' cannot be read as text: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield f"{path}:{number}", {"prompt": line.strip()}
+
+
+def _source_rows(source: Source) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for chunk in source.chunks():
+        for number, entry in chunk.entries():
+            place = chunk.place(number)
+            if not isinstance(entry, dict):
+                raise InputError(f"the prompt set has a row that cannot be read: {entry.detail}", where=place)
+            yield place, entry
+
+
+def _file_record(path: Path) -> InputRecord:
+    try:
+        digest = hash_file(path)
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror or error}") from error
+    return InputRecord(role="source", path=os.path.abspath(path), kind="file", fingerprint=digest)
+
+
+def _prompts(rows: Iterable[tuple[str, Mapping[str, Any]]], layout: PromptLayout, name: str) -> Iterator[Prompt]:
+    column = layout.prompt
+    for index, (place, row) in enumerate(rows, start=1):
+        if index == 1:
+            _check_columns(row, layout, name)
+            column = layout.prompt or _prompt_column(row, name)
+        assert column is not None
+        if not layout.takes(row):
+            continue
+        text = row.get(column)
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"a row of '{name}' has no text in column '{column}'", where=place)
+        context = str((row.get(layout.context) if layout.context else None) or "").strip()
+        yield Prompt(
+            str(row[layout.id]) if layout.id else str(index),
+            _group(row, layout, place),
+            f"{context}{CONTEXT_SEPARATOR}{text}" if context else text,
+            str(row.get(layout.category) or "") if layout.category else "",
+            context,
+        )
+
+
+def _group(row: Mapping[str, Any], layout: PromptLayout, place: str) -> str:
+    if layout.label is None:
+        return HARMFUL if layout.harmful else HARMLESS
+    value = row.get(layout.label.column)
+    group = layout.label.group(value)
+    if group is None:
+        known = ", ".join([*layout.label.harmful, *layout.label.harmless])
+        raise InputError(
+            f"column '{layout.label.column}' has '{value}', which is none of: {known}",
+            where=place,
+            fix="name the value under 'harmful' or 'harmless' of the set's label",
+        )
+    return group
+
+
+def _check_columns(row: Mapping[str, Any], layout: PromptLayout, name: str) -> None:
+    present = [str(key) for key in row]
+    problems = [
+        f"there is no column '{column}'{suggest(column, present)}; there are: {', '.join(present)}"
+        for column in layout.columns
+        if column not in present
+    ]
+    if problems:
+        raise ConfigError(problems, where=name)
+
+
+def _prompt_column(row: Mapping[str, Any], name: str) -> str:
+    # Authors' files have Behavior and Goal where others have behavior and goal.
+    texts = {str(column).lower(): str(column) for column, value in row.items() if isinstance(value, str)}
+    found = next((texts[column] for column in _PROMPT_COLUMNS if column in texts), None)
+    if found is None:
+        raise InputError(
+            f"'{name}' has no column with prompts; there are: {', '.join(map(str, row))}",
+            fix=f"call it one of {', '.join(_PROMPT_COLUMNS)}, or name it in a suite file (layout: {{prompt: COLUMN}})",
+        )
+    return found
+
+
+def _check_ids(prompts: Sequence[Prompt], name: str) -> None:
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise InputError(f"the prompt set '{name}' has two rows with the id '{prompt.id}'")
+        seen.add(prompt.id)

@@ -1,0 +1,105 @@
+"""What a prompt set is, and how registry and files describe one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from data_registry.core.manifest import InputRecord
+from data_registry.formats.prompt_sets import PromptLayout
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One request.
+
+    Attributes:
+        id: unique in its set.
+        group: ``harmful`` or ``harmless``.
+        text: the request, with its context before it where it has one.
+        category: the set's own; empty where it has none.
+        context: the part of the text that stands before the request; empty where it has none.
+    """
+
+    id: str
+    group: str
+    text: str
+    category: str = ""
+    context: str = ""
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """A set as it was read.
+
+    Attributes:
+        name: for results.
+        prompts: in the order of the source.
+        inputs: records of what was read.
+        split: of the source, where it has any.
+    """
+
+    name: str
+    prompts: list[Prompt]
+    inputs: list[InputRecord]
+    split: str = "all"
+
+    @property
+    def groups(self) -> set[str]:
+        """The groups that occur."""
+        return {prompt.group for prompt in self.prompts}
+
+
+class PromptSetSpec(BaseModel):
+    """A prompt set as a suite names it.
+
+    Attributes:
+        data: a name of the registry, a hub id, or a path (csv, jsonl, json, parquet, txt with a prompt a line).
+        name: for results; by default that of the data.
+        layout: how its rows are laid out; by default what the registry says.
+        subset: configuration, of a hub data set.
+        split: split to read.
+        revision: of a hub data set.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    data: str
+    name: str | None = None
+    layout: PromptLayout | None = None
+    subset: str | None = None
+    split: str | None = None
+    revision: str | None = None
+
+    @property
+    def title(self) -> str:
+        """The name for results."""
+        return self.name or Path(self.data).name.split(".")[0]
+
+
+class PromptSuiteSpec(BaseModel):
+    """A suite of prompt sets, as its YAML file says it.
+
+    Attributes:
+        name: before the names of its sets in results.
+        description: one sentence.
+        sets: what to ask.
+        system: message to put before every prompt.
+        max_new_tokens: longest answer in tokens, unless told otherwise.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    description: str = ""
+    sets: list[PromptSetSpec] = Field(min_length=1)
+    system: str | None = None
+    max_new_tokens: int = Field(default=256, ge=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> PromptSuiteSpec:
+        titles = [entry.title for entry in self.sets]
+        twice = sorted({title for title in titles if titles.count(title) > 1})
+        if twice:
+            raise ValueError(f"two sets are called '{twice[0]}'; give one of them another name")
+        return self

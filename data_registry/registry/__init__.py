@@ -1,0 +1,1 @@
+"""Data sets by name, each with source, revision, format, licence and citation."""

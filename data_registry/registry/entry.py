@@ -1,0 +1,138 @@
+"""One entry of the registry: where a data set comes from, how it is laid out, and under which licence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from data_registry.core.documents import did_you_mean
+from data_registry.core.errors import ConfigError
+from data_registry.formats.layout import Layout
+from data_registry.formats.prompt_sets import PromptLayout
+from data_registry.formats.registry import AUTO, FORMATS, make_layout
+from data_registry.schema import Task
+from data_registry.sources.opening import Location
+
+
+class EntrySource(BaseModel):
+    """Where the data of an entry lies: exactly one of hub, path and embedded."""
+
+    model_config = ConfigDict(extra="forbid")
+    hub: str | None = None
+    path: str | None = None
+    embedded: str | None = None
+    subset: str | None = None
+    data_dir: str | None = None
+    split: str | None = None
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> EntrySource:
+        if sum(place is not None for place in (self.hub, self.path, self.embedded)) != 1:
+            raise ValueError("name one of hub, path and embedded")
+        return self
+
+
+class Entry(BaseModel):
+    """A data set that is known by name.
+
+    Attributes:
+        name: what ``prepare-data`` takes.
+        description: one sentence for listings.
+        task: what it is made into unless told otherwise; ``prompts`` have no answers and are for evaluation.
+        source: where it lies.
+        format: how its rows are laid out.
+        columns: column names that differ from the format's.
+        only_columns: the columns named are all there are.
+        tags: for sharegpt, keys and role names that differ.
+        where: take only rows that have these values in these columns.
+        num_samples: take so many rows unless told otherwise.
+        prompts: how prompts are laid out, for the task of that name.
+        licence: SPDX identifier or words.
+        citation: of the paper.
+        homepage: address.
+        problem: why the entry cannot be used, if so.
+        origin: the file that defines it.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    description: str
+    task: Literal["sft", "preference", "prompts", "auto"] = "auto"
+    source: EntrySource
+    format: str = AUTO
+    columns: dict[str, str] = Field(default_factory=dict)
+    only_columns: bool = False
+    tags: dict[str, str] = Field(default_factory=dict)
+    where: dict[str, str] = Field(default_factory=dict)
+    num_samples: int | None = None
+    prompts: PromptLayout | None = None
+    licence: str = "not stated"
+    citation: str = ""
+    homepage: str = ""
+    problem: str | None = None
+    origin: str = ""
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it can be made into; empty for prompts and for formats that the data has yet to show."""
+        return () if self.task == "prompts" or self.format == AUTO else FORMATS[self.format].tasks
+
+    def location(self) -> Location:
+        """Where it lies; a relative path starts at the file that defines the entry."""
+        source = self.source
+        if source.embedded is not None:
+            return Location("embedded", source.embedded)
+        name = source.hub if source.hub is not None else str(Path(self.origin).parent / str(source.path))
+        return Location(
+            "local" if source.hub is None else "hub",
+            name,
+            subset=source.subset,
+            data_dir=source.data_dir,
+            split=source.split,
+            revision=source.revision,
+        )
+
+    def layout(self) -> Layout:
+        """The format with the entry's columns and tags.
+
+        Raises:
+            ConfigError: the format does not have them.
+        """
+        return make_layout(self.format, self.columns, self.tags, only=self.only_columns)
+
+
+def make_entry(values: Any, file: Path) -> Entry:
+    """An entry from its values, checked against the formats.
+
+    Raises:
+        ConfigError: with all problems.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"an entry holds 'key: value' lines; this is a {type(values).__name__}", where=str(file))
+    try:
+        entry = Entry.model_validate({"name": file.stem, **values, "origin": str(file)})
+    except ValidationError as error:
+        raise ConfigError(_problems(error), where=str(file)) from error
+    if (entry.task == "prompts") != (entry.prompts is not None):
+        raise ConfigError(
+            "'prompts' says how the rows of the task prompts are laid out, and is for it alone", where=str(file)
+        )
+    if entry.format != AUTO:
+        entry.layout()
+        if entry.task in ("sft", "preference") and entry.task not in entry.tasks:
+            raise ConfigError(f"format '{entry.format}' has no rows for {entry.task}", where=str(file))
+    return entry
+
+
+def _problems(error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors(include_url=False):
+        place = ".".join(str(part) for part in problem["loc"])
+        known = [*Entry.model_fields, *EntrySource.model_fields]
+        unknown = problem["type"] == "extra_forbidden"
+        text = f"unknown key{did_you_mean(str(problem['loc'][-1]), known)}" if unknown else problem["msg"]
+        lines.append(f"{place}: {text}" if place else text)
+    return lines

@@ -1,0 +1,82 @@
+"""The registry: data sets by name, each with source, revision, format, licence and citation.
+
+Entries are YAML files, those of ``specs/`` and those of a folder that the user names; LLaMA-Factory's
+``dataset_info.json`` is a registry as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from data_registry.core.documents import did_you_mean, parse_yaml
+from data_registry.core.errors import ConfigError, InputError
+from data_registry.registry.entry import Entry, make_entry
+
+_SPECS: Final = Path(__file__).parents[1] / "specs"
+
+
+def list_entries(registry: Path | None = None) -> list[Entry]:
+    """All entries by name: those that come with ogpsa, and those of ``registry``, which take precedence.
+
+    Args:
+        registry: a ``dataset_info.json`` of LLaMA-Factory, a YAML entry, or a folder with either.
+
+    Raises:
+        ConfigError: an entry is wrong; with all problems of all of them.
+    """
+    entries = {entry.name: entry for entry in _load(_SPECS)}
+    for entry in _load(registry) if registry is not None else ():
+        entries[entry.name] = entry
+    return sorted(entries.values(), key=lambda entry: entry.name)
+
+
+def describe(name: str, registry: Path | None = None) -> Entry:
+    """The entry of a name.
+
+    Raises:
+        InputError: there is none; with the nearest names.
+        ConfigError: as for :func:`list_entries`.
+    """
+    entries = {entry.name: entry for entry in list_entries(registry)}
+    if name not in entries:
+        raise InputError(
+            f"the registry has no '{name}'{did_you_mean(name, entries)}",
+            fix="see them with:  ogpsa prepare-data --list",
+        )
+    return entries[name]
+
+
+def _load(path: Path) -> list[Entry]:
+    from data_registry.registry.llamafactory import DATASET_INFO, read_dataset_info
+
+    if not path.exists():
+        raise ConfigError(f"the registry '{path}' does not exist")
+    if path.is_dir() and (path / DATASET_INFO).is_file():
+        path = path / DATASET_INFO
+    if path.suffix == ".json":
+        return read_dataset_info(path)
+    files = sorted([*path.glob("*.yaml"), *path.glob("*.yml")]) if path.is_dir() else [path]
+    if not files:
+        raise ConfigError(f"the registry '{path}' holds neither YAML entries nor a {DATASET_INFO}")
+    entries: dict[str, Entry] = {}
+    problems: list[str] = []
+    for file in files:
+        try:
+            for entry in _read_file(file):
+                if entry.name in entries:
+                    problems.append(f"{file}: '{entry.name}' is defined in {entries[entry.name].origin} already")
+                entries[entry.name] = entry
+        except ConfigError as error:
+            problems += [f"{error.where or file}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return list(entries.values())
+
+
+def _read_file(file: Path) -> list[Entry]:
+    try:
+        content = parse_yaml(file.read_text(encoding="utf-8"), where=str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(file)) from error
+    return [make_entry(values, file) for values in (content if isinstance(content, list) else [content])]

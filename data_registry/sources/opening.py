@@ -1,0 +1,116 @@
+"""Where rows come from: files, folders, prepared data sets, the hub, the embedded testbed."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from data_registry.core.documents import suggest
+from data_registry.core.errors import ConfigError, InputError
+from data_registry.core.manifest import is_artifact
+from data_registry.sources.base import Broken, Chunk, RawRow, Source
+
+__all__ = ["Broken", "Chunk", "Location", "RawRow", "Source", "is_hub_id", "open_source"]
+
+_HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a data set lies.
+
+    Attributes:
+        kind: on this machine, on the hub, or in the embedded testbed.
+        name: a path, a hub id, or a pool.
+        subset: configuration, of a hub data set.
+        data_dir: folder within a hub data set.
+        split: split to read.
+        revision: of a hub data set.
+        streaming: read a hub data set over the network as needed.
+    """
+
+    kind: Literal["local", "hub", "embedded"]
+    name: str
+    subset: str | None = None
+    data_dir: str | None = None
+    split: str | None = None
+    revision: str | None = None
+    streaming: bool = False
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether the name has the form ``owner/name``."""
+    return _HUB_ID.fullmatch(name) is not None
+
+
+def open_source(location: Location) -> Source:
+    """The source at a location. Nothing is read yet, beyond what it takes to know what is there.
+
+    Raises:
+        InputError: nothing is there, or nothing that can be read.
+        ConfigError: its splits have to be chosen from.
+        ArtifactError: it is an artifact other than a prepared data set, or does not verify.
+    """
+    if location.kind == "embedded":
+        from data_registry.sources.embedded import EmbeddedSource
+
+        return EmbeddedSource(location.name)
+    if location.kind == "hub" or _is_repository(Path(location.name)):
+        from data_registry.sources.hub import HubFolderSource, HubSource
+
+        if location.kind == "hub" and location.data_dir and not location.subset and not location.streaming:
+            return HubFolderSource(location.name, location.data_dir, split=location.split, revision=location.revision)
+        return HubSource(
+            location.name,
+            subset=location.subset,
+            data_dir=location.data_dir,
+            split=location.split,
+            revision=location.revision,
+            streaming=location.streaming,
+        )
+    if location.subset is not None or location.data_dir is not None:
+        raise ConfigError(f"'{location.name}' has no subsets; --subset is for data sets of the hub")
+    return _open_path(Path(location.name).expanduser(), location.split)
+
+
+def _open_path(path: Path, split: str | None) -> Source:
+    if not path.exists():
+        raise InputError(f"'{path}' does not exist{_similar(path)}")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"'{path}' cannot be read: permission denied")
+    if is_artifact(path):
+        from data_registry.sources.tables import PreparedSource
+
+        _refuse_split(path, split)
+        return PreparedSource(path)
+    if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
+        from data_registry.sources.tables import SavedSource
+
+        return SavedSource(path, split)
+    from data_registry.sources.files import FileSource
+
+    if path.is_file():
+        _refuse_split(path, split)
+    return FileSource(path, split)
+
+
+def _refuse_split(path: Path, split: str | None) -> None:
+    if split is not None:
+        raise ConfigError(f"'{path}' has no splits, so that --source-split {split} cannot be read")
+
+
+def _is_repository(path: Path) -> bool:
+    """Whether a folder says by itself, as repositories of the hub do, which files make up its subsets and splits."""
+    card = path / "README.md"
+    if not card.is_file():
+        return False
+    text = card.read_text(encoding="utf-8", errors="replace")
+    return text.startswith("---") and re.search(r"^configs:", text.split("\n---", 1)[0], re.MULTILINE) is not None
+
+
+def _similar(path: Path) -> str:
+    parent = path.parent
+    return suggest(path.name, [child.name for child in parent.iterdir()]) if parent.is_dir() else ""

@@ -1,0 +1,75 @@
+"""Runs the commands of a chain one after another, each as an own process, and hands signals on to it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from ogpsa_cli.launch import processes
+
+PREEMPTED = 75
+_FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class StepRunner:
+    """Starts commands and waits for them.
+
+    Attributes:
+        received: signals that this process was sent so far.
+    """
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While this lasts, signals go to the command that runs; between two commands they are noted."""
+        previous = {number: signal.signal(number, self._forward) for number in _FORWARDED}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            self._end()
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        self.received.append(number)
+        self._send(number)
+
+    def _send(self, number: int) -> None:
+        if self._child is not None and self._child.poll() is None:
+            self._child.send_signal(number)
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """Run ``ogpsa`` with these arguments.
+
+        Returns:
+            Its exit code; 75 where it was not started, or was ended, because of a signal that this process was sent.
+        """
+        if not self.received:
+            self._child = processes.start_alone([sys.executable, "-m", "ogpsa_cli", *arguments])
+            for number in list(self.received):
+                # It arrived while the process was being started.
+                self._send(number)
+            code = self._child.wait()
+            if code >= 0:
+                return code
+            if -code not in self.received:
+                return 128 - code
+        # Ended before the command could answer: it leaves nothing half-written, so the chain goes on from there.
+        return PREEMPTED
+
+    def _end(self) -> None:
+        """Leave no process behind, whatever happened here."""
+        if self._child is not None and self._child.poll() is None:
+            self._child.terminate()
+            try:
+                self._child.wait(processes.GRACE_S)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()

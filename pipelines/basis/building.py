@@ -1,0 +1,228 @@
+"""What building a basis consists of: references tokenised, a model made ready, gradients computed, rows written."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data_registry.core import stopping
+from data_registry.core.errors import ConfigError
+from data_registry.core.manifest import InputRecord, as_input
+from data_registry.prepared import load_prepared
+from pipelines.basis import objectives as basis_objectives
+from pipelines.basis import references as references_basi
+from pipelines.basis import storage
+from pipelines.basis.log_probs import completion_values
+from pipelines.basis.passes import Objective, ReferenceResult, reference_gradients
+from pipelines.basis.reference_engine import ReferenceEngine, reference_engine, zero3_loading
+from pipelines.basis.references import ReferenceSet
+from pipelines.configs.build_basis import BuildBasisConfig
+from pipelines.core.artifact import write_artifact
+from pipelines.core.progress import Progress
+from pipelines.engine import processes
+from pipelines.engine.deepspeed_config import deepspeed_config
+from pipelines.engine.shards.access import ShardAccess
+from pipelines.models.loading import load_training_model
+from pipelines.models.lora import add_adapters, lora_settings
+from pipelines.models.reference import ModelSource
+from pipelines.tokens.conversations import encode_dataset
+from pipelines.tokens.pairs import as_token_rows, encode_pairs
+from pipelines.tokens.tokenizer import load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+def basis_inputs(config: BuildBasisConfig, source: ModelSource) -> list[InputRecord]:
+    """Records of the model and the reference data sets.
+
+    Raises:
+        ConfigError: two references have the same name.
+    """
+    names = [path.name for path in config.reference]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ConfigError(
+            f"two references are both named '{sorted(twice)[0]}'; objectives are named after their directories",
+            fix="rename one of the data sets",
+        )
+    records = [source.input_record()]
+    for path in config.reference:
+        _, manifest = load_prepared(path, task=task_of(config))
+        records.append(as_input(f"reference {path.name}", path, manifest))
+    return records
+
+
+def tokenised_references(config: BuildBasisConfig, source: ModelSource) -> tuple[list[ReferenceSet], int]:
+    """Draw and tokenise the samples of every reference data set; also the id of the padding token."""
+    tokenizer = load_tokenizer(
+        source.tokenizer_source.path_or_id,
+        chat_template=config.chat_template,
+        revision=source.tokenizer_source.revision,
+        trust_remote_code=config.trust_remote_code,
+    )
+    references = []
+    for path in config.reference:
+        dataset, _ = load_prepared(path, task=task_of(config))
+        if len(dataset) < config.num_samples:
+            logger.info("%s has %d samples, fewer than the %d asked for", path, len(dataset), config.num_samples)
+        drawn = random.Random(config.seed).sample(range(len(dataset)), min(config.num_samples, len(dataset)))
+        references.append(
+            ReferenceSet(path.name, _samples(config, dataset.select(drawn), tokenizer, path.name), config.objective)
+        )
+    return references, int(tokenizer.pad_token_id)
+
+
+def task_of(config: BuildBasisConfig) -> str:
+    """The task of the data sets that the objective takes."""
+    return "sft" if config.objective == "sft" else "preference"
+
+
+def _samples(config: BuildBasisConfig, drawn: Any, tokenizer: Any, name: str) -> list[dict[str, Any]]:
+    if config.objective == "sft":
+        rows: list[dict[str, Any]] = encode_dataset(drawn, tokenizer, config.max_length, name=name).to_list()
+        return rows
+    pairs = encode_pairs(drawn, tokenizer, config.max_length, name=name)
+    return as_token_rows(pairs) if config.objective == "sft-pairs" else pairs
+
+
+def with_reference(
+    config: BuildBasisConfig, references: list[ReferenceSet], engine: ReferenceEngine, pad_token_id: int
+) -> list[ReferenceSet]:
+    """For the preference loss, the pairs with the log-probabilities that this very model gives them."""
+    if config.objective != "dpo":
+        return references
+    done = []
+    for reference in references:
+        values = completion_values(
+            engine.forward,
+            engine.access.module,
+            reference.samples,
+            config.batch_size,
+            pad_token_id,
+            engine.access.device(),
+        )
+        pairs = [
+            {**pair, "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+            for pair, (chosen, rejected) in zip(reference.samples, values, strict=True)
+        ]
+        done.append(ReferenceSet(reference.name, pairs, reference.kind))
+    return done
+
+
+def open_engine(config: BuildBasisConfig, source: ModelSource, device: torch.device) -> tuple[ReferenceEngine, str]:
+    """The model ready for reference passes, and its architecture's name."""
+    ds_config = deepspeed_config(config, on_cpu=device.type == "cpu")
+    if ds_config is not None:
+        processes.start_deepspeed()
+    with zero3_loading(ds_config):
+        model: Any = load_training_model(config, source)
+    architecture = type(model).__name__
+    basis_objectives.add_loss_head(model.get_base_model() if source.is_adapter else model)
+    settings = lora_settings(config)
+    if settings is not None:
+        model = add_adapters(model, settings, seed=config.seed)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    engine = reference_engine(model, ds_config, batch_size=config.batch_size, precision=config.precision, device=device)
+    return engine, architecture
+
+
+def compute_gradients(
+    engine: ReferenceEngine, objectives: Sequence[Objective], config: BuildBasisConfig
+) -> ReferenceResult:
+    """The reference gradients of all objectives, with progress. Collective; it can be stopped between batches."""
+    loss_of_batch = basis_objectives.loss_of(config.objective, config.beta)
+    total = sum(len(objective.batches) for objective in objectives)
+    device = engine.access.device()
+    with stopping.deferred(), Progress("reference gradients", total=total, unit="batches") as progress:
+
+        def loss_sum(model: Any, batch: Any) -> Tensor:
+            loss = loss_of_batch(model, batch)
+            progress.advance()
+            return loss
+
+        result = reference_gradients(
+            engine.access,
+            engine.forward,
+            loss_sum,
+            objectives,
+            seed=config.seed,
+            before_batch=lambda: processes.stop_point(device),
+        )
+        # Whoever was asked during the last batch.
+        processes.stop_point(device)
+        return result
+
+
+def write_basis(
+    config: BuildBasisConfig,
+    inputs: list[InputRecord],
+    references: Sequence[ReferenceSet],
+    access: ShardAccess,
+    result: ReferenceResult,
+    architecture: str,
+) -> None:
+    """Write the artifact. Collective: every rank sends its rows to rank zero, which writes."""
+    dtype = storage.DTYPES[config.dtype]
+    if not processes.is_main():
+        storage.write_rows(config.out, access, result.rows, dtype)
+        return
+    with write_artifact(config.out, "basis", config, inputs, overwrite=config.overwrite) as writer:
+        grams = storage.write_rows(writer.path, access, result.rows, dtype)
+        assert grams is not None
+        storage.check_finite(access.names, grams)
+        references_basi.write_references(writer.path, references)
+        description = _describe(config, inputs, references, access, result.losses, grams, architecture)
+        (writer.path / storage.DESCRIPTION_FILE).write_text(description.model_dump_json(indent=1) + "\n")
+        writer.summary = {
+            "objectives": {record.name: record.loss for record in description.objectives},
+            "rank": description.rank,
+            "dtype": description.dtype,
+            "parameters": len(description.shapes),
+            "elements": sum(access.numels) * description.rank,
+            "singular_values": description.singular_values,
+        }
+
+
+def _describe(
+    config: BuildBasisConfig,
+    inputs: Sequence[InputRecord],
+    references: Sequence[ReferenceSet],
+    access: ShardAccess,
+    losses: Sequence[float],
+    grams: Tensor,
+    architecture: str,
+) -> storage.BasisDescription:
+    records = [
+        storage.ObjectiveRecord(
+            name=reference.name,
+            kind=config.objective,
+            data=data.path,
+            data_fingerprint=data.fingerprint,
+            num_samples=len(reference.samples) // (2 if reference.kind == "sft-pairs" else 1),
+            num_tokens=reference.num_tokens,
+            loss=loss,
+        )
+        for reference, data, loss in zip(references, inputs[1:], losses, strict=True)
+    ]
+    singular = torch.linalg.eigvalsh(grams.sum(0)).clamp_min(0).sqrt().flip(0)
+    return storage.BasisDescription(
+        objectives=records,
+        scope=config.scope,
+        dtype=config.dtype,
+        rank=len(records),
+        seed=config.seed,
+        batch_size=config.batch_size,
+        model=inputs[0].path,
+        model_fingerprint=inputs[0].fingerprint,
+        architecture=architecture,
+        lora=lora_settings(config),
+        shapes={name: list(shape) for name, shape in zip(access.names, access.shapes, strict=True)},
+        singular_values=singular.tolist(),
+        beta=config.beta if config.objective == "dpo" else None,
+    )

@@ -1,0 +1,26 @@
+"""Recipe of ``ogpsa doctor``: what this machine has, what would not work on it, and why."""
+
+from __future__ import annotations
+
+from pipelines.configs.tools import DoctorConfig
+from pipelines.inspecting.machine import (
+    Finding,
+    cluster_findings,
+    device_findings,
+    distributed_findings,
+    hub_findings,
+    machine_findings,
+    software_findings,
+)
+
+
+def run(config: DoctorConfig) -> list[Finding]:
+    """Look at the machine; nothing is changed and nothing is raised for what is missing."""
+    return [
+        *software_findings(),
+        *machine_findings(),
+        *device_findings(),
+        *distributed_findings(),
+        *cluster_findings(),
+        *hub_findings(),
+    ]

@@ -1,0 +1,93 @@
+"""Recipe of ``ogpsa evaluate``: measure a model on suites and store figures, answers and settings."""
+
+from __future__ import annotations
+
+import contextlib
+
+from data_registry.core.manifest import read_manifest
+from pipelines.configs.evaluate import EvaluateConfig
+from pipelines.core.artifact import find_finished, write_artifact
+from pipelines.engine import processes
+from pipelines.evaluation import rejudging
+from pipelines.evaluation.contract.results import KIND, read_results
+from pipelines.evaluation.contract.suite import GeneratingSuite
+from pipelines.evaluation.finished import EvaluateResult
+from pipelines.evaluation.measuring import measure
+from pipelines.evaluation.requested import requested_suites
+from pipelines.evaluation.running import evaluation_inputs, resolve_source, write_evaluation
+from pipelines.reporting.baseline import Changed, compare_with_baseline
+
+
+def run(config: EvaluateConfig) -> EvaluateResult:
+    """Evaluate a model; does nothing where the same results are there already.
+
+    Answers are made by all processes of the job; everything else is done by the first.
+
+    Raises:
+        ConfigError: suites and options do not go together.
+        InputError: the model or a data set cannot be used.
+        ArtifactError: an input does not verify, or something else lies at ``--out``.
+        NumericsError: the model gives a loss that is not finite.
+    """
+    if config.baseline is not None:
+        # What is wrong with it is better known before hours of work.
+        read_results(config.baseline)
+    if config.rejudge is not None:
+        return rejudging.run(config)
+    assert config.out is not None, "the configuration is checked for it"
+    device = processes.start()
+    suites, judge = requested_suites(config)
+    source = processes.on_main(lambda: resolve_source(config))
+    inputs = processes.on_main(lambda: evaluation_inputs(config, source, suites, judge))
+    out = config.out
+    finished = processes.on_main(lambda: find_finished(out, KIND, config, inputs, overwrite=config.overwrite))
+    if finished is not None:
+        return EvaluateResult(out, finished, True, read_results(out))
+    generates = any(isinstance(suite, GeneratingSuite) for suite in suites)
+    writing = write_artifact(out, KIND, config, inputs, overwrite=config.overwrite, keep_partial=generates)
+    with writing if processes.is_main() else contextlib.nullcontext() as writer:
+        measured = measure(config, source, suites, judge, device, None if writer is None else writer.path)
+        if writer is not None:
+            write_evaluation(writer, config, source, suites, measured)
+    processes.barrier()
+    return EvaluateResult(out, read_manifest(out), False, read_results(out))
+
+
+def compare(config: EvaluateConfig, result: EvaluateResult) -> list[Changed]:
+    """What changed from the baseline, for every figure that both have; nothing without a baseline.
+
+    Raises:
+        InputError: the two were made under unlike settings; with all differences.
+        ArtifactError: the baseline does not verify.
+    """
+    if config.baseline is None:
+        return []
+    name = result.results.run
+    return compare_with_baseline(config.baseline, result.path, name=name, resamples=config.bootstrap, seed=config.seed)
+
+
+def plan(config: EvaluateConfig) -> list[tuple[str, str]]:
+    """What :func:`run` would do, without loading weights.
+
+    Raises:
+        ConfigError: as for :func:`run`.
+        InputError: as for :func:`run`.
+        ArtifactError: as for :func:`run`.
+    """
+    if config.rejudge is not None:
+        return rejudging.plan(config)
+    suites, judge = requested_suites(config)
+    rows = [line for suite in suites for line in suite.plan()]
+    if config.download_only:
+        return rows
+    source = resolve_source(config)
+    kind = "adapter" if source.is_adapter else "model"
+    judging = [("judge", judge.describe())] if judge is not None else []
+    return [
+        ("model", f"{kind} {source.path_or_id}, {source.fingerprint()[:12]}"),
+        *rows,
+        *judging,
+        ("batches", f"at most {config.batch_size} items, {config.precision}"),
+        ("intervals", f"95 %, {config.bootstrap} resamples"),
+        ("output", str(config.out)),
+    ]

@@ -1,0 +1,66 @@
+"""Recipe of ``ogpsa merge``: repair a fine-tuned model with a safe one, where it left the direction of alignment."""
+
+from __future__ import annotations
+
+from data_registry.core.manifest import read_manifest
+from pipelines.configs.merge import MergeConfig
+from pipelines.core.artifact import find_finished
+from pipelines.merging.layer_records import LAYERS_FILE, read_records
+from pipelines.merging.making import (
+    REPORT_KIND,
+    Merged,
+    MergeResult,
+    make_results,
+    one_for_each_threshold,
+    open_merge,
+    rule_of,
+    thresholds_of,
+)
+from pipelines.merging.sources import merge_inputs, named_sources, resolve_sources
+
+
+def run(config: MergeConfig) -> MergeResult:
+    """Merge as ``config`` says, or find it done.
+
+    Raises:
+        ConfigError: options do not go with the inputs.
+        InputError: an input is missing, damaged, pickled, not finite, or does not fit the others.
+        ArtifactError: something else lies at ``--out``, or a run does not verify.
+    """
+    sources = resolve_sources(config)
+    inputs = merge_inputs(sources)
+    kind = REPORT_KIND if config.output == "report" else "model"
+    wanted = one_for_each_threshold(config)
+    to_do = [each for each in wanted if find_finished(each.out, kind, each, inputs, overwrite=config.overwrite) is None]
+    job = open_merge(config, sources)
+    if to_do:
+        make_results(job, config, sources, to_do, kind, inputs)
+    merged = [Merged(each.out, read_manifest(each.out), read_records(each.out / LAYERS_FILE)) for each in wanted]
+    return MergeResult(config.out, merged, job.unpaired, up_to_date=not to_do)
+
+
+def plan(config: MergeConfig) -> list[tuple[str, str]]:
+    """What :func:`run` would do, with the cosine of each layer and the decision; writes nothing.
+
+    Raises:
+        ConfigError: as for :func:`run`.
+        InputError: as for :func:`run`.
+        ArtifactError: as for :func:`run`.
+    """
+    sources = resolve_sources(config)
+    job = open_merge(config, sources)
+    rows = [(name, source.reference) for name, source in named_sources(sources)]
+    rows += [("unpaired", text) for text in job.unpaired]
+    if not config.needs_criterion:
+        return [*rows, ("layers", f"all merged by {config.method}, weights {config.weights}")]
+    first = job.report(config.cos_threshold[0])
+    thresholds = thresholds_of(config, first)
+    for threshold in thresholds:
+        count = sum(rule_of(config).is_below(record.rho, threshold) for record in first if record.rho is not None)
+        rows.append(("threshold", f"{threshold:.5g}: {count} of {len(first)} layers below"))
+    for record in first:
+        below = [record.rho is not None and rule_of(config).is_below(record.rho, value) for value in thresholds]
+        word = "projected" if config.method == "safelora" else "merged"
+        words = ", ".join(word if is_below else "kept" for is_below in below)
+        rows.append((record.layer, f"rho {record.rho:.5f}  {words}" if record.rho is not None else record.action))
+    return rows

@@ -1,0 +1,91 @@
+"""The recipe of ``ogpsa prepare-data``: rows of a source in normal form, selected, and written as an artifact."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_registry.core.manifest import Manifest
+from data_registry.prepared import KIND, load_prepared
+from data_registry.preparing.accounting import Counts
+from pipelines.configs.prepare_data import PrepareDataConfig
+from pipelines.core.artifact import find_finished, write_artifact
+from pipelines.preparing.request import choose_layout, format_description, open_request
+from pipelines.preparing.rows import summarise, write_rows
+from pipelines.preparing.token_check import PreviewRow, preview_rows, tokenizer_inputs, tokenizer_of
+
+if TYPE_CHECKING:
+    pass
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The prepared data set.
+
+    Attributes:
+        path: where it lies.
+        manifest: its manifest; ``summary`` has the counts too.
+        up_to_date: nothing had to be done.
+        counts: what became of the rows.
+        preview: the first rows as pieces of text with whether they are trained; of a preference row first the chosen,
+            then the rejected conversation.
+    """
+
+    path: Path
+    manifest: Manifest
+    up_to_date: bool
+    counts: Counts
+    preview: list[PreviewRow]
+
+
+def run(config: PrepareDataConfig) -> Result:
+    """Prepare the data set that ``config`` describes, or find it prepared.
+
+    Raises:
+        OgpsaError: a source, row or option cannot be used; the message says which and what to do.
+    """
+    assert config.out is not None, "the configuration is checked for it"
+    request = open_request(config)
+    tokenizer = tokenizer_of(config)
+    inputs = [*request.inputs(), *tokenizer_inputs(config, tokenizer)]
+    finished = find_finished(config.out, KIND, config, inputs, overwrite=config.overwrite)
+    if finished is None:
+        layout, task = choose_layout(request, config)
+        with write_artifact(config.out, KIND, config, inputs, overwrite=config.overwrite) as writer:
+            counts = write_rows(writer, request, config, layout, task, tokenizer)
+            writer.summary = summarise(request, layout, task, counts)
+    _, manifest = load_prepared(config.out)
+    counts = Counts(**manifest.summary["counts"])
+    shown = preview_rows(config.out, config.preview, tokenizer) if tokenizer is not None else []
+    return Result(config.out, manifest, finished is not None, counts, shown)
+
+
+def plan(config: PrepareDataConfig) -> list[tuple[str, str]]:
+    """What :func:`run` would do, for ``--dry-run``; reads the first rows only.
+
+    Raises:
+        OgpsaError: as for :func:`run`, as far as the first rows show it.
+    """
+    if config.source is None:
+        return []
+    request = open_request(config)
+    layout, task = choose_layout(request, config)
+    tokenizer_of(config)
+    size = "" if request.source.num_rows is None else f", {request.source.num_rows} rows"
+    rows = [("source", f"{request.location.kind} {request.source.name}{size}"), ("format", format_description(layout))]
+    if request.entry is not None:
+        rows.append(("licence", request.entry.licence))
+    rows.append(("task", task))
+    if request.where:
+        rows.append(("only", ", ".join(f"{column} = {value}" for column, value in request.where.items())))
+    if config.split != "all":
+        rows.append(("split", f"{config.split}, {config.heldout_fraction:g} of the questions held out"))
+    rows.append(("rows", "all" if request.num_samples is None else f"{request.num_samples}, seed {config.seed}"))
+    if config.max_length is not None:
+        rows.append(("length", f"at most {config.max_length} tokens of {config.tokenizer}"))
+    rows.append(("output", str(config.out) if config.out else "none: --out is missing"))
+    return rows

@@ -1,0 +1,70 @@
+"""Recipe of ``ogpsa slurm``: a chain of commands as Slurm jobs that wait for each other."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from data_registry.core.errors import ConfigError
+from data_registry.core.manifest import InputRecord, hash_file, read_manifest
+from pipelines.configs.run import SlurmConfig
+from pipelines.core.artifact import find_finished, write_artifact
+from pipelines.recipes.cluster import resources_of, tasks_per_node
+from pipelines.recipes.jobs import (
+    KIND,
+    SlurmResult,
+    jobs_directory,
+    places,
+    read_chain_and_cluster,
+    script_texts,
+    submit,
+)
+from pipelines.recipes.recipe import recipe_path
+from pipelines.recipes.sbatch import SUBMIT
+
+
+def run(config: SlurmConfig) -> SlurmResult:
+    """Write the scripts of a recipe for a cluster, and submit them if asked to.
+
+    Raises:
+        OgpsaError: recipe or profile cannot be used, or Slurm refuses a job; nothing is left submitted then.
+    """
+    if config.submit and shutil.which("sbatch") is None:
+        raise ConfigError(
+            "there is no sbatch on this machine, so that nothing can be submitted from here",
+            fix=f"leave out --submit, and run {SUBMIT} where Slurm is",
+        )
+    chain, cluster = read_chain_and_cluster(config)
+    # Where the command is typed is part of what the jobs do.
+    config = config.model_copy(update={"directory": jobs_directory(config)})
+    target, logs = places(config, chain)
+    inputs = [
+        InputRecord(role=role, path=str(path), kind="file", fingerprint=hash_file(path))
+        for role, path in (("recipe", recipe_path(str(config.recipe))), ("profile", Path(str(config.profile))))
+    ]
+    overwrite = config.overwrite
+    finished = find_finished(target, KIND, config, inputs, overwrite=overwrite)
+    if finished is None:
+        texts = dict(script_texts(chain, cluster, config, logs))
+        with write_artifact(target, KIND, config, inputs, overwrite=overwrite) as writer:
+            for name, text in texts.items():
+                path = writer.path / name
+                path.write_text(text, encoding="utf-8")
+                path.chmod(0o755)
+            writer.summary = {"recipe": chain.title, "jobs": len(chain.steps)}
+    submitted = submit(target) if config.submit else ()
+    return SlurmResult(target, read_manifest(target), finished is not None, logs, submitted)
+
+
+def plan(config: SlurmConfig) -> list[tuple[str, str]]:
+    """The jobs that would be written, and what they ask for."""
+    chain, cluster = read_chain_and_cluster(config)
+    target, _ = places(config, chain)
+    rows = [("scripts", str(target))]
+    for step in chain.steps:
+        resources = resources_of(cluster, step)
+        asked = f"{resources.nodes or 1} x {tasks_per_node(resources)} tasks"
+        gpus = f", {resources.gpus_per_node} GPUs per node" if resources.gpus_per_node else ""
+        after = f", after {', '.join(step.needs)}" if step.needs else ""
+        rows.append((step.name, f"{step.command}: {asked}{gpus}, {resources.time}{after}"))
+    return rows

@@ -1,0 +1,32 @@
+"""Recipe of ``ogpsa train-sft``."""
+
+from __future__ import annotations
+
+from trl import SFTConfig
+
+from pipelines.configs.train import TrainSftConfig
+from pipelines.training import inputs
+from pipelines.training import run as steps
+from pipelines.training.arguments import check_names
+from pipelines.training.data.sft import sft_data_plan
+from pipelines.training.run import TrainResult
+from pipelines.training.sft import make_trainer
+
+
+def run(config: TrainSftConfig) -> TrainResult:
+    """Train as ``config`` says, or find the run finished.
+
+    Raises:
+        OgpsaError: an input or option cannot be used, or training diverged.
+    """
+    return steps.run_training(config, task="sft", method="SFT", make_trainer=make_trainer)
+
+
+def plan(config: TrainSftConfig) -> list[tuple[str, str]]:
+    """What would be done, for ``--dry-run``."""
+    check_names(SFTConfig, config.trainer)
+    return steps.plan_training(
+        config,
+        task="sft",
+        data_plan=lambda source: sft_data_plan(config, inputs.load_training_tokenizer(config, source)),
+    )

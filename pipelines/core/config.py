@@ -1,0 +1,244 @@
+"""One typed definition per command: it serves flags, YAML files, ``--set``, ``--help`` and the JSON schema.
+
+Values are taken in the order: default < ``--config FILE`` < flags < ``--set a.b=v``. All problems are reported
+together. ``--help`` imports this module, so YAML and hashing are imported where they are needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.config import JsonDict
+
+from data_registry.core.documents import explain_value, parse_yaml, suggest
+from data_registry.core.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT", bound="CommandConfig")
+
+
+class CommandConfig(BaseModel):
+    """The options of one command. Unknown keys are errors; every field carries its help text.
+
+    The docstring's first paragraph is the command's description under ``--help``, ``examples`` follow it.
+    """
+
+    # defer_build: help shows a class without ever validating with it, and building validators is what takes time.
+    model_config = ConfigDict(
+        extra="forbid", validate_default=True, protected_namespaces=(), defer_build=True, allow_inf_nan=False
+    )
+
+    examples: ClassVar[Sequence[str]] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """The options that determine the result, JSON-ready: all but those marked ``runtime``."""
+        runtime = {name for name, info in type(self).model_fields.items() if _extra(info).get("runtime")}
+        return self.model_dump(mode="json", exclude=runtime)
+
+    def identity_hash(self) -> str:
+        """Hex digest of :meth:`identity`; equal configurations have equal digests."""
+        import hashlib
+
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as YAML that ``--config`` reads back."""
+        from data_registry.core import documents
+
+        return documents.dump(self.model_dump(mode="json"))
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002 - the word that typer and argparse use
+    *,
+    panel: str = "Options",
+    positional: bool = False,
+    runtime: bool = False,
+    short: str | None = None,
+    **constraints: Any,
+) -> Any:
+    """A configuration field: its default (``...`` = required), help text and constraints (``ge=0`` and the like).
+
+    Args:
+        default: the default value, or ``...``.
+        help: what a newcomer should know, one or two sentences.
+        panel: heading under which ``--help`` lists it.
+        positional: given without a flag.
+        runtime: how the command runs rather than what it makes; not part of the result's identity.
+        short: a one-letter flag such as ``-n``.
+        constraints: passed to ``pydantic.Field``.
+    """
+    extra: JsonDict = {"panel": panel, "positional": positional, "runtime": runtime, "short": short}
+    if isinstance(default, list | dict | set):
+        return Field(
+            default_factory=lambda: type(default)(default),
+            description=help,
+            json_schema_extra=extra,
+            **constraints,
+        )
+    return Field(default, description=help, json_schema_extra=extra, **constraints)
+
+
+def option_metadata(info: Any) -> dict[str, Any]:
+    """What :func:`option` noted beside a pydantic field: panel, positional, runtime, short."""
+    return _extra(info)
+
+
+def _extra(info: Any) -> dict[str, Any]:
+    extra = info.json_schema_extra
+    return dict(extra) if isinstance(extra, dict) else {}
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML configuration file; ``learning-rate`` and ``learning_rate`` are the same key.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, not YAML, not a mapping, or names an option twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise ConfigError(f"the configuration file '{path}' does not exist") from error
+    except IsADirectoryError as error:
+        raise ConfigError(f"'{path}' is a directory, where a configuration file is needed") from error
+    except OSError as error:
+        raise ConfigError(f"the configuration file '{path}' cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"the configuration file '{path}' is not text: {error.reason}") from error
+    values = parse_yaml(text, where=str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"a configuration file holds 'key: value' lines; this one is a {type(values).__name__}",
+            where=str(path),
+        )
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name in result:
+            raise ConfigError(f"option '{name}' appears twice, once as '{key}'", where=str(path))
+        result[name] = value
+    return result
+
+
+def resolve(
+    config_class: type[ConfigT],
+    *,
+    file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    sets: Sequence[str] = (),
+) -> ConfigT:
+    """Merge the sources of a command's options and validate the result.
+
+    Args:
+        config_class: the command's definition.
+        file: YAML file, lowest after the defaults.
+        flags: options given on the command line, by field name; only those that were given.
+        sets: ``a.b=value`` strings, highest; the value is read as YAML.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    values: dict[str, Any] = read_config_file(file) if file else {}
+    values.update(flags or {})
+    problems: list[str] = []
+    for assignment in sets:
+        try:
+            _assign(values, assignment)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    values, refused = _prepare(config_class, values)
+    problems.extend(refused)
+    config = None
+    try:
+        config = config_class.model_validate(values)
+    except ValidationError as error:
+        problems.extend(_explain(error, config_class))
+    if problems or config is None:
+        raise ConfigError(problems, where=str(file) if file else None)
+    return config
+
+
+def _assign(values: dict[str, Any], assignment: str) -> None:
+    key, separator, text = assignment.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set takes KEY=VALUE, not '{assignment}'")
+    # Only our own option names are the same with - and _; what lies below may be a column's name.
+    first, *rest = key.split(".")
+    path = [first.replace("-", "_"), *rest]
+    target = values
+    for parent in path[:-1]:
+        below = target.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--set {assignment}: '{parent}' is not a group of options")
+        target[parent] = target = dict(below)
+    try:
+        target[path[-1]] = parse_yaml(text, where="--set")
+    except ConfigError as error:
+        raise ConfigError(f"--set {assignment}: {error.what}") from error
+
+
+def annotation_types(annotation: Any) -> Iterator[Any]:
+    """The plain types inside an annotation: ``list[Path] | None`` gives list, Path and NoneType."""
+    origin = get_origin(annotation)
+    if origin is None:
+        yield annotation
+        return
+    yield origin
+    for argument in get_args(annotation):
+        yield from annotation_types(argument)
+
+
+def _prepare(config_class: type[CommandConfig], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Values with conveniences applied (``reference: data`` for ``[data]``, ``~`` in paths), and what is refused."""
+    result, problems = dict(values), []
+    for name, info in config_class.model_fields.items():
+        if name not in result:
+            continue
+        types, value = set(annotation_types(info.annotation)), result[name]
+        if list in types and isinstance(value, str):
+            value = [value]
+        for item in value if isinstance(value, list) else [value]:
+            if item == "" and (Path in types or _extra(info).get("positional")):
+                problems.append(f"{_shown(name, info)} is empty (a shell variable that was never set?)")
+            if isinstance(item, bool) and bool not in types and Any not in types:
+                # pydantic would take true for 1.
+                problems.append(f"{_shown(name, info)}: does not take {str(item).lower()}")
+        if Path in types:
+            value = [_expand_home(item) for item in value] if isinstance(value, list) else _expand_home(value)
+        result[name] = value
+    return result, problems
+
+
+def _expand_home(value: Any) -> Any:
+    return Path(value).expanduser() if isinstance(value, str) and value.startswith("~") else value
+
+
+def _explain(error: ValidationError, config_class: type[CommandConfig]) -> list[str]:
+    lines = []
+    for problem in error.errors(include_url=False):
+        first, *rest = [str(part) for part in problem["loc"]] or [""]
+        info = config_class.model_fields.get(first)
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown option '{first}'{suggest(first, list(config_class.model_fields))}")
+        elif not first:
+            lines.append(explain_value(problem))
+        elif info is None:
+            lines.append(f"option '{first}': {explain_value(problem)}")
+        elif problem["type"] == "missing":
+            lines.append(f"{_shown(first, info)} is required: {info.description}")
+        else:
+            lines.append(f"{_shown(first, info, rest)}: {explain_value(problem)}")
+    return list(dict.fromkeys(lines))
+
+
+def _shown(name: str, info: Any, below: Sequence[str] = ()) -> str:
+    """An option as the user writes it."""
+    if dict in set(annotation_types(info.annotation)):
+        return f"option --set {'.'.join([name, *below])}"
+    return name.upper() if _extra(info).get("positional") else f"option --{name.replace('_', '-')}"

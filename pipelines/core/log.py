@@ -1,0 +1,50 @@
+"""Logging: one stream on standard error, rank zero only; standard output is for results alone."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+from pipelines.core.job import rank
+
+# These announce every engine detail at warning level; --verbose shows them.
+_TALKATIVE = ("DeepSpeed", "deepspeed", "torch.distributed", "transformers", "accelerate", "trl", "datasets")
+
+
+class _ErrorsAlone(logging.Filter):
+    """Lets errors through; a filter stays where a library sets its logger's level on import."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is an error."""
+        return record.levelno >= logging.ERROR
+
+
+_ERRORS_ALONE = _ErrorsAlone()
+
+
+def configure(verbose: bool = False) -> None:
+    """Send the project's log to standard error: information on rank zero, warnings and above elsewhere."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    handler = logging.StreamHandler(sys.stderr)
+    prefix = "" if rank() == 0 else f"[rank {rank()}] "
+    handler.setFormatter(logging.Formatter(prefix + "%(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    level = logging.DEBUG if verbose else logging.INFO
+    if rank() != 0:
+        level = logging.WARNING
+    for name in ("ogpsa_cli", "pipelines", "data_registry"):
+        logging.getLogger(name).setLevel(level)
+    if not verbose:
+        # What libraries are about to rename is for those who call them, not for those who use this tool.
+        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+    for name in _TALKATIVE:
+        logger = logging.getLogger(name)
+        logger.removeFilter(_ERRORS_ALONE)
+        if not verbose:
+            logger.setLevel(logging.ERROR)
+            logger.addFilter(_ERRORS_ALONE)

@@ -1,0 +1,1 @@
+"""How a model's answers come about and are kept."""

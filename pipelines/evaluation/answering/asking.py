@@ -1,0 +1,171 @@
+"""Suites whose items are answered by the model: what they ask, and how all answers come about and are kept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_registry.core import stopping
+from data_registry.core.errors import InputError, Preempted
+from pipelines.core.job import rank, world_size
+from pipelines.core.progress import Progress
+from pipelines.engine import processes
+from pipelines.evaluation.answering.generation import Answer, Backend, generate_batch, plan_batches
+from pipelines.evaluation.answering.store import GenerationStore
+from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
+from pipelines.evaluation.contract.suite import PromptItem
+from pipelines.tokens.chat_template import render_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+# How a process that was asked to stop tells the others between batches, of which each has its own number.
+_STOP_MARK = ".stop"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Prompts in tokens, ready to be answered.
+
+    Attributes:
+        items: what is asked.
+        texts: as the template writes them.
+        ids: their tokens.
+    """
+
+    items: Sequence[PromptItem]
+    texts: list[str]
+    ids: list[list[int]]
+
+
+def ask(items: Sequence[PromptItem], tokenizer: PreTrainedTokenizerBase) -> Asked:
+    """The prompts of items as the tokenizer's chat template writes them.
+
+    Raises:
+        InputError: the template is missing or refuses an item.
+    """
+    texts = []
+    for item in items:
+        try:
+            texts.append(render_prompt(item.messages, tokenizer))
+        except InputError as error:
+            raise InputError(error.what, where=error.where or f"{item.suite}, item {item.id}", fix=error.fix) from error
+    # The template has written the special tokens already.
+    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    return Asked(items, texts, ids)
+
+
+def answer_all(
+    asked: Asked,
+    tokenizer: PreTrainedTokenizerBase,
+    backend: Backend,
+    decoding: Decoding,
+    *,
+    folder: Path,
+    identity: str,
+    batch_size: int,
+    label: str,
+) -> list[StoredAnswer]:
+    """Answer every prompt, or find its answer stored; collective over the processes of the job.
+
+    Batches are the same whatever the number of processes, and each is stored when it is done. So a run that was
+    killed goes on with the batches that are missing, and ends with the same answers.
+
+    Args:
+        asked: from :func:`ask`.
+        tokenizer: for decoding.
+        backend: this process's copy of the model.
+        decoding: how.
+        folder: where answers are kept while the run goes on; the same on all processes.
+        identity: hash of all that answers depend on beside the prompts.
+        batch_size: most prompts at a time.
+        label: for the progress bar.
+
+    Returns:
+        The answers in the order of the items, on every process.
+
+    Raises:
+        Preempted: a process was asked to stop; what was answered is stored.
+    """
+    stop_mark = folder / _STOP_MARK
+    processes.on_main(lambda: _prepare(folder, stop_mark))
+    store = GenerationStore(folder, identity)
+    before = _matching(store, asked)
+    processes.barrier()
+    batches, too_long = plan_batches(
+        [len(ids) for ids in asked.ids],
+        context=backend.context,
+        max_new_tokens=decoding.max_new_tokens,
+        batch_size=batch_size,
+    )
+    mine = [[index for index in batch if index not in before] for batch in batches[rank() :: world_size()]]
+    if before:
+        logger.info("%s: %d of %d answers are there already", label, len(before), len(asked.items))
+    started = time.monotonic()
+    with stopping.deferred(), Progress(label, total=sum(map(len, mine)), unit="prompts") as progress:
+        num_tokens = 0
+        for batch in filter(None, mine):
+            answers = generate_batch(backend, tokenizer, [asked.ids[index] for index in batch], decoding)
+            store.append([_stored(asked, index, answer) for index, answer in zip(batch, answers, strict=True)])
+            num_tokens += sum(answer.num_tokens for answer in answers)
+            speed = num_tokens / max(time.monotonic() - started, 1e-9)
+            progress.advance(len(batch), f"{speed:.0f} tokens/s" + (" each" if world_size() > 1 else ""))
+            if stopping.requested() is not None:
+                stop_mark.touch()
+            if stop_mark.exists():
+                break
+        # All processes come here, those that were asked to stop and those that saw the mark; it is a barrier too.
+        if processes.stop_requested(processes.start()):
+            done = len(_matching(store, asked))
+            raise Preempted(
+                f"stopped with {done} of {len(asked.items)} answers: stored; the same command goes on from there"
+            )
+    found = _matching(store, asked)
+    # The first process goes on to put the artifact in place, and the folder is gone with that.
+    processes.barrier()
+    _report(label, [answer for index, answer in found.items() if index not in before], time.monotonic() - started)
+    found.update((index, _stored(asked, index, Answer("", "too_long", 0))) for index in too_long)
+    return [found[index] for index in range(len(asked.items))]
+
+
+def _prepare(folder: Path, stop_mark: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    stop_mark.unlink(missing_ok=True)
+
+
+def _matching(store: GenerationStore, asked: Asked) -> dict[int, StoredAnswer]:
+    """Stored answers to these very prompts, by index."""
+    stored = store.load()
+    keys = [(item.suite, item.id, text) for item, text in zip(asked.items, asked.texts, strict=True)]
+    return {index: stored[key] for index, key in enumerate(keys) if key in stored}
+
+
+def _stored(asked: Asked, index: int, answer: Answer) -> StoredAnswer:
+    item = asked.items[index]
+    return StoredAnswer(
+        suite=item.suite,
+        id=item.id,
+        group=item.group,
+        category=item.category,
+        question=next((message["content"] for message in reversed(item.messages) if message["role"] == "user"), ""),
+        prompt=asked.texts[index],
+        answer=None if answer.finish == "too_long" else answer.text,
+        expected=item.expected,
+        finish=answer.finish,
+        num_prompt_tokens=len(asked.ids[index]),
+        num_tokens=answer.num_tokens,
+        context=item.context,
+    )
+
+
+def _report(label: str, made: Sequence[StoredAnswer], seconds: float) -> None:
+    if made:
+        tokens = sum(answer.num_tokens for answer in made)
+        speed = tokens / max(seconds, 1e-9)
+        logger.info("%s: %d answers, %d tokens, %.0f tokens/s", label, len(made), tokens, speed)

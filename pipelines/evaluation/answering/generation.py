@@ -1,0 +1,210 @@
+"""Answers of a model to many prompts: batches of like length, left padding, greedy unless told otherwise.
+
+Shapes: B prompts of a batch, L tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipelines.evaluation.contract.answer import Decoding, Finish
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+"""How an answer ended: with the end of turn, at the limit, or never begun since the prompt fills the context."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to one prompt.
+
+    Attributes:
+        text: without special tokens; empty where the prompt was too long.
+        finish: how it ended.
+        num_tokens: tokens made, the end of turn included.
+    """
+
+    text: str
+    finish: Finish
+    num_tokens: int
+
+
+class Backend(Protocol):
+    """Something that continues prompts: transformers, or vLLM.
+
+    Attributes:
+        context: most tokens of a prompt with its answer; None where there is no limit.
+    """
+
+    @property
+    def context(self) -> int | None:
+        """Most tokens of a prompt with its answer; None where there is no limit."""
+        ...
+
+    def generate(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, seed: int) -> list[list[int]]:
+        """The new tokens of each prompt, in order, up to and with the end of turn where there was one."""
+        ...
+
+    def is_end(self, token: int) -> bool:
+        """Whether a token ends an answer."""
+        ...
+
+
+def plan_batches(
+    lengths: Sequence[int], *, context: int | None, max_new_tokens: int, batch_size: int
+) -> tuple[list[list[int]], list[int]]:
+    """Indices of prompts in batches, longest prompts first, and those that do not fit into the context.
+
+    Prompts that leave less room than ``max_new_tokens`` share a batch only with prompts of the same length. So every
+    prompt gets exactly the room that it would have alone, and no position lies beyond the context.
+
+    Args:
+        lengths: tokens of each prompt.
+        context: see :class:`Backend`.
+        max_new_tokens: of every answer.
+        batch_size: most prompts of a batch.
+    """
+    too_long = [index for index, length in enumerate(lengths) if context is not None and length >= context]
+    excluded = set(too_long)
+    order = sorted((index for index in range(len(lengths)) if index not in excluded), key=lambda i: (-lengths[i], i))
+    batches: list[list[int]] = []
+    for index in order:
+        key = _cut_length(lengths[index], context, max_new_tokens)
+        last = batches[-1] if batches else None
+        if last is None or len(last) == batch_size or _cut_length(lengths[last[0]], context, max_new_tokens) != key:
+            batches.append([index])
+        else:
+            last.append(index)
+    return batches, too_long
+
+
+def room(longest: int, context: int | None, max_new_tokens: int) -> int:
+    """Tokens that an answer may have after a prompt of ``longest`` tokens."""
+    return max_new_tokens if context is None else min(max_new_tokens, context - longest)
+
+
+def _cut_length(length: int, context: int | None, max_new_tokens: int) -> int | None:
+    """The length of a prompt whose answer has less room than wanted; None for the others, which may be mixed."""
+    return length if room(length, context, max_new_tokens) < max_new_tokens else None
+
+
+def generate_batch(
+    backend: Backend,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+) -> list[Answer]:
+    """Answers to one batch of :func:`plan_batches`.
+
+    Sampling is seeded by the batch's prompts, so that a batch gives the same answers whenever it is done.
+    """
+    limit = room(max(map(len, prompts)), backend.context, decoding.max_new_tokens)
+    made = backend.generate(prompts, max_new_tokens=limit, seed=_seed(prompts, decoding.seed))
+    texts = tokenizer.batch_decode(made, skip_special_tokens=True)
+    return [
+        Answer(text, "end" if tokens and backend.is_end(tokens[-1]) else "length", len(tokens))
+        for text, tokens in zip(texts, made, strict=True)
+    ]
+
+
+def _seed(prompts: Sequence[Sequence[int]], seed: int) -> int:
+    digest = hashlib.sha256(repr((seed, [list(prompt) for prompt in prompts])).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+class TransformersBackend:
+    """Generation with a loaded model of transformers.
+
+    Args:
+        model: on the device where it is to run.
+        tokenizer: its tokenizer.
+        decoding: how.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, decoding: Decoding) -> None:
+        self._model, self._decoding = model, decoding
+        own = model.generation_config.eos_token_id if model.generation_config is not None else None
+        ends = own if isinstance(own, list) else [own]
+        self._ends = sorted({int(token) for token in [*ends, tokenizer.eos_token_id] if token is not None})
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        assert isinstance(pad, int), "load_tokenizer gives every tokenizer a padding token"
+        self._pad = pad
+
+    @property
+    def context(self) -> int | None:
+        """See :class:`Backend`."""
+        positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        return positions if isinstance(positions, int) and positions > 0 else None
+
+    def is_end(self, token: int) -> bool:
+        """See :class:`Backend`."""
+        return token in self._ends
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, seed: int, streamer: Any = None
+    ) -> list[list[int]]:
+        """See :class:`Backend`; a streamer of transformers sees the tokens of a single prompt as they are made."""
+        import torch
+
+        ids_BL, mask_BL = pad_left(prompts, self._pad)
+        device = self._model.device
+        if not self._decoding.is_greedy:
+            torch.manual_seed(seed)
+        with self._plain_configuration(max_new_tokens) as config, torch.inference_mode():
+            sequences_BL = self._model.generate(
+                input_ids=ids_BL.to(device),
+                attention_mask=mask_BL.to(device),
+                generation_config=config,
+                streamer=streamer,
+            )
+        return [self._up_to_end(row) for row in sequences_BL[:, ids_BL.shape[1] :].tolist()]
+
+    def _up_to_end(self, tokens: list[int]) -> list[int]:
+        end = next((index for index, token in enumerate(tokens) if token in self._ends), None)
+        return tokens if end is None else tokens[: end + 1]
+
+    @contextmanager
+    def _plain_configuration(self, max_new_tokens: int) -> Iterator[GenerationConfig]:
+        """The options of this decoding and no others.
+
+        Many models bring a repetition penalty or a temperature of their own, which transformers would fill in.
+        """
+        from transformers import GenerationConfig
+
+        sampling = (
+            {"do_sample": False}
+            if self._decoding.is_greedy
+            else {
+                "do_sample": True, "temperature": self._decoding.temperature,
+                "top_p": self._decoding.top_p, "top_k": 0,
+            }
+        )  # fmt: skip
+        config = GenerationConfig(
+            max_new_tokens=max_new_tokens, eos_token_id=self._ends or None, pad_token_id=self._pad, **sampling
+        )
+        own, was_training = self._model.generation_config, self._model.training
+        self._model.generation_config = GenerationConfig(eos_token_id=self._ends or None, pad_token_id=self._pad)
+        self._model.eval()
+        try:
+            yield config
+        finally:
+            self._model.generation_config = own
+            self._model.train(was_training)
+
+
+def pad_left(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """int64 ids and attention mask, both ``[B, L]``, with the padding on the left."""
+    import torch
+
+    longest = max(map(len, prompts))
+    ids_BL = torch.full((len(prompts), longest), pad)
+    mask_BL = torch.zeros_like(ids_BL)
+    for row, prompt in enumerate(prompts):
+        ids_BL[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask_BL[row, longest - len(prompt) :] = 1
+    return ids_BL, mask_BL

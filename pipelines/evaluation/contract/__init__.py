@@ -1,0 +1,1 @@
+"""What suites, answers, verdicts and results are; everything else in evaluation speaks in these terms."""

@@ -1,0 +1,217 @@
+"""The results format: figures with their items and intervals, and the settings under which they may be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from data_registry.core.errors import ArtifactError, InputError
+from data_registry.core.manifest import open_artifact
+
+KIND = "results"
+RESULTS_FILE = "results.json"
+RESULTS_SCHEMA = 1
+
+Unit = Literal["share", "nats", "score"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Metric(_Record):
+    """One figure.
+
+    Attributes:
+        name: unique in its suite.
+        value: the figure.
+        low: lower end of the 95 % interval; None where the items say nothing on the spread (a single one).
+        high: upper end.
+        interval: how the interval was found; ``normal``: from a standard error that came with the figure.
+        num_items: items (samples) that the figure is the mean of, and that the interval resamples.
+        higher_is_better: the direction in which the figure improves.
+        unit: ``share`` from 0 to 1, ``nats`` (loss per token), or ``score`` (any other number).
+        headline: belongs in a short table; the rest are its details.
+        groups: groups of items that it is the mean over, each counting equally.
+    """
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    interval: Literal["bootstrap", "wilson", "normal"] | None = None
+    num_items: int = Field(ge=1)
+    higher_is_better: bool
+    unit: Unit
+    headline: bool = True
+    groups: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Metric:
+        if (self.low is None) != (self.high is None) or (self.low is None) != (self.interval is None):
+            raise ValueError(f"{self.name}: low, high and interval are given together or not at all")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"{self.name}: the interval [{self.low}, {self.high}] is upside down")
+        return self
+
+
+class SuiteSettings(_Record):
+    """What must be alike for two figures to be comparable.
+
+    Attributes:
+        version: of the suite: its items and its rules.
+        split: of the items.
+        prompt_hash: over the items: conversations and expected answers, in order.
+        template_hash: of the chat template that the prompts were written with.
+        shots: worked examples before each prompt.
+        decoding: how answers were made: ``greedy``, or ``none`` where given answers are scored.
+        scoring: the rule or judge by which answers count.
+        max_length: tokens after which an item is cut; None where none was.
+        tokenizer_hash: where the figure is per token; otherwise None, as tokenizers may differ.
+    """
+
+    version: str
+    split: str
+    prompt_hash: str
+    template_hash: str
+    shots: int = 0
+    decoding: str
+    scoring: str
+    max_length: int | None = None
+    tokenizer_hash: str | None = None
+
+
+class SuiteResults(_Record):
+    """The figures of one suite.
+
+    Attributes:
+        suite: name, with the data set's where a suite takes any, as ``reference-loss/gsm8k``.
+        settings: what must be alike in a comparison.
+        metrics: the figures, most important first.
+        counts: of items by what came of them, such as ``harmful/full_refusal`` or ``harmful/judge_error``.
+    """
+
+    suite: str
+    settings: SuiteSettings
+    metrics: tuple[Metric, ...] = Field(min_length=1)
+    counts: dict[str, int] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> SuiteResults:
+        names = [metric.name for metric in self.metrics]
+        if len(set(names)) != len(names):
+            raise ValueError(f"suite {self.suite}: a metric appears twice")
+        return self
+
+
+class Results(_Record):
+    """What ``evaluate`` found out about one model.
+
+    Attributes:
+        run: name for tables.
+        model: the reference by which the model was named.
+        model_fingerprint: of weights, configuration, tokenizer and template.
+        suites: one entry for each suite, or for each of its data sets.
+    """
+
+    schema_version: int = RESULTS_SCHEMA
+    run: str
+    model: str
+    model_fingerprint: str
+    suites: tuple[SuiteResults, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Results:
+        names = [suite.suite for suite in self.suites]
+        if len(set(names)) != len(names):
+            raise ValueError("a suite appears twice")
+        return self
+
+    def suite(self, name: str) -> SuiteResults | None:
+        """The figures of a suite, or None."""
+        return next((suite for suite in self.suites if suite.suite == name), None)
+
+    def metric(self, suite: str, name: str) -> Metric | None:
+        """One figure, or None where it was not measured."""
+        found = self.suite(suite)
+        metrics = found.metrics if found is not None else ()
+        return next((metric for metric in metrics if metric.name == name), None)
+
+    def to_json(self) -> str:
+        """The text of ``results.json``."""
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def read_results(path: Path) -> Results:
+    """The results in an artifact of ``evaluate``.
+
+    Raises:
+        InputError: there is no artifact.
+        ArtifactError: it is of another kind, does not verify, or was written by a newer version.
+    """
+    open_artifact(path, KIND)
+    file = path / RESULTS_FILE
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if isinstance(version, int) and version > RESULTS_SCHEMA:
+            raise ArtifactError(
+                f"'{path}' was written by a newer ogpsa (results {version}; this one reads {RESULTS_SCHEMA})",
+                fix="upgrade ogpsa",
+            )
+        return Results.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(
+            f"'{file}' is not in the results format: {first['msg']}", where=place or str(file)
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"'{file}' cannot be read: {error}", where=str(file)) from error
+
+
+def comparable(first: Results, second: Results) -> list[str]:
+    """Reasons why the figures of two results must not be compared; none: they may.
+
+    Only suites that both have are looked at; having none in common is a reason.
+    """
+    shared = [suite.suite for suite in first.suites if second.suite(suite.suite) is not None]
+    if not shared:
+        return [f"{first.run} and {second.run} have no suite in common"]
+    return [reason for name in shared for reason in _differences(first, second, name)]
+
+
+def _differences(first: Results, second: Results, name: str) -> Iterator[str]:
+    ours, theirs = first.suite(name), second.suite(name)
+    assert ours is not None
+    assert theirs is not None
+    for field in SuiteSettings.model_fields:
+        mine, other = getattr(ours.settings, field), getattr(theirs.settings, field)
+        if mine != other:
+            label = field.replace("_", " ")
+            words = f"{describe_setting(mine)} for {first.run} and {describe_setting(other)} for {second.run}"
+            yield f"{name}: {label} is {words}"
+
+
+def describe_setting(value: object) -> str:
+    """A setting for people: hashes shortened."""
+    text = str(value)
+    return text[:12] + "..." if len(text) == 64 else text  # hashes
+
+
+def refuse_unlike(results: Sequence[Results]) -> None:
+    """Check that a set of results may stand in one table.
+
+    Raises:
+        InputError: two of them have unlike settings; every difference is named.
+    """
+    reasons = [reason for other in results[1:] for reason in comparable(results[0], other)]
+    if reasons:
+        raise InputError(
+            "these results cannot be compared:" + "".join(f"\n  - {reason}" for reason in reasons),
+            fix="evaluate the models again with the same suites, data, template and options",
+        )

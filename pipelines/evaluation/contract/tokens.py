@@ -1,0 +1,36 @@
+"""Whether token ids fit a model, and how long a scored sequence may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from data_registry.core.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def scored_length(model: PreTrainedModel, max_length: int) -> int:
+    """The longest sequence that may be scored: positions beyond a model's own are undefined, or an index error."""
+    return min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
+
+
+def check_token_ids(sequences: Iterable[Sequence[int]], model: PreTrainedModel, tokenizer_name: str) -> None:
+    """Refuse a tokenizer whose tokens the model has no embeddings for.
+
+    Raises:
+        InputError: naming both sizes.
+    """
+    check_token_range(sequences, model.get_input_embeddings().num_embeddings, tokenizer_name)
+
+
+def check_token_range(sequences: Iterable[Sequence[int]], num_embeddings: int, tokenizer_name: str) -> None:
+    """As :func:`check_token_ids`, for a model of which only the number of embeddings is known."""
+    highest = max((max(ids) for ids in sequences if ids), default=0)
+    if highest >= num_embeddings:
+        raise InputError(
+            f"the tokenizer gives token {highest}, and the model has embeddings for {num_embeddings} only",
+            where=f"tokenizer '{tokenizer_name}'",
+            fix="put the tokenizer that the model was trained with beside its weights",
+        )

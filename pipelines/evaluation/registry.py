@@ -1,0 +1,147 @@
+"""Evaluation suites by name: what a suite is, which there are, and the hashes that tell unlike ones apart."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_registry.core.documents import suggest
+from data_registry.core.errors import ConfigError
+from data_registry.core.manifest import is_artifact, read_manifest
+from data_registry.registry.listing import list_entries
+from pipelines.evaluation.contract.suite import AnySuite, SuiteRequest
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class SuiteEntry:
+    """A suite in the registry; its module is imported when it is asked for."""
+
+    name: str
+    summary: str
+    target: str
+
+
+_ENTRIES = (
+    SuiteEntry(
+        "testbed",
+        "The embedded testbed: refusal, over-refusal and ten skills.",
+        "pipelines.evaluation.suites.testbed:TestbedSuite",
+    ),
+    SuiteEntry(
+        "reference-loss",
+        "Mean token loss on the answers of prepared data sets (--data).",
+        "pipelines.evaluation.suites.reference_loss:ReferenceLossSuite",
+    ),
+    SuiteEntry(
+        "preference",
+        "Accuracy and margin on prepared preference pairs (--data).",
+        "pipelines.evaluation.suites.preference:PreferenceSuite",
+    ),
+    SuiteEntry(
+        "gsm8k",
+        "Word problems, exact match of the result (--data, prepared from gsm8k or alike).",
+        "pipelines.evaluation.suites.gsm8k:Gsm8kSuite",
+    ),
+    SuiteEntry(
+        "multiple-choice",
+        "The likeliest of several choices (--data, prepared with --format choices).",
+        "pipelines.evaluation.suites.multiple_choice:MultipleChoiceSuite",
+    ),
+    SuiteEntry(
+        "safety",
+        "XSTest, HarmBench, StrongREJECT, AdvBench and WildJailbreak: harmful compliance and over-refusal, judged.",
+        "pipelines.evaluation.suites.prompts:safety",
+    ),
+    SuiteEntry(
+        "prompts",
+        "Prompts of your own files (--harmful, --harmless), judged.",
+        "pipelines.evaluation.suites.prompts:local_prompts",
+    ),
+    SuiteEntry(
+        "capability",
+        "Tasks of lm-eval by name (--task), such as mmlu, gsm8k, ifeval.",
+        "pipelines.evaluation.suites.capability:CapabilitySuite",
+    ),
+)
+SUITES: Mapping[str, SuiteEntry] = {entry.name: entry for entry in _ENTRIES}
+# Suites that read prepared data sets, with the task that these must be for.
+_TAKES_DATA = {"reference-loss": "sft", "preference": "preference", "gsm8k": "sft", "multiple-choice": "sft"}
+
+
+def create_suites(names: Sequence[str], request: SuiteRequest) -> list[AnySuite]:
+    """The suites of these names, in order: of the registry, prompt sets of the data registry, and YAML files.
+
+    Raises:
+        ConfigError: a name is unknown or comes twice, or suites and data do not go together; all problems at once.
+        InputError: a data set cannot be used.
+        ArtifactError: a data set does not verify.
+    """
+    prompt_sets = [entry.name for entry in list_entries() if entry.task == "prompts"]
+    known = [*SUITES, *prompt_sets]
+    problems = [
+        f"unknown suite '{name}'{suggest(name, known)}; known: {', '.join(known)}, or a YAML file"
+        for name in names
+        if name not in known and not is_suite_file(name)
+    ]
+    problems += [f"suite '{name}' is given twice" for name in dict.fromkeys(names) if list(names).count(name) > 1]
+    problems += [f"'{name}' is part of 'safety'" for name in prompt_sets if name in names and "safety" in names]
+    takers = [name for name in _TAKES_DATA if name in names]
+    problems += [f"suite '{name}' needs a prepared data set: --data DIR" for name in takers if not request.data]
+    if request.data and not takers and not problems:
+        problems.append(f"--data is for the suites {', '.join(_TAKES_DATA)}: add --suite reference-loss, or another")
+    if (request.harmful or request.harmless) and "prompts" not in names:
+        problems.append("--harmful and --harmless are for the suite prompts: add --suite prompts")
+    if "capability" not in names:
+        problems += [f"{flag} is for the suite capability: add --suite capability" for flag in request.task_options()]
+    if problems:
+        raise ConfigError(problems)
+    return [_create(name, _routed(name, takers, request)) for name in names]
+
+
+def _routed(name: str, takers: Sequence[str], request: SuiteRequest) -> SuiteRequest:
+    """The request with those data sets that are for a suite: of its task, and of tasks that no suite takes.
+
+    Raises:
+        ConfigError: none is of its task.
+    """
+    if name not in _TAKES_DATA or len({_TAKES_DATA[taker] for taker in takers}) < 2:
+        return request
+    tasks = {path: _task_of(path) for path in request.data}
+    wanted = {_TAKES_DATA[taker] for taker in takers}
+    data = tuple(path for path, task in tasks.items() if task == _TAKES_DATA[name] or task not in wanted)
+    if not data:
+        raise ConfigError(f"suite '{name}' needs a data set that was prepared for {_TAKES_DATA[name]}: --data DIR")
+    return replace(request, data=data)
+
+
+def _task_of(path: Path) -> str | None:
+    # What is wrong with it is said by the suite that opens it.
+    return str(read_manifest(path).summary.get("task")) if is_artifact(path) else None
+
+
+def is_suite_file(name: str) -> bool:
+    """Whether a suite is meant that a YAML file describes."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def _create(name: str, request: SuiteRequest) -> AnySuite:
+    if name in SUITES:
+        suite: AnySuite = _load(SUITES[name].target)(request)
+        return suite
+    from pipelines.evaluation.suites.prompts import PromptSuite, read_suite_file, registry_spec
+
+    if is_suite_file(name):
+        path = Path(name).expanduser()
+        return PromptSuite(request, read_suite_file(path), path.parent)
+    return PromptSuite(request, registry_spec([name]))
+
+
+def _load(target: str) -> Any:
+    module, name = target.split(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,1 @@
+"""Figures with their intervals, and comparisons on the same items."""

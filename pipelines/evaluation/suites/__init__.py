@@ -1,0 +1,1 @@
+"""One file for each suite: what it asks, and how it scores."""

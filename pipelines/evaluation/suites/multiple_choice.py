@@ -1,0 +1,135 @@
+"""Suite ``multiple-choice``: whether the right one of several choices is the likeliest answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from data_registry.core.errors import InputError
+from data_registry.core.manifest import InputRecord
+from data_registry.formats.choices import options_of
+from pipelines.core.progress import Progress
+from pipelines.evaluation.contract.answered_items import AnsweredItem
+from pipelines.evaluation.contract.hashes import hash_items, hash_text, hash_tokenizer
+from pipelines.evaluation.contract.results import SuiteResults, SuiteSettings
+from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
+from pipelines.evaluation.contract.tokens import check_token_ids, scored_length
+from pipelines.evaluation.statistics.figures import share
+from pipelines.evaluation.suites.prepared_data import PreparedData, data_inputs, open_prepared
+from pipelines.evaluation.suites.sample_losses import sample_losses
+from pipelines.tokens.chat_template import chat_template_of
+from pipelines.tokens.conversations import encode_batch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NAME: Final = "multiple-choice"
+VERSION: Final = "1"
+
+
+class MultipleChoiceSuite:
+    """Log-probabilities of all choices of prepared questions; each data set has its own figure."""
+
+    def __init__(self, request: SuiteRequest) -> None:
+        self._request = request
+        self._data = open_prepared(request, "sft")
+        self._choices = {data.name: [_choices(data, index) for index in range(len(data.rows))] for data in self._data}
+
+    def inputs(self) -> list[InputRecord]:
+        """The data sets."""
+        return data_inputs(self._data)
+
+    def plan(self) -> list[tuple[str, str]]:
+        """Questions of each data set."""
+        return [
+            (f"{NAME}/{data.name}", f"{len(data.rows)} questions, {sum(map(len, self._choices[data.name]))} choices")
+            for data in self._data
+        ]
+
+    def run(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[SuiteOutcome]:
+        """Score every choice.
+
+        Raises:
+            InputError: the chat template is missing or refuses a question, or one is longer than ``--max-length``.
+            NumericsError: a log-probability is not finite.
+        """
+        return [self._measure(data, model, tokenizer) for data in self._data]
+
+    def _measure(self, data: PreparedData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SuiteOutcome:
+        choices = self._choices[data.name]
+        samples = self._samples(data, model, tokenizer)
+        with Progress(f"scoring {data.name}", total=len(samples), unit="choices") as progress:
+            losses = sample_losses(model, samples, batch_size=self._request.batch_size, progress=progress.advance)
+        totals = iter([loss.total for loss in losses])
+        # The first of equally likely ones.
+        chosen = [options[int(np.argmin([next(totals) for _ in options]))] for options in choices]
+        right = [row["messages"][-1]["content"].strip() for row in data.rows]
+        scores = np.array([float(one == other) for one, other in zip(chosen, right, strict=True)])
+        results = SuiteResults(
+            suite=f"{NAME}/{data.name}",
+            settings=SuiteSettings(
+                version=VERSION,
+                split=data.split,
+                prompt_hash=hash_items(row["messages"] for row in data.rows),
+                template_hash=hash_text(chat_template_of(tokenizer)),
+                decoding="none",
+                scoring="the choice whose text with its letter has the highest log-probability",
+                tokenizer_hash=hash_tokenizer(tokenizer),
+            ),
+            metrics=(
+                share(
+                    "accuracy",
+                    scores,
+                    data.name,
+                    higher_is_better=True,
+                    resamples=self._request.resamples,
+                    seed=self._request.seed,
+                ),
+            ),
+        )
+        items = [
+            AnsweredItem(results.suite, str(number), data.name, row["messages"][-2]["content"], one, other, score)
+            for number, row, one, other, score in zip(
+                data.numbers, data.rows, chosen, right, scores.tolist(), strict=True
+            )
+        ]
+        return SuiteOutcome(results, items)
+
+    def _samples(
+        self, data: PreparedData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> list[tuple[list[int], list[int]]]:
+        conversations: list[list[Any]] = []
+        places = []
+        for number, row, options in zip(data.numbers, data.rows, self._choices[data.name], strict=True):
+            for option in options:
+                conversations.append([*row["messages"][:-1], {"role": "assistant", "content": option}])
+                places.append(number)
+        starts = [len(conversation) - 1 for conversation in conversations]
+        max_length = scored_length(model, self._request.max_length)
+        encoded = encode_batch(conversations, tokenizer, max_length, train_from=starts)
+        for number, sample in zip(places, encoded, strict=True):
+            if sample.num_cut:
+                # Choices of which one is cut cannot be compared.
+                raise InputError(
+                    f"row {number} of '{data.path}' is longer than {max_length} tokens",
+                    fix="raise --max-length, or leave such rows out:  ogpsa prepare-data --tokenizer --max-length",
+                )
+        check_token_ids((sample.input_ids for sample in encoded), model, tokenizer.name_or_path)
+        return [(sample.input_ids, sample.labels) for sample in encoded]
+
+
+def _choices(data: PreparedData, index: int) -> list[str]:
+    """The choices of a row as answers: with their letter, or the letter alone where the right answer is only that."""
+    messages = data.rows[index]["messages"]
+    question, right = messages[-2]["content"], messages[-1]["content"].strip()
+    lines = options_of(question)
+    letters = [line.lstrip("(")[0] for line in lines]
+    for options in (lines, letters):
+        if right in options:
+            return options
+    what = "has no lines 'A. ...', 'B. ...' in its question" if not lines else f"has the answer '{right[:40]}'"
+    raise InputError(
+        f"row {data.numbers[index]} of '{data.path}' is no multiple-choice question: it {what}",
+        fix="prepare a data set of questions with choices:  ogpsa prepare-data DATA --format choices --out DIR",
+    )

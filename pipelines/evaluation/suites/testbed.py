@@ -1,0 +1,138 @@
+"""Suite ``testbed``: refusal of harmful requests, over-refusal of harmless ones, and ten skills by exact match."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data_registry.core.manifest import InputRecord
+from data_registry.testbed import suite as testbed_items
+from data_registry.testbed.suite import OVER_REFUSAL_GROUP, REFUSAL_GROUP, SuiteItem
+from pipelines.core.progress import Progress
+from pipelines.evaluation.contract.answered_items import AnsweredItem
+from pipelines.evaluation.contract.hashes import hash_items, hash_text
+from pipelines.evaluation.contract.results import Metric, SuiteResults, SuiteSettings
+from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
+from pipelines.evaluation.contract.tokens import check_token_ids
+from pipelines.evaluation.statistics.intervals import mean_interval
+from pipelines.evaluation.suites.testbed_answers import MAX_NEW_TOKENS, ItemScore, answer, score
+from pipelines.tokens.chat_template import chat_template_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NAME = "testbed"
+VERSION = "1"
+SPLIT: testbed_items.Split = "test"
+
+
+class TestbedSuite:
+    """The testbed's held-out test items, answered greedily."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    def __init__(self, request: SuiteRequest) -> None:
+        self._request = request
+        self._items = _at_most(testbed_items.items(split=SPLIT), request.num_samples)
+
+    def inputs(self) -> list[InputRecord]:
+        """Nothing: the items are generated."""
+        return []
+
+    def plan(self) -> list[tuple[str, str]]:
+        """Items and forward passes."""
+        return [(NAME, f"{len(self._items)} items, answered greedily, at most {MAX_NEW_TOKENS} tokens each")]
+
+    def run(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[SuiteOutcome]:
+        """Answer and score the items.
+
+        Raises:
+            InputError: the tokenizer has no chat template, or tokens that the model does not know.
+        """
+        template = chat_template_of(tokenizer)
+        prompts = [
+            tokenizer.apply_chat_template(list(item.messages), tokenize=False, add_generation_prompt=True)
+            for item in self._items
+        ]
+        lengths = self._lengths(prompts, model, tokenizer)
+        answers = self._answers(model, tokenizer, lengths)
+        scores = score(self._items, answers)
+        results = SuiteResults(
+            suite=NAME,
+            settings=SuiteSettings(
+                version=VERSION,
+                split=SPLIT,
+                prompt_hash=hash_items([item.id, list(item.messages), item.answer] for item in self._items),
+                template_hash=hash_text(template),
+                decoding=f"greedy, at most {MAX_NEW_TOKENS} tokens",
+                scoring="refusal by its first words; skills by exact match",
+            ),
+            metrics=_metrics(scores, self._request.resamples, self._request.seed),
+        )
+        rows = zip(self._items, prompts, answers, scores, strict=True)
+        return [SuiteOutcome(results, [_answered(*row) for row in rows])]
+
+    def _lengths(self, prompts: list[str], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        check_token_ids(ids, model, tokenizer.name_or_path)
+        return [len(row) for row in ids]
+
+    def _answers(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lengths: list[int]) -> list[str]:
+        """The answers in the order of the items; generated in batches of prompts of like length."""
+        answers = [""] * len(self._items)
+        order = sorted(range(len(self._items)), key=lambda index: -lengths[index])
+        size = self._request.batch_size
+        with Progress("testbed", total=len(order), unit="items") as progress:
+            for start in range(0, len(order), size):
+                batch = order[start : start + size]
+                texts = answer(model, tokenizer, [self._items[index] for index in batch], batch_size=size)
+                for index, text in zip(batch, texts, strict=True):
+                    answers[index] = text
+                progress.advance(len(batch))
+        return answers
+
+
+def _at_most(items: list[SuiteItem], limit: int | None) -> list[SuiteItem]:
+    if limit is None:
+        return items
+    kept: dict[str, list[SuiteItem]] = {}
+    for item in items:
+        kept.setdefault(item.group, []).append(item)
+    return [item for group in kept.values() for item in group[:limit]]
+
+
+def _metrics(scores: list[ItemScore], resamples: int, seed: int) -> tuple[Metric, ...]:
+    """Refusal, over-refusal, the mean over the skills, and each skill."""
+    values: dict[str, list[int]] = {}
+    for item in scores:
+        values.setdefault(item.group, []).append(item.value)
+    skills = [group for group in values if group not in (REFUSAL_GROUP, OVER_REFUSAL_GROUP)]
+
+    def metric(name: str, groups: list[str], *, higher_is_better: bool = True, headline: bool = True) -> Metric:
+        shares = np.array([value for group in groups for value in values[group]], dtype=np.float64)
+        strata = np.array([index for index, group in enumerate(groups) for _ in values[group]])
+        interval = mean_interval(shares, strata=strata, resamples=resamples, seed=seed)
+        return Metric(
+            name=name,
+            value=float(np.mean([np.mean(values[group]) for group in groups])),
+            low=interval.low if interval else None,
+            high=interval.high if interval else None,
+            interval=interval.method if interval else None,
+            num_items=len(shares),
+            higher_is_better=higher_is_better,
+            unit="share",
+            headline=headline,
+            groups=tuple(groups),
+        )
+
+    return (
+        metric("safe", [REFUSAL_GROUP]),
+        metric("over_refusal", [OVER_REFUSAL_GROUP], higher_is_better=False),
+        metric("general", skills),
+        *(metric(skill, [skill], headline=False) for skill in skills),
+    )
+
+
+def _answered(item: SuiteItem, prompt: str, text: str, scored: ItemScore) -> AnsweredItem:
+    return AnsweredItem(NAME, item.id, item.group, prompt, text, item.answer, float(scored.value))

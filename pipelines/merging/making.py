@@ -1,0 +1,137 @@
+"""The results of a merge, one for each threshold, made in one pass and described."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_registry.core.manifest import InputRecord, Manifest
+from pipelines.configs.merge import DEFAULT_DENSITY, MergeConfig
+from pipelines.core.artifact import ArtifactWriter, write_artifact
+from pipelines.merging.criterion import threshold_for
+from pipelines.merging.job import Job, open_job
+from pipelines.merging.layer_records import LAYERS_FILE, LayerRecord, figures, write_records
+from pipelines.merging.measuring import Target
+from pipelines.merging.output import write_card
+from pipelines.merging.plots import draw_rho
+from pipelines.merging.rule import Rule
+from pipelines.merging.sources import Sources, named_sources
+from pipelines.models.reference import MODEL_FOLDER
+
+REPORT_KIND = "merge-report"
+
+
+@dataclass(frozen=True)
+class Merged:
+    """One result: where it lies, its manifest, and the rows on its layers."""
+
+    path: Path
+    manifest: Manifest
+    records: list[LayerRecord]
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """What a merge made: one result, or one for each threshold of a sweep in directories below ``path``."""
+
+    path: Path
+    merged: list[Merged]
+    unpaired: list[str]
+    up_to_date: bool
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the first result."""
+        return self.merged[0].manifest
+
+
+def one_for_each_threshold(config: MergeConfig) -> list[MergeConfig]:
+    """The configuration of each result: itself, or one for each threshold in a directory of its own."""
+    if len(config.cos_threshold) == 1:
+        return [config]
+    return [
+        config.model_copy(update={"cos_threshold": [value], "out": config.out / f"cos-{value:g}"})
+        for value in config.cos_threshold
+    ]
+
+
+def rule_of(config: MergeConfig) -> Rule:
+    """What becomes of a layer, as the options say."""
+    return Rule(
+        combination=config.combination,
+        weights=(config.weights[0], config.weights[1]),
+        density=config.density if config.density is not None else DEFAULT_DENSITY,
+        seed=config.seed,
+        original=config.original_semantics,
+    )
+
+
+def open_merge(config: MergeConfig, sources: Sources) -> Job:
+    """The inputs opened and paired."""
+    return open_job(
+        sources,
+        rule_of(config),
+        into_model=config.output == "model",
+        max_rank=config.rank,
+        max_shard_bytes=round(config.max_shard_gb * 1e9),
+        allow_unpaired=config.allow_unpaired,
+        workers=config.workers,
+    )
+
+
+def thresholds_of(config: MergeConfig, records: Sequence[LayerRecord]) -> list[float]:
+    """The thresholds that are given, or the one that merges the asked share of layers."""
+    rhos = [record.rho for record in records if record.rho is not None]
+    if config.threshold == "fixed" or not rhos:
+        return config.cos_threshold
+    assert config.merge_fraction is not None
+    return [threshold_for(rhos, config.merge_fraction)]
+
+
+def make_results(
+    job: Job, config: MergeConfig, sources: Sources, to_do: Sequence[MergeConfig], kind: str, inputs: list[InputRecord]
+) -> None:
+    """Write the results, all in one pass; a threshold that is to be chosen takes a pass of its own before it."""
+    thresholds: list[float | None] = [each.cos_threshold[0] if config.needs_criterion else None for each in to_do]
+    if config.threshold == "auto":
+        found = job.report(config.cos_threshold[0])
+        job = job.knowing(found)
+        thresholds = list(thresholds_of(config, found))
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(write_artifact(each.out, kind, each, inputs, overwrite=config.overwrite))
+            for each in to_do
+        ]
+        targets = [
+            Target(threshold, writer.path / MODEL_FOLDER) for threshold, writer in zip(thresholds, writers, strict=True)
+        ]
+        if config.output == "report":
+            _report(job, targets)
+        else:
+            for target in targets:
+                target.directory.mkdir()
+            job.write(targets)
+        for each, target, writer in zip(to_do, targets, writers, strict=True):
+            _describe(each, sources, target, writer)
+
+
+def _report(job: Job, targets: Sequence[Target]) -> None:
+    for target in targets:
+        assert target.threshold is not None
+        target.records.extend(job.report(target.threshold))
+        # The next threshold needs no second look at the weights.
+        job = job.knowing(target.records)
+
+
+def _describe(config: MergeConfig, sources: Sources, target: Target, writer: ArtifactWriter) -> None:
+    write_records(writer.path / LAYERS_FILE, target.records)
+    draw_rho(writer.path / "rho.png", target.records, [] if target.threshold is None else [target.threshold])
+    writer.summary = {"method": config.method, **figures(target.records)}
+    (writer.path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    if target.directory.is_dir():
+        rows = [(name, source.reference) for name, source in named_sources(sources)]
+        rows += [(name.replace("_", " "), str(value)) for name, value in writer.summary.items()]
+        is_adapter = sources.finetuned.is_adapter and config.output != "model"
+        write_card(target.directory, config.out.name, rows, sources.base or sources.finetuned, is_adapter=is_adapter)

@@ -1,0 +1,1 @@
+"""Models by reference: found, checked, summarised, loaded, and given adapters."""

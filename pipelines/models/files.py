@@ -1,0 +1,185 @@
+"""What a model directory must hold to be loaded whole, checked before gigabytes are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from data_registry.core.documents import suggest
+from data_registry.core.errors import InputError
+
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+WEIGHTS = "model.safetensors"
+WEIGHTS_INDEX = "model.safetensors.index.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+
+_DETERMINING = (
+    *(CONFIG, "generation_config.json", ADAPTER_CONFIG, WEIGHTS_INDEX, "model*.safetensors", ADAPTER_WEIGHTS, "*.py"),
+    *(
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "*.model",
+        "*.tiktoken",
+    ),
+    *("vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken"),
+    *("chat_template.json", "*.jinja", "additional_chat_templates/*.jinja"),
+)
+_PICKLED = ("pytorch_model*.bin", "adapter_model.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def determining_files(directory: Path) -> list[Path]:
+    """The files that a model's answers depend on: weights, configuration, tokenizer, template, code; not logs."""
+    return sorted({file for pattern in _DETERMINING for file in directory.glob(pattern) if file.is_file()})
+
+
+def check_config(directory: Path, trust_remote_code: bool) -> None:
+    """Refuse a model whose configuration is not that of a causal language model.
+
+    Raises:
+        InputError: naming the model type or the architecture.
+    """
+    from transformers import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    config = read_json(directory / CONFIG)
+    where = str(directory / CONFIG)
+    if "auto_map" in config and trust_remote_code:
+        return  # Only the model's own code can say.
+    model_type = config.get("model_type")
+    if model_type is None:
+        raise InputError(f"the {CONFIG} of '{directory}' names no model_type", where=where)
+    if model_type not in CONFIG_MAPPING:
+        if "auto_map" in config:
+            raise InputError(
+                f"'{directory}' brings its own code for model type '{model_type}'",
+                where=where,
+                fix="read that code; if you trust it, add --trust-remote-code",
+            )
+        raise InputError(
+            f"transformers here does not know model type '{model_type}'{suggest(str(model_type), list(causal))}",
+            where=where,
+            fix="correct it, or install a transformers that has it",
+        )
+    architectures = config.get("architectures") or []
+    known = {name for names in causal.values() for name in ([names] if isinstance(names, str) else names)}
+    if model_type not in causal or (architectures and not known.intersection(architectures)):
+        found = ", ".join(architectures) or model_type
+        raise InputError(
+            f"'{directory}' is not a causal language model but {found}",
+            where=where,
+            fix="name a model that generates text (architecture ...ForCausalLM)",
+        )
+
+
+def weight_names(directory: Path) -> list[str]:
+    """Names of the files that must hold the weights, whether they are there or not.
+
+    Raises:
+        InputError: the index of the shards cannot be read.
+    """
+    if (directory / WEIGHTS_INDEX).is_file() and not (directory / WEIGHTS).is_file():
+        weight_map = read_json(directory / WEIGHTS_INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise InputError(f"'{WEIGHTS_INDEX}' has no weight_map", where=str(directory / WEIGHTS_INDEX))
+        return sorted({str(name) for name in weight_map.values()})
+    return [ADAPTER_WEIGHTS if (directory / ADAPTER_CONFIG).is_file() else WEIGHTS]
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether all files with weights are there.
+
+    Raises:
+        InputError: the index of the shards cannot be read.
+    """
+    return all((directory / name).is_file() for name in weight_names(directory))
+
+
+def check_weight_files(directory: Path) -> None:
+    """Refuse weights that are pickled, missing or damaged.
+
+    Raises:
+        InputError: naming the file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    names = weight_names(directory)
+    if names in ([WEIGHTS], [ADAPTER_WEIGHTS]) and not has_weights(directory):
+        raise _no_weights(directory, names[0])
+    missing = [name for name in names if not (directory / name).is_file()]
+    if missing:
+        raise InputError(
+            f"'{directory}' is incomplete: {len(missing)} of {len(names)} weight files are missing",
+            where=", ".join(missing[:3]) + (" ..." if len(missing) > 3 else ""),
+            fix="copy or download the model again",
+        )
+    for name in names:
+        try:
+            with safe_open(directory / name, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"the weight file '{name}' is damaged: {first_line(error)}",
+                where=str(directory / name),
+                fix="copy or download the model again",
+            ) from error
+
+
+def _no_weights(directory: Path, expected: str) -> InputError:
+    pickled = sorted(file.name for pattern in _PICKLED for file in directory.glob(pattern))
+    if not pickled:
+        return InputError(f"'{directory}' holds no weights: no {expected}", fix="copy or download the model again")
+    return InputError(
+        f"the weights of '{directory}' are pickled ({pickled[0]}); only safetensors are read, since pickles run code",
+        fix='if you trust their origin, convert them:  python -c "from transformers import AutoModelForCausalLM as M; '
+        f"M.from_pretrained('{directory}', use_safetensors=False).save_pretrained('{directory}-safetensors')\"",
+    )
+
+
+def first_mismatch(directory: Path) -> str | None:
+    """The first weight whose stored shape differs from what the configuration asks for."""
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory))
+    except (ValueError, RuntimeError, OSError, KeyError, TypeError):
+        return None
+    expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for file in sorted(directory.glob("model*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 - not a mapping
+                shape = tuple(weights.get_slice(name).get_shape())
+                if expected.get(name, shape) != shape:
+                    return f"{name} is {list(shape)} in {file.name} and should be {list(expected[name])}"
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        InputError: it cannot be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path.name}' cannot be read: {first_line(error)}", where=str(path)) from error
+    if not isinstance(content, dict):
+        raise InputError(f"'{path.name}' holds no JSON object", where=str(path))
+    return content
+
+
+def first_line(error: Exception) -> str:
+    """What a library's exception says, without its further explanations."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

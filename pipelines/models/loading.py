@@ -1,0 +1,177 @@
+"""Models loaded whole from safetensors, with their adapter, or refused with a reason."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_registry.core.errors import InputError
+from pipelines.configs.common import EngineConfig
+from pipelines.models.files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    check_config,
+    check_weight_files,
+    first_line,
+    first_mismatch,
+)
+from pipelines.models.reference import ModelSource, model_directory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+logger = logging.getLogger(__name__)
+
+
+def load_model(
+    source: ModelSource,
+    *,
+    precision: str,
+    attention: str | None = None,
+    trust_remote_code: bool = False,
+    for_training: bool = False,
+) -> PreTrainedModel:
+    """Load a causal language model, every weight of it from safetensors.
+
+    Args:
+        source: from :func:`resolve_model`.
+        precision: ``"fp32"`` or ``"bf16"``.
+        attention: an attention implementation of transformers; None leaves the choice to it.
+        trust_remote_code: run Python code that comes with the model.
+        for_training: keep weights in float32 whatever the precision (training holds fp32 master weights), and leave
+            an adapter unmerged and trainable: the result is then a ``peft.PeftModel``. Otherwise it is merged.
+
+    Returns:
+        The model on the CPU, in evaluation mode unless ``for_training``.
+
+    Raises:
+        InputError: files are missing, damaged or pickled, weights do not fit the configuration, or it is of a type
+            that transformers does not know or that does not generate text.
+    """
+    import torch
+
+    directory = model_directory(source)
+    if source.base is not None:
+        base = load_model(
+            source.base, precision="fp32" if for_training else precision, attention=attention,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        return _load_adapter(base, directory, trainable=for_training)
+    check_config(directory, trust_remote_code)
+    check_weight_files(directory)
+    dtype = torch.float32 if for_training or precision == "fp32" else torch.bfloat16
+    model = _load_weights(directory, dtype, attention, trust_remote_code)
+    # What is made from the model (adapters, cards) names it as the user does, not by a folder of the cache.
+    model.name_or_path = model.config._name_or_path = source.path_or_id
+    return model.train(for_training)
+
+
+def describe_parameters(model: PreTrainedModel) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of all parameters in the model's order; tied ones once."""
+    return [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()]
+
+
+# --- Checking and loading ----------------------------------------------------------------------------------------
+
+
+def _load_weights(directory: Path, dtype: Any, attention: str | None, trust_remote_code: bool) -> PreTrainedModel:
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with _quiet():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                directory,
+                use_safetensors=True,
+                output_loading_info=True,
+                dtype=dtype,
+                trust_remote_code=trust_remote_code,
+                **({} if attention is None else {"attn_implementation": attention}),
+            )
+    except (ValueError, ImportError, StrictDataclassError) as error:
+        what = f"with attention '{attention}'" if attention and "ttn_impl" in str(error) + attention else ""
+        raise InputError(
+            f"'{directory}' cannot be loaded {what}: {first_line(error)}".replace(" :", ":"),
+            where=str(directory / CONFIG),
+        ) from error
+    except (RuntimeError, OSError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(
+            f"the weights of '{directory}' do not fit its {CONFIG}: {first_mismatch(directory) or first_line(error)}",
+            where=str(directory),
+            fix="use the configuration that the weights were saved with",
+        ) from error
+    if report["missing_keys"]:
+        # transformers would fill these with random numbers.
+        missing = sorted(report["missing_keys"])
+        raise InputError(
+            f"{len(missing)} weights of '{directory}' are missing from its files",
+            where=", ".join(missing[:3]) + (" ..." if len(missing) > 3 else ""),
+            fix=f"use the {CONFIG} that the weights were saved with, or download the model again",
+        )
+    if report["unexpected_keys"]:
+        unused = sorted(report["unexpected_keys"])
+        logger.warning("%s: %d weights in the files are not used, such as %s", directory, len(unused), unused[0])
+    return model
+
+
+def _load_adapter(base: PreTrainedModel, directory: Path, *, trainable: bool) -> PreTrainedModel:
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    check_weight_files(directory)
+    try:
+        with _quiet():
+            adapted = PeftModel.from_pretrained(base, str(directory), is_trainable=trainable)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise InputError(
+            f"the adapter '{directory}' does not fit its base model: {first_line(error)}",
+            where=f"base_model_name_or_path in {directory / ADAPTER_CONFIG}",
+        ) from error
+    with safe_open(directory / ADAPTER_WEIGHTS, framework="pt") as weights:
+        stored = set(weights.keys())
+    differing = sorted(stored ^ set(get_peft_model_state_dict(adapted)))
+    if differing:
+        raise InputError(
+            f"the adapter '{directory}' does not fit its base model: {len(differing)} weights are on one side only",
+            where=", ".join(differing[:3]) + (" ..." if len(differing) > 3 else ""),
+        )
+    return adapted if trainable else adapted.merge_and_unload().eval()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' bars and loading tables off the console: what matters of them is raised or logged here."""
+    log = importlib.import_module("transformers.utils.logging")
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of the libraries among themselves
+            yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()
+
+
+def load_training_model(config: EngineConfig, source: ModelSource) -> Any:
+    """The model with float32 master weights, an adapter on it trainable.
+
+    Under ZeRO 3 call it once the trainer's arguments exist, or within :func:`zero3_loading`.
+    """
+    return load_model(
+        source,
+        precision=config.precision,
+        attention=config.attention,
+        trust_remote_code=config.trust_remote_code,
+        for_training=True,
+    )

@@ -1,0 +1,183 @@
+"""What a ``prepare-data`` command asks for: options, registry entry and the data itself put together."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from data_registry.core.documents import did_you_mean, suggest
+from data_registry.core.errors import ConfigError, InputError
+from data_registry.core.manifest import InputRecord
+from data_registry.formats.conversations import SHAREGPT
+from data_registry.formats.layout import Layout, fields_of
+from data_registry.formats.registry import AUTO, FORMATS, detect, find_format, make_layout
+from data_registry.registry.entry import Entry
+from data_registry.registry.listing import list_entries
+from data_registry.schema import Task
+from data_registry.sources.base import Source
+from data_registry.sources.files import kind_of
+from data_registry.sources.opening import Location, is_hub_id, open_source
+from pipelines.configs.prepare_data import PrepareDataConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Where the rows are, and what is to be made of them.
+
+    Attributes:
+        source: the opened source.
+        location: where it lies.
+        entry: the registry's, where the source was named by it.
+        where: values that columns must have.
+        num_samples: how many rows to draw; None for all.
+    """
+
+    source: Source
+    location: Location
+    entry: Entry | None
+    where: Mapping[str, str]
+    num_samples: int | None
+
+    def inputs(self) -> list[InputRecord]:
+        """Records of the source and of what the registry says about it."""
+        records = self.source.inputs()
+        if self.entry is not None:
+            told = self.entry.model_dump_json(include={"task", "source", "format", "columns", "only_columns", "tags"})
+            fingerprint = hashlib.sha256(f"{told}{dict(self.where)}{self.num_samples}".encode()).hexdigest()
+            records.append(InputRecord(role="entry", path=self.entry.name, kind="entry", fingerprint=fingerprint))
+        return records
+
+
+def open_request(config: PrepareDataConfig) -> Request:
+    """Find out what ``config.source`` means, and open it.
+
+    A name of the registry comes first; a path of the same name is meant by ``./name``.
+
+    Raises:
+        InputError: there is no such source, or the entry cannot be used.
+        ConfigError: options do not go with it.
+        ArtifactError: it is an artifact that cannot be used.
+    """
+    assert config.source is not None, "the configuration is checked for it"
+    entry = _find_entry(config.source, config.registry)
+    location = entry.location() if entry is not None else _unregistered(config.source, config.registry)
+    if location.kind != "hub" and (config.revision or config.streaming):
+        raise ConfigError("--revision and --streaming are for data sets of the hub", where=config.source)
+    if location.kind == "embedded" and (config.subset or config.source_split):
+        raise ConfigError("--subset and --source-split are not for the embedded testbed", where=config.source)
+    location = replace(
+        location,
+        subset=config.subset or location.subset,
+        split=config.source_split or location.split,
+        revision=config.revision or location.revision,
+        streaming=config.streaming,
+    )
+    return Request(
+        open_source(location),
+        location,
+        entry,
+        {**(entry.where if entry else {}), **config.where},
+        config.num_samples or (entry.num_samples if entry else None),
+    )
+
+
+def _find_entry(name: str, registry: Path | None) -> Entry | None:
+    entries = {entry.name: entry for entry in list_entries(registry)}
+    if name not in entries:
+        return None
+    if Path(name).exists():
+        logger.info("'%s' is read as the registry's entry; the path of that name is meant by ./%s", name, name)
+    entry = entries[name]
+    logger.info("'%s' is the entry of %s", name, entry.origin)
+    if entry.problem is not None:
+        raise InputError(f"the entry '{name}' cannot be used: {entry.problem}", where=entry.origin)
+    if entry.task == "prompts":
+        raise InputError(
+            f"'{name}' has prompts without answers: there is nothing to train on",
+            fix="it is for evaluation; see:  ogpsa evaluate --help",
+        )
+    return entry
+
+
+def _unregistered(name: str, registry: Path | None) -> Location:
+    path = Path(name).expanduser()
+    looks_like_path = name.startswith((".", "/", "~")) or kind_of(path) is not None or name.count("/") > 1
+    if path.exists() or looks_like_path:
+        return Location("local", str(path))
+    if is_hub_id(name):
+        return Location("hub", name)
+    names = [entry.name for entry in list_entries(registry)]
+    raise InputError(
+        f"'{name}' is neither in the registry nor a path{did_you_mean(name, names)}",
+        fix="see the registry with:  ogpsa prepare-data --list",
+    )
+
+
+def choose_layout(request: Request, config: PrepareDataConfig) -> tuple[Layout, Task]:
+    """How the rows are laid out and what they are made into, from options, entry, source and rows, in this order.
+
+    Raises:
+        ConfigError: the format has no such column, or no rows for the task.
+        InputError: there are no rows, no format fits, several do, or a column named is not there.
+    """
+    sample = request.source.sample()
+    _check_columns({**config.columns, **{key: key for key in request.where}}, sample, request.source.name)
+    entry = request.entry
+    asked = config.task if config.task != "auto" else None
+    if config.tags and config.format not in (AUTO, SHAREGPT.name):
+        raise ConfigError(f"tags are for format sharegpt, not for '{config.format}'", fix="leave --set tags... out")
+    if config.format != AUTO and (entry is None or entry.format != config.format):
+        layout = make_layout(config.format, config.columns, config.tags)
+    elif entry is not None and entry.format != AUTO:
+        columns, tags = {**entry.columns, **config.columns}, {**entry.tags, **config.tags}
+        layout = make_layout(entry.format, columns, tags, only=entry.only_columns)
+    elif request.source.layout_hint is not None:
+        layout = make_layout(request.source.layout_hint, config.columns, config.tags)
+    else:
+        where = request.source.name
+        layout = detect(sample, task=asked, columns=config.columns, tags=config.tags, where=where)
+    return layout, _choose_task(layout, asked, request, sample)
+
+
+def _choose_task(layout: Layout, asked: Task | None, request: Request, sample: Sequence[Mapping[str, Any]]) -> Task:
+    tasks = find_format(layout.format).tasks
+    if asked is not None:
+        if asked not in tasks:
+            raise ConfigError(f"format '{layout.format}' has rows for {' and '.join(tasks)}, not for {asked}")
+        return asked
+    told = request.entry.task if request.entry is not None else request.source.task_hint
+    for task in tasks:
+        if task == told:
+            return task
+    if len(tasks) == 1:
+        return tasks[0]
+    pairs = sum(bool({"rejected", "response_1"} & set(fields_of(row, layout.columns))) for row in sample)
+    task = "preference" if 2 * pairs > len(sample) else "sft"
+    logger.info("rows are made into %s; '%s' can give %s (--task)", task, layout.format, " or ".join(tasks))
+    return task
+
+
+def _check_columns(columns: Mapping[str, str], sample: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Refuse column names that no row has: every row would be rejected for that."""
+    present = list(dict.fromkeys(str(name) for row in sample for name in row))
+    problems = [
+        f"there is no column '{column}'{suggest(column, present)}; there are: {', '.join(present)}"
+        for column in columns.values()
+        if column not in present
+    ]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)), where=where)
+
+
+def format_description(layout: Layout) -> str:
+    """The layout in a line: format, and the columns that were named."""
+    named = {
+        key: names[0] for key, names in layout.columns.items() if names != FORMATS[layout.format].columns[key] and names
+    }
+    return layout.format + (f" ({', '.join(f'{key}={column}' for key, column in named.items())})" if named else "")

@@ -1,0 +1,121 @@
+"""The rows of a prepared data set written, and what became of every row of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Final
+
+from data_registry.core.errors import InputError
+from data_registry.formats.layout import Layout
+from data_registry.preparing.accounting import REJECTED, Counts, RejectedFile, Selection
+from data_registry.preparing.arrow_folder import ArrowFolder, Staging
+from data_registry.preparing.parallel import ordered_map
+from data_registry.preparing.reading import RowReader
+from data_registry.preparing.selection import Draw
+from data_registry.schema import DUPLICATE, REASONS, Task, arrow_schema
+from pipelines.configs.prepare_data import PrepareDataConfig
+from pipelines.core.artifact import ArtifactWriter
+from pipelines.core.progress import Progress
+from pipelines.preparing.request import Request, format_description
+from pipelines.preparing.token_check import TokenCheck
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
+
+_HOPELESS_AFTER: Final = 5000
+
+
+def write_rows(
+    writer: ArtifactWriter,
+    request: Request,
+    config: PrepareDataConfig,
+    layout: Layout,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> Counts:
+    """Read, check, select and write all rows; what became of them."""
+    reader = RowReader(
+        layout,
+        task,
+        where=request.where,
+        system=config.system,
+        part=config.split,
+        heldout_fraction=config.heldout_fraction,
+        check=None if tokenizer is None else TokenCheck(tokenizer, config.max_length),
+    )
+    schema, entry = arrow_schema(task), request.entry
+    about = {} if entry is None else entry.model_dump(include={"description", "licence", "citation", "homepage"})
+    draw = None if request.num_samples is None else Draw(request.num_samples, config.seed)
+    selection = Selection(draw)
+    with ArrowFolder(writer.path, schema, **about) as folder, RejectedFile(writer.path / REJECTED) as rejected:
+        staging = None if draw is None else Staging(writer.path / ".staging", schema)
+        keep = folder.write if staging is None else staging.write
+        _read_all(reader, request, config, selection, rejected, keep)
+        selection.judge(request.source.name, config.max_dropped, rejected.examples)
+        if draw is not None and staging is not None:
+            numbers = draw.drawn()
+            _check_enough(len(numbers), request)
+            selection.counts.not_drawn = selection.usable - len(numbers)
+            for batch in staging.select(numbers):
+                folder.write(batch)
+        folder.finish()
+        selection.counts.kept = folder.num_rows
+    return selection.counts
+
+
+def _read_all(
+    reader: RowReader,
+    request: Request,
+    config: PrepareDataConfig,
+    selection: Selection,
+    rejected: RejectedFile,
+    keep: Callable[[pa.RecordBatch], None],
+) -> None:
+    with Progress("preparing", total=request.source.num_rows, unit="rows") as progress:
+        for outcome in ordered_map(reader, request.source.chunks(), num_workers=config.num_workers):
+            for rejection in outcome.rejected:
+                rejected.write(rejection)
+            kept, duplicates = selection.select(outcome)
+            for rejection in duplicates:
+                rejected.write(rejection)
+            if kept.num_rows:
+                keep(kept)
+            hopeless = (
+                selection.counts.read >= _HOPELESS_AFTER and selection.counts.num_dropped == selection.counts.read
+            )
+            if hopeless and config.max_dropped < 1:
+                selection.judge(request.source.name, config.max_dropped, rejected.examples)
+            progress.advance(outcome.num_read)
+
+
+def _check_enough(num_drawn: int, request: Request) -> None:
+    if request.num_samples is not None and num_drawn < request.num_samples:
+        raise InputError(
+            f"'{request.source.name}' has {num_drawn} usable rows, fewer than the {request.num_samples} asked for",
+            fix=f"use --num-samples {num_drawn}, or leave it out for all rows",
+        )
+
+
+def summarise(request: Request, layout: Layout, task: Task, counts: Counts) -> dict[str, Any]:
+    """The figures of the manifest."""
+    entry = request.entry
+    summary: dict[str, Any] = {
+        "task": task,
+        "rows": counts.kept,
+        "counts": asdict(counts),
+        "reasons": {reason: REASONS[reason] for reason in counts.dropped},
+        "format": format_description(layout),
+        "source": request.source.name,
+    }
+    if counts.duplicates:
+        summary["reasons"][DUPLICATE] = REASONS[DUPLICATE]
+    if entry is not None:
+        summary |= {
+            "entry": entry.name,
+            "licence": entry.licence,
+            "citation": entry.citation,
+            "homepage": entry.homepage,
+        }
+    return summary

@@ -1,0 +1,86 @@
+"""A report written: tables, charts, the page, and what was read for it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_registry.core.manifest import InputRecord
+from pipelines.configs.tools import InspectConfig
+from pipelines.inspecting import artifacts
+from pipelines.reporting import page, tables
+from pipelines.reporting.bars import draw_bars
+from pipelines.reporting.chart import draw_tradeoff, save_chart
+from pipelines.reporting.contents import Report
+from pipelines.reporting.runs import Run, Source
+from pipelines.reporting.tradeoff import CAPTION
+
+KIND = "report"
+PAGE_FILE = "report.html"
+
+
+def describe(row: Run) -> str:
+    """Where the results of a run come from, in one line."""
+    return f"{row.name}: " + ", ".join(f"{', '.join(source.suites)} from {source.path}" for source in row.sources)
+
+
+def report_inputs(runs: Sequence[Run]) -> list[InputRecord]:
+    """One record for each source; a run's name is part of the report, so it is part of the role."""
+    return [
+        source.record.model_copy(update={"role": f"results of {row.name}"}) for row in runs for source in row.sources
+    ]
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """All files of the report."""
+    (folder / "table.md").write_text(tables.to_markdown(report), encoding="utf-8")
+    (folder / "table.csv").write_text(report.table.to_csv(), encoding="utf-8")
+    if report.comparisons:
+        (folder / "comparisons.csv").write_text(tables.comparisons_csv(report.comparisons), encoding="utf-8")
+    tradeoff = bars = None
+    if report.tradeoff is not None:
+        chart = report.tradeoff
+        drawing = draw_tradeoff(
+            chart.points, capability_label=chart.capability_label, safety_label=chart.safety_label, caption=CAPTION
+        )
+        save_chart(drawing, folder, "tradeoff")
+        tradeoff = page.embed(drawing, f"Chart: {chart.safety_label} against {chart.capability_label}, one point a run")
+    names = [row.name for row in report.runs]
+    drawing = draw_bars(report.figures, names, start=report.start.name if report.start else None)
+    save_chart(drawing, folder, "figures")
+    bars = page.embed(drawing, "Bars: every figure of the table above, grouped by figure, one bar a run")
+    lineage = [_lineage(row) for row in report.runs]
+    (folder / PAGE_FILE).write_text(page.render(report, lineage, tradeoff=tradeoff, bars=bars), encoding="utf-8")
+
+
+def _lineage(row: Run) -> page.ShownRun:
+    sources = tuple(_source(source) for source in row.sources)
+    return page.ShownRun(row.name, row.results.model, row.results.model_fingerprint, sources)
+
+
+def _source(source: Source) -> page.ShownSource:
+    if not source.is_artifact:
+        return page.ShownSource(source.record.kind, str(source.path), "", ())
+    found = artifacts.inspect(InspectConfig(path=source.path, fast=True))
+    command = shlex.join(found.manifest.command) if found.manifest else ""
+    return page.ShownSource("results", str(source.path), command, tuple(map(_ancestor, found.inputs)))
+
+
+def _ancestor(found: artifacts.Ancestor) -> page.Ancestor:
+    return page.Ancestor(
+        found.role, found.kind, found.path, found.state, found.note, tuple(map(_ancestor, found.inputs))
+    )
+
+
+def summarise(report: Report) -> dict[str, Any]:
+    """The figures of the manifest."""
+    summary: dict[str, Any] = {"runs": len(report.runs), "figures": len(report.figures)}
+    if report.start is not None:
+        summary["start"] = report.start.name
+        summary["gain_percent"] = {
+            gain.run: round(gain.value, 3) if gain.value is not None else None for gain in report.gains
+        }
+        summary["gain_over"] = [figure.heading for figure in report.benchmarks]
+    return summary

@@ -1,0 +1,80 @@
+"""Preference pairs as tokens, padded batches, and the log-probabilities of their completions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from data_registry.core.errors import InputError
+from pipelines.core.progress import Progress
+from pipelines.tokens.conversations import IGNORED, encode, place_of_row
+
+if TYPE_CHECKING:
+    import datasets
+
+Pair = dict[str, Any]
+SIDES = ("chosen", "rejected")
+
+
+def encode_pair(row: Mapping[str, Any], tokenizer: Any, max_length: int | None) -> Pair:
+    """Tokens of one preference pair.
+
+    Args:
+        row: ``prompt``, ``chosen``, ``rejected``: lists of messages.
+        tokenizer: a fast tokenizer with a chat template.
+        max_length: longest prompt with completion, in tokens; completions are cut on the right.
+
+    Returns:
+        ``prompt_ids``, ``chosen_ids``, ``rejected_ids``: TRL's columns. A completion ends with its end of turn.
+
+    Raises:
+        InputError: the prompt fills ``max_length``, the sides do not share it, or a completion has turns of the user.
+    """
+    start = len(row["prompt"])
+    prompts, completions = [], []
+    for side in SIDES:
+        encoded = encode([*row["prompt"], *row[side]], tokenizer, max_length, train_from=start)
+        trained = [index for index, label in enumerate(encoded.labels) if label != IGNORED]
+        if not trained:
+            raise InputError(
+                f"no token of the {side} completion is left within --max-length {max_length}",
+                fix="prepare the data again with --tokenizer and --max-length, which drops such pairs",
+            )
+        first, last = trained[0], trained[-1]
+        if last - first + 1 != len(trained):
+            raise InputError(f"the {side} completion has several turns; a pair's completion is one answer")
+        prompts.append(encoded.input_ids[:first])
+        completions.append(encoded.input_ids[first : last + 1])
+    if prompts[0] != prompts[1]:
+        raise InputError("the chat template writes the prompt differently for the chosen and the rejected completion")
+    return {"prompt_ids": prompts[0], "chosen_ids": completions[0], "rejected_ids": completions[1]}
+
+
+def encode_pairs(dataset: datasets.Dataset, tokenizer: Any, max_length: int | None, *, name: str) -> list[Pair]:
+    """:func:`encode_pair` for a whole prepared data set; errors name it and the row.
+
+    Raises:
+        InputError: as for :func:`encode_pair`, or the data set is empty.
+    """
+    if len(dataset) == 0:
+        raise InputError("the data set is empty")
+    pairs = []
+    with Progress(f"tokenizing {name}", total=len(dataset), unit="pairs") as progress:
+        for index, row in enumerate(dataset):
+            try:
+                pairs.append(encode_pair(row, tokenizer, max_length))
+            except InputError as error:
+                raise InputError(error.what, where=place_of_row(name, index), fix=error.fix) from error
+            progress.advance()
+    return pairs
+
+
+def as_token_rows(pairs: Iterable[Pair]) -> list[dict[str, list[int]]]:
+    """Both completions of every pair as rows for the token loss, as the original code's DPO stage treats them."""
+    rows = []
+    for pair in pairs:
+        for side in SIDES:
+            completion = pair[f"{side}_ids"]
+            ids = [*pair["prompt_ids"], *completion]
+            rows.append({"input_ids": ids, "labels": [IGNORED] * len(pair["prompt_ids"]) + completion})
+    return rows

@@ -1,0 +1,97 @@
+"""Tokenizers: loaded from a model, with the chat template that is asked for, or refused with a reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from data_registry.core.errors import InputError
+from data_registry.hub import network
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+_TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
+
+
+def load_tokenizer(
+    path_or_id: str | Path,
+    *,
+    chat_template: Path | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedTokenizerBase:
+    """Load a tokenizer, with another chat template where one is given, and a padding token in any case.
+
+    A tokenizer without a padding token gets its end-of-sequence token, or its unknown token, for one: the vocabulary
+    never grows, so that the model's embeddings fit.
+
+    Args:
+        path_or_id: a model or tokenizer directory, or a hub id.
+        chat_template: file with a Jinja template.
+        revision: of a hub id.
+        trust_remote_code: run code that the repository brings.
+
+    Raises:
+        InputError: there is no tokenizer, it cannot be read, the template is not Jinja, or nothing can pad.
+    """
+    name = str(path_or_id)
+    _check_directory(name)
+    from transformers import AutoTokenizer
+
+    if not Path(name).exists():
+        network.settle()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"no tokenizer can be loaded from '{name}': {reason}",
+            fix="name a directory with tokenizer.json; without a network, fetch the model beforehand",
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise InputError(
+            f"the tokenizer of '{name}' has no padding, end-of-sequence or unknown token to pad with",
+            fix="set pad_token in its tokenizer_config.json to a token that it has",
+        )
+    if chat_template is not None:
+        _set_template(tokenizer, chat_template)
+    return tokenizer
+
+
+def _check_directory(name: str) -> None:
+    """Refuse what the libraries would take for a hub id, or answer with an exception of no particular type."""
+    path = Path(name)
+    if not path.exists():
+        if name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise InputError(f"the tokenizer '{name}' does not exist")
+        return
+    if not path.is_dir():
+        raise InputError(f"'{name}' is a file, where a directory with a tokenizer is needed")
+    if not any((path / file).is_file() for file in _TOKENIZER_FILES):
+        raise InputError(f"'{name}' holds no tokenizer", fix=f"it needs one of: {', '.join(_TOKENIZER_FILES)}")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        if (path / file).is_file():
+            try:
+                content = json.loads((path / file).read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise InputError(f"the tokenizer file cannot be read: {error}", where=str(path / file)) from error
+            if not isinstance(content, dict) or (file == "tokenizer.json" and "model" not in content):
+                raise InputError("this is not a tokenizer of Hugging Face", where=str(path / file))
+
+
+def _set_template(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
+    import jinja2
+
+    try:
+        tokenizer.chat_template = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the chat template cannot be read: {error}", where=str(file)) from error
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
+    except jinja2.TemplateSyntaxError as error:
+        raise InputError(f"the chat template is not Jinja: {error.message}", where=f"{file}:{error.lineno}") from error
+    except jinja2.TemplateError:
+        pass  # A template may demand more than one user message; rows are judged one by one.

@@ -1,0 +1,1 @@
+"""Checkpoints: what a run is at a step, written and put back to the bit."""

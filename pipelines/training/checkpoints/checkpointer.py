@@ -1,0 +1,258 @@
+"""Saving a trainer and putting it back as it was: a run that goes on is the run that was never stopped, to the bit.
+
+What the trainer's own checkpoints leave out is here: the basis rows in force, sums that a logged mean is taken over,
+figures that wait for the next log, the log itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from transformers import TrainerState
+from transformers.trainer_callback import ExportableState
+
+from data_registry.core.errors import ArtifactError, EngineError, Preempted
+from pipelines.core.job import rank, world_size
+from pipelines.engine import processes
+from pipelines.engine.shards.access import ShardAccess
+from pipelines.engine.shards.opening import open_shards
+from pipelines.training.checkpoints import random_state, storage
+from pipelines.training.checkpoints.engine_state import read_engine_state, read_rows, write_engine_state
+from pipelines.training.checkpoints.run_files import METRICS_FILE
+from pipelines.training.checkpoints.storage import RunRecord
+
+logger = logging.getLogger(__name__)
+
+# The trainer looks for its own state under this name.
+_TRAINER_FILE = "trainer_state.json"
+_PROGRESS_FILE = "progress.json"
+_LAYERS_FILE = "layers.parquet"
+_ENGINE_COUNTERS = ("global_steps", "global_samples", "micro_steps", "skipped_steps")
+
+
+class Checkpointer:
+    """Writes checkpoints of a trainer while it runs, and puts a trainer back.
+
+    Args:
+        run_directory: the directory in which the run is being made.
+        run: what its checkpoints belong to.
+        every: steps between checkpoints; 0 writes one only when asked to stop.
+        keep: how many are kept.
+        source: the checkpoint that the run goes on from, None at a start.
+    """
+
+    def __init__(self, run_directory: Path, run: RunRecord, *, every: int, keep: int, source: Path | None) -> None:
+        self.run_directory, self.run, self.every, self.keep = run_directory, run, every, keep
+        self.source = source
+        self._access: ShardAccess | None = None
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._began = time.monotonic()
+        self.earlier_s = 0.0
+        self._random_at_epoch: dict[str, Any] | None = None
+
+    # --- Where the trainer is ---
+
+    def open(self, trainer: Any) -> bool:
+        """Look at the prepared engine; whether its state can be saved."""
+        model, engine, self._optimizer = trainer.prepared_engine()
+        try:
+            self._access = open_shards(model, engine)
+        except EngineError as error:
+            logger.warning("no checkpoints are written, a stopped run starts over: %s", error.what)
+            return False
+        return True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether checkpoints are written."""
+        return self._access is not None
+
+    def note_random_state(self) -> None:
+        """Remember the generators where an epoch begins, before its loader draws from them."""
+        self._random_at_epoch = random_state.capture()
+
+    # --- Saving ---
+
+    def stop(self, trainer: Any) -> NoReturn:
+        """Save before the next step is begun, if there is something to save, and end the run. Collective.
+
+        Raises:
+            Preempted: always.
+        """
+        state: TrainerState = trainer.state
+        if state.global_step == 0 or not self.is_open:
+            where = f"at step {state.global_step} of {state.max_steps}"
+            raise Preempted(f"stopped ({processes.stop_reason()}) {where}: the same command starts over")
+        if self.source is None or self.source.name != storage.name_of(state.global_step):
+            # Going on at the beginning of an epoch, its loader draws again.
+            self.save(trainer, self._random_at_epoch if float(state.epoch or 0).is_integer() else None)
+        raise preempted(state.global_step, state.max_steps)
+
+    def save(self, trainer: Any, random: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint of the step that was just done. Collective.
+
+        Args:
+            trainer: between two steps.
+            random: states of this rank's generators; the present ones by default.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        written = storage.write_checkpoint(
+            self.run_directory,
+            trainer.state.global_step,
+            self.run,
+            lambda directory: self._write(trainer, directory, random or random_state.capture()),
+        )
+        processes.on_main(lambda: storage.keep_last(self.run_directory, self.keep))
+        logger.info("%s written", written.name)
+
+    def _write(self, trainer: Any, directory: Path, random: dict[str, Any]) -> list[Path]:
+        assert self._access is not None
+        assert self._optimizer is not None
+        session = trainer.session
+        rows = session.projector.rows if session is not None else []
+        files = write_engine_state(directory, self._access, self._optimizer, rows, rank())
+        files.append(_dump(directory / _rank_file(rank()), {"random": random, **self._rank_state(trainer)}))
+        if processes.is_main():
+            files.append(_dump(directory / _TRAINER_FILE, dataclasses.asdict(trainer.state)))
+            files.append(_dump(directory / _PROGRESS_FILE, self._progress(trainer)))
+            if (self.run_directory / METRICS_FILE).exists():
+                files.append(Path(shutil.copy(self.run_directory / METRICS_FILE, directory)))
+            if session is not None and session.layer_rows:
+                steps, names, removed = zip(*session.layer_rows, strict=True)
+                table = pa.table({"step": list(steps), "parameter": list(names), "removed": list(removed)})
+                pq.write_table(table, directory / _LAYERS_FILE)
+                files.append(directory / _LAYERS_FILE)
+        return files
+
+    def _rank_state(self, trainer: Any) -> dict[str, Any]:
+        return {
+            "loss_sum": float(trainer._tr_loss),
+            "flos": float(trainer.current_flos),
+            "metrics": dict(trainer._metrics["train"]),
+            "tokens": trainer._total_train_tokens,
+        }
+
+    def _progress(self, trainer: Any) -> dict[str, Any]:
+        session, engine = trainer.session, trainer.prepared_engine()[1]
+        return {
+            "losses_logged": trainer._total_loss_scalar,
+            "last_logged": trainer._globalstep_last_logged,
+            "scheduler": trainer.lr_scheduler.state_dict(),
+            "learning_rates": [group["lr"] for group in trainer.optimizer.param_groups],
+            "engine": {} if engine is None else {name: getattr(engine, name) for name in _ENGINE_COUNTERS},
+            "session": None if session is None else session.progress(),
+            "callbacks": {type(callback).__name__: callback.state()["attributes"] for callback in _exportable(trainer)},
+            "elapsed_s": self.earlier_s + time.monotonic() - self._began,
+        }
+
+    # --- Going on ---
+
+    def load_engine(self, trainer: Any) -> None:
+        """Put weights, optimizer and schedule back, once the engine stands. Collective.
+
+        Raises:
+            ArtifactError: the checkpoint is not this model's.
+        """
+        assert self.source is not None
+        if not self.is_open and not self.open(trainer):
+            raise ArtifactError(
+                "the engine cannot take a checkpoint back", where=str(self.source), fix="--no-resume starts over"
+            )
+        assert self._access is not None
+        assert self._optimizer is not None
+        try:
+            read_engine_state(self.source, self._access, self._optimizer)
+        except (KeyError, RuntimeError) as error:
+            raise ArtifactError(
+                f"the checkpoint does not fit the model: {error}", where=str(self.source), fix="--no-resume starts over"
+            ) from error
+        progress = self._read(_PROGRESS_FILE)
+        trainer.lr_scheduler.load_state_dict(progress["scheduler"])
+        for group, learning_rate in zip(trainer.optimizer.param_groups, progress["learning_rates"], strict=True):
+            group["lr"] = learning_rate
+        engine = trainer.prepared_engine()[1]
+        for name, value in progress["engine"].items():
+            setattr(engine, name, value)
+
+    def load_random_state(self, trainer: Any) -> None:
+        """Put this rank's generators back; the trainer calls it once the batches done are skipped."""
+        assert self.source is not None
+        if len(list(self.source.glob("rank-*.json"))) != world_size():
+            # Another number of ranks: none of them can be what one was.
+            random_state.reseed(trainer.args.seed, trainer.state.global_step, rank())
+            return
+        random_state.restore(self._read(_rank_file(rank()))["random"])
+
+    def load_progress(self, trainer: Any) -> None:
+        """Put back what the log and the projection had in hand; when training begins, after the session is open."""
+        assert self.source is not None
+        progress = self._read(_PROGRESS_FILE)
+        parts = [self._read(path.name) for path in sorted(self.source.glob("rank-*.json"))]
+        same_ranks = len(parts) == world_size()
+        # What ranks summed apart is averaged over ranks when logged; other ranks take the mean.
+        mine = parts[rank()] if same_ranks else _merged(parts)
+        trainer._tr_loss = torch.tensor(mine["loss_sum"], device=trainer.args.device)
+        trainer.current_flos = mine["flos"]
+        trainer._metrics["train"].update(mine["metrics"])
+        trainer._total_train_tokens = mine["tokens"]
+        trainer._total_loss_scalar = progress["losses_logged"]
+        trainer._globalstep_last_logged = progress["last_logged"]
+        trainer._initial_global_step = 0
+        trainer._initial_num_input_tokens_seen = 0
+        self.earlier_s = progress["elapsed_s"]
+        for callback in _exportable(trainer):
+            for name, value in progress["callbacks"].get(type(callback).__name__, {}).items():
+                setattr(callback, name, value)
+        session = trainer.session
+        if session is not None:
+            session.projector.replace(read_rows(self.source, session.access))
+            layers = pq.read_table(self.source / _LAYERS_FILE).to_pylist() if self._has(_LAYERS_FILE) else []
+            session.restore(progress["session"], [(row["step"], row["parameter"], row["removed"]) for row in layers])
+
+    def _read(self, name: str) -> dict[str, Any]:
+        assert self.source is not None
+        values: dict[str, Any] = json.loads((self.source / name).read_text(encoding="utf-8"))
+        return values
+
+    def _has(self, name: str) -> bool:
+        assert self.source is not None
+        return (self.source / name).exists()
+
+
+def preempted(step: int, max_steps: int) -> Preempted:
+    """What to say once a checkpoint is written."""
+    where = f"at step {step} of {max_steps}"
+    return Preempted(f"stopped ({processes.stop_reason()}) {where}: saved; the same command goes on from there")
+
+
+def _merged(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One rank's share of what other ranks had: sums that are averaged over ranks when logged, and common counts."""
+    return {
+        **parts[0],
+        "loss_sum": sum(part["loss_sum"] for part in parts) / len(parts),
+        "flos": sum(part["flos"] for part in parts) / world_size(),
+    }
+
+
+def _exportable(trainer: Any) -> list[Any]:
+    return [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, ExportableState)]
+
+
+def _rank_file(number: int) -> str:
+    return f"rank-{number:05d}.json"
+
+
+def _dump(path: Path, values: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(values), encoding="utf-8")
+    return path

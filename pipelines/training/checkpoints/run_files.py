@@ -1,0 +1,28 @@
+"""What lies where in the directory of a run that is being made."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from pipelines.engine import processes
+
+METRICS_FILE = "metrics.jsonl"
+
+LAYERS_FILE = "layers.parquet"
+PLOTS_FOLDER = "plots"
+
+# In the directory of the run being made; hidden, as what lies there is not part of the result.
+BEST_FOLDER = ".best"
+
+WORK_FOLDER = "trainer"
+
+
+def work_directory(partial: Path) -> Path:
+    """An empty directory for the trainer's own output inside the run being made."""
+    directory = partial / WORK_FOLDER
+    if processes.is_main():
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+    processes.barrier()
+    return directory

@@ -1,0 +1,109 @@
+"""Reference log-probabilities of DPO: computed once with the starting model, kept as an artifact, reused by all runs.
+
+No second model is in memory during training. The artifact is found by the fingerprints of model, data and tokens:
+another model, template, data set, length or arithmetic never meets the wrong numbers.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from data_registry.core.manifest import InputRecord
+from pipelines.basis.log_probs import completion_values
+from pipelines.basis.objectives import add_loss_head
+from pipelines.basis.reference_engine import reference_engine, zero3_loading
+from pipelines.configs.train import ReferenceLogpsConfig, TrainDpoConfig
+from pipelines.core.artifact import find_finished, write_artifact
+from pipelines.engine import processes
+from pipelines.models.loading import load_training_model
+from pipelines.models.reference import ModelSource
+from pipelines.tokens.pairs import SIDES, Pair
+
+FOLDER = "reference-logps"
+FILE = "logps.parquet"
+KIND = "reference-logps"
+
+
+def with_reference_logps(
+    pairs: Sequence[Pair],
+    config: TrainDpoConfig,
+    source: ModelSource,
+    inputs: Sequence[InputRecord],
+    ds_config: dict[str, Any] | None,
+    pad_token_id: int,
+    device: torch.device,
+) -> list[Pair]:
+    """The pairs with ``ref_chosen_logps`` and ``ref_rejected_logps``, from the store or computed now. Collective.
+
+    Args:
+        pairs: tokenised, in the order of the data set.
+        config: the run's options; ``config.out``'s parent holds the store.
+        source: the starting model.
+        inputs: records of model and data.
+        ds_config: DeepSpeed's configuration or None: the model is spread over ranks as in training.
+        pad_token_id: for padding.
+        device: where to compute.
+    """
+    records = [record for record in inputs if record.role in ("model", "data")]
+    options = ReferenceLogpsConfig(
+        tokens=_hash_tokens(pairs),
+        precision=config.precision,
+        held_in_precision=ds_config is not None,
+        attention=config.attention,
+    )
+    key = hashlib.sha256((options.identity_hash() + "".join(r.fingerprint for r in records)).encode()).hexdigest()
+    target = Path(config.out).absolute().parent / FOLDER / key[:16]
+    found = processes.on_main(lambda: find_finished(target, KIND, options, records, overwrite=False) is not None)
+    if not found:
+        values = _compute(pairs, config, source, ds_config, pad_token_id, device)
+        if processes.is_main():
+            with write_artifact(target, KIND, options, records) as writer:
+                columns = {side: pa.array([pair[i] for pair in values], pa.float64()) for i, side in enumerate(SIDES)}
+                pq.write_table(pa.table(columns), writer.path / FILE)
+                writer.summary = {"pairs": len(values)}
+        processes.barrier()
+    table = pq.read_table(target / FILE).to_pydict()
+    return [{**pair, **{f"ref_{side}_logps": table[side][index] for side in SIDES}} for index, pair in enumerate(pairs)]
+
+
+def eval_inputs(inputs: Sequence[InputRecord]) -> list[InputRecord]:
+    """Records of a run as those of its held-out pairs: their data set in place of the one trained on."""
+    return [
+        record.model_copy(update={"role": "data"}) if record.role == "eval-data" else record
+        for record in inputs
+        if record.role != "data"
+    ]
+
+
+def _hash_tokens(pairs: Sequence[Pair]) -> str:
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(json.dumps([pair["prompt_ids"], pair["chosen_ids"], pair["rejected_ids"]]).encode())
+    return digest.hexdigest()
+
+
+def _compute(
+    pairs: Sequence[Pair],
+    config: TrainDpoConfig,
+    source: ModelSource,
+    ds_config: dict[str, Any] | None,
+    pad_token_id: int,
+    device: torch.device,
+) -> list[tuple[float, float]]:
+    with zero3_loading(ds_config):
+        model: Any = load_training_model(config, source)
+    add_loss_head(model.get_base_model() if source.is_adapter else model)
+    engine = reference_engine(model, ds_config, batch_size=config.batch_size, precision=config.precision, device=device)
+    values = completion_values(engine.forward, engine.access.module, pairs, config.batch_size, pad_token_id, device)
+    del engine, model
+    gc.collect()
+    return values

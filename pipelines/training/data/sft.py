@@ -1,0 +1,112 @@
+"""SFT's training data: safety rows, replay mixed in, laid out in sequences."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+
+from data_registry.core.errors import ConfigError
+from data_registry.prepared import load_prepared
+from pipelines.configs.train import TrainSftConfig
+from pipelines.tokens.conversations import encode_dataset
+from pipelines.training.data.heldout import held_out_plan, split_held_out
+from pipelines.training.data.packing import num_sequences
+from pipelines.training.data.plan import DataPlan
+from pipelines.training.data.replay import Mixture, MixtureSampler
+
+
+@dataclass(frozen=True)
+class SftData:
+    """What the trainer gets.
+
+    Attributes:
+        rows: tokenised; where there is a sampler, the replay rows follow the safety rows.
+        sampler: which of them to train on, and in what order; None for the trainer's own.
+        held_out: tokenised rows that are measured on.
+    """
+
+    rows: datasets.Dataset
+    sampler: MixtureSampler | None = None
+    held_out: datasets.Dataset | None = None
+
+
+def sft_data(config: TrainSftConfig, tokenizer: Any) -> SftData:
+    """The tokenised rows.
+
+    Raises:
+        OgpsaError: a data set or option cannot be used.
+    """
+    prepared, out = split_held_out(config, "sft")
+    held_out = None if out is None else _encoded(config, out, tokenizer, "held-out rows")
+    rows = _encoded(config, prepared, tokenizer, "training rows")
+    mixture = _mixture(config, len(rows))
+    if config.replay is None or mixture is None:
+        return SftData(rows, held_out=held_out)
+    replay, _ = load_prepared(config.replay, task="sft")
+    both = datasets.concatenate_datasets([rows, _encoded(config, replay, tokenizer, "replay rows")])
+    if config.packing:
+        # Rows that share a sequence cannot be drawn one by one: every epoch has the first one's.
+        return SftData(both.select(mixture.epoch(0)), held_out=held_out)
+    return SftData(both, MixtureSampler(mixture), held_out)
+
+
+def sft_data_plan(config: TrainSftConfig, tokenizer: Any) -> DataPlan:
+    """What :func:`sft_data` will make, for ``--dry-run``. Packed rows have to be tokenised for it.
+
+    Raises:
+        OgpsaError: a data set or option cannot be used.
+    """
+    prepared, out = split_held_out(config, "sft")
+    number = len(prepared)
+    lines = [("data", f"{config.data}: {number} rows"), *held_out_plan(config, out)]
+    mixture = _mixture(config, number)
+    if mixture is not None:
+        number = len(mixture)
+        lines.append(("replay", replay_text(config, mixture)))
+    if config.packing:
+        sequences = num_sequences(sft_data(config, tokenizer).rows, config.max_length)
+        lines.append(("packing", f"{number} rows in {sequences} sequences of at most {config.max_length} tokens"))
+        number = sequences
+    return DataPlan(number, lines)
+
+
+def replay_text(config: TrainSftConfig, mixture: Mixture) -> str:
+    """One phrase with the exact numbers."""
+    return (
+        f"{config.replay}: {mixture.num_replay} of {mixture.num_available} rows an epoch, "
+        f"{mixture.num_replay / len(mixture):.4g} of all samples"
+    )
+
+
+def _mixture(config: TrainSftConfig, num_safety: int) -> Mixture | None:
+    if config.replay is None or config.replay_ratio is None:
+        return None
+    if "train_sampling_strategy" in config.trainer and not config.packing:
+        raise ConfigError(
+            "option 'trainer.train_sampling_strategy' does not go with --replay, which decides the order of the rows",
+            fix="leave one of them out",
+        )
+    available = len(load_prepared(config.replay, task="sft")[0])
+    if available == 0:
+        raise ConfigError(f"the replay data '{config.replay}' has no rows")
+    seed = config.trainer.get("data_seed")
+    return Mixture(num_safety, available, config.replay_ratio, config.seed if seed is None else int(seed))
+
+
+def _encoded(config: TrainSftConfig, rows: datasets.Dataset, tokenizer: Any, label: str) -> datasets.Dataset:
+    workers = tokenizing_workers(len(rows))
+    return encode_dataset(rows, tokenizer, config.max_length, num_workers=workers, name=label)
+
+
+# A worker process has to import the tokenizer's library first, which takes as long as this many rows.
+_ROWS_WORTH_A_WORKER = 20_000
+
+
+def tokenizing_workers(num_rows: int) -> int:
+    """Worker processes for tokenising on each rank: all ranks together use the machine once."""
+    if num_rows < _ROWS_WORTH_A_WORKER:
+        return 1
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -1,0 +1,95 @@
+"""Recipe of ``ogpsa train-dpo``: TRL's DPO trainer with projection and stored reference log-probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from trl import DPOConfig, DPOTrainer
+
+from pipelines.configs.train import TrainDpoConfig
+from pipelines.engine import processes
+from pipelines.models.loading import load_training_model
+from pipelines.models.lora import check_targets, lora_settings, peft_config
+from pipelines.models.reference import ModelSource
+from pipelines.tokens.pairs import SIDES, encode_pairs
+from pipelines.training import inputs as inputs_training
+from pipelines.training import run as steps
+from pipelines.training.arguments import check_names, trainer_arguments
+from pipelines.training.checkpoints import run_files
+from pipelines.training.data.heldout import dpo_held_out, split_held_out
+from pipelines.training.data.reference_log_probs import eval_inputs, with_reference_logps
+from pipelines.training.losses import check_loss, couples_pairs
+from pipelines.training.mixin import ProjectionMixin
+
+
+class ProjectedDPOTrainer(ProjectionMixin, DPOTrainer):
+    """TRL's DPO trainer that projects, on pairs that come tokenised and with reference log-probabilities."""
+
+    def _prepare_dataset(self, dataset: Any, *arguments: Any, **options: Any) -> Any:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Any, *arguments: Any, **options: Any) -> Any:
+        return dataset
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        # transformers casts all numbers to the engine's type. In bf16 a sum of 400 nats is off by up to one, which the
+        # loss would take for a preference.
+        for name in (f"ref_{side}_logps" for side in SIDES):
+            if name in inputs:
+                prepared[name] = inputs[name].to(self.args.device)
+        return prepared
+
+
+def make_trainer(
+    config: TrainDpoConfig, source: ModelSource, ds_config: dict[str, Any] | None, partial: Path, device: torch.device
+) -> ProjectedDPOTrainer:
+    """The trainer, ready for ``train()``.
+
+    Args:
+        config: the command's options.
+        source: the model that training starts from, which is also DPO's reference.
+        ds_config: DeepSpeed's configuration or None.
+        partial: directory of the run being made.
+        device: where to compute.
+    """
+    tokenizer = inputs_training.load_training_tokenizer(config, source)
+    check_dpo_options(config)
+    rows, out = split_held_out(config, "preference")
+    pairs = encode_pairs(rows, tokenizer, config.max_length, name="the pairs")
+    inputs = processes.on_main(lambda: inputs_training.training_inputs(config, source, task="preference"))
+    pad_token_id = int(tokenizer.pad_token_id)
+    pairs = with_reference_logps(pairs, config, source, inputs, ds_config, pad_token_id, device)
+    held_out = None
+    if out is not None:
+        held_out = encode_pairs(out, tokenizer, config.max_length, name="the held-out pairs")
+        records = inputs if config.eval_data is None else eval_inputs(inputs)
+        held_out = with_reference_logps(held_out, config, source, records, ds_config, pad_token_id, device)
+    arguments = trainer_arguments(DPOConfig, config, run_files.work_directory(partial), ds_config)
+    model = load_training_model(config, source)
+    settings = lora_settings(config)
+    if settings is not None:
+        check_targets(model, settings)
+    architecture = type(model.get_base_model() if source.is_adapter else model).__name__
+    with steps.trainer_refusals():
+        trainer = ProjectedDPOTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=datasets.Dataset.from_list(pairs),
+            processing_class=tokenizer,
+            peft_config=peft_config(settings) if settings else None,
+        )
+    steps.install(trainer, config, source, architecture, pad_token_id, partial)
+    if held_out is not None:
+        steps.install_held_out(trainer, dpo_held_out(held_out, alone=couples_pairs(config)), config, partial)
+    return trainer
+
+
+def check_dpo_options(config: TrainDpoConfig) -> None:
+    """Refuse options that TRL's DPO does not take, before anything is computed."""
+    # Before reference log-probabilities are computed, which can take long.
+    check_names(DPOConfig, config.trainer)
+    check_loss(config)

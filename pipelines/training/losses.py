@@ -1,0 +1,71 @@
+"""Which losses TRL's DPO trainer offers, and what goes with which: found before anything is computed."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+from trl import DPOTrainer
+
+from data_registry.core.documents import suggest
+from data_registry.core.errors import ConfigError
+from pipelines.configs.train import TrainDpoConfig
+
+# TRL ignores these, silently, where the loss does not know them.
+_USED_BY = {
+    "label_smoothing": {"robust", "exo_pair", "aot", "aot_unpaired"},
+    "discopop_tau": {"discopop"},
+}
+# Their value on a batch is no mean over its pairs: aot sorts them, sft takes the mean over all tokens.
+_COUPLED = {"aot", "aot_unpaired", "sft"}
+# TRL multiplies a loss by the weights in place, which the backward pass of these does not survive.
+_NOT_WEIGHTED = {"hinge", "sft"}
+
+
+def known_losses() -> list[str]:
+    """The losses of the installed TRL, by name; none where its code no longer tells."""
+    return sorted(set(re.findall(r'loss_type == "(\w+)"', inspect.getsource(DPOTrainer._compute_loss))))
+
+
+def couples_pairs(config: TrainDpoConfig) -> bool:
+    """Whether the loss of a batch is something else than the mean over the losses of its pairs."""
+    return not _COUPLED.isdisjoint(config.losses)
+
+
+def check_loss(config: TrainDpoConfig) -> None:
+    """Refuse unknown losses, and options that they cannot take or would ignore.
+
+    Raises:
+        ConfigError: all problems at once.
+    """
+    known, given, names = known_losses(), config.trainer, config.losses
+    problems = [
+        f"option 'loss': unknown loss '{name}'{suggest(name, known)}" for name in names if known and name not in known
+    ]
+    if problems:
+        raise ConfigError(problems, fix=f"one of: {', '.join(known)}; or several, with commas between them")
+    if len(set(names)) != len(names):
+        problems.append("option 'loss': the same loss twice; give it a weight in trainer.loss_weights")
+    for key, users in _USED_BY.items():
+        if key in given and users.isdisjoint(names):
+            problems.append(f"option 'trainer.{key}' has no effect on --loss {config.loss}, only on {_listed(users)}")
+    smoothing = float(given.get("label_smoothing", 0.0))
+    if "exo_pair" in names and not 0 < smoothing < 1:
+        problems.append("--loss exo_pair needs label smoothing between 0 and 1: --set trainer.label_smoothing=1e-3")
+    if "robust" in names and not 0 <= smoothing < 0.5:
+        problems.append(f"--loss robust takes trainer.label_smoothing from 0 to below 0.5, not {smoothing:g}")
+    if given.get("use_weighting"):
+        for name in names:
+            if name in ("aot", "aot_unpaired"):
+                problems.append(f"trainer.use_weighting weighs pairs, which --loss {name} takes apart")
+            elif name in _NOT_WEIGHTED:
+                problems.append(f"trainer.use_weighting with --loss {name} fails in TRL's backward pass")
+    weights = given.get("loss_weights")
+    if weights is not None and len(weights) != len(names):
+        problems.append(f"trainer.loss_weights has {len(weights)} weights for {len(names)} losses ({config.loss})")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names))

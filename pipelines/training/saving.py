@@ -1,0 +1,78 @@
+"""What a finished run leaves: the final model, and what describes how it came about."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_registry.core.manifest import InputRecord
+from pipelines.configs.train import TrainConfig
+from pipelines.engine import processes
+from pipelines.training.card import model_card
+from pipelines.training.checkpoints.run_files import BEST_FOLDER, LAYERS_FILE, METRICS_FILE, PLOTS_FOLDER, WORK_FOLDER
+from pipelines.training.metrics import read_metrics
+from pipelines.training.plots import draw_plots
+
+
+def save_run(
+    trainer: Any,
+    config: TrainConfig,
+    method: str,
+    partial: Path,
+    inputs: list[InputRecord],
+) -> dict[str, Any]:
+    """Save the final model and what describes the run. Collective; rank zero alone writes but for sharded weights.
+
+    Returns:
+        The figures for the manifest, on rank zero.
+    """
+    held_out = trainer.held_out
+    if held_out is None:
+        trainer.save_model(str(partial / "model"))
+    else:
+        saved_step = held_out.save_chosen(partial / "model")
+    processes.barrier()
+    session = trainer.session
+    if not processes.is_main():
+        return {}
+    _remove_leftovers(partial)
+    metrics = read_metrics(partial / METRICS_FILE)
+    layers = session.layer_rows if session is not None else []
+    if layers:
+        columns = dict(zip(("step", "parameter", "removed"), zip(*layers, strict=True), strict=True))
+        pq.write_table(pa.table({key: list(values) for key, values in columns.items()}), partial / LAYERS_FILE)
+    (partial / PLOTS_FOLDER).mkdir(exist_ok=True)
+    draw_plots(partial / PLOTS_FOLDER, metrics, layers)
+    (partial / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    last = {key: value for line in metrics for key, value in line.items() if isinstance(value, int | float)}
+    kept = (
+        "step",
+        "loss",
+        "mean_token_accuracy",
+        "rewards/accuracies",
+        "rewards/margins",
+        "projection/removed",
+        "projection/removed_random",
+        "train_runtime",
+    )
+    final = {key: last[key] for key in kept if key in last}
+    if held_out is not None:
+        final |= {key: value for key, value in last.items() if key.startswith("eval_")}
+        final |= held_out.summary() | {"model_of_step": saved_step}
+    final |= {key: value for key, value in last.items() if key.startswith("projection/leak/")}
+    final |= {key: value for key, value in last.items() if key.startswith("projection/reference_loss/")}
+    (partial / "model" / "README.md").write_text(model_card(config, method, inputs, final), encoding="utf-8")
+    return final
+
+
+def _remove_leftovers(partial: Path) -> None:
+    """Remove what the trainer leaves that is pickled, or empty."""
+    (partial / "model" / "training_args.bin").unlink(missing_ok=True)
+    shutil.rmtree(partial / BEST_FOLDER, ignore_errors=True)
+    work = partial / WORK_FOLDER
+    if work.is_dir() and not any(work.iterdir()):
+        work.rmdir()

@@ -1,0 +1,75 @@
+"""Recipe of ``ogpsa train-sft``: TRL's SFT trainer with projection."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from trl import SFTConfig, SFTTrainer
+
+from pipelines.configs.train import TrainSftConfig
+from pipelines.models.loading import load_training_model
+from pipelines.models.lora import check_targets, lora_settings, peft_config
+from pipelines.models.reference import ModelSource
+from pipelines.training import inputs
+from pipelines.training import run as steps
+from pipelines.training.arguments import trainer_arguments
+from pipelines.training.checkpoints import run_files
+from pipelines.training.data.heldout import sft_held_out
+from pipelines.training.data.packing import PackingTest
+from pipelines.training.data.replay import MixtureSampler
+from pipelines.training.data.sft import sft_data
+from pipelines.training.mixin import ProjectionMixin
+
+
+class ProjectedSFTTrainer(ProjectionMixin, SFTTrainer):
+    """TRL's SFT trainer that projects; without a session it is TRL's own.
+
+    Attributes:
+        train_sampler: in place of the trainer's own, where set.
+    """
+
+    train_sampler: MixtureSampler | None = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return super()._get_train_sampler(train_dataset) if self.train_sampler is None else self.train_sampler
+
+
+def make_trainer(
+    config: TrainSftConfig, source: ModelSource, ds_config: dict[str, Any] | None, partial: Path, device: torch.device
+) -> ProjectedSFTTrainer:
+    """The trainer, ready for ``train()``.
+
+    Args:
+        config: the command's options.
+        source: the model.
+        ds_config: DeepSpeed's configuration or None.
+        partial: directory of the run being made.
+        device: where to compute; the trainer finds it itself.
+    """
+    tokenizer = inputs.load_training_tokenizer(config, source)
+    data = sft_data(config, tokenizer)
+    # Before the model: under ZeRO 3 the arguments announce the engine, and weights are then loaded in shards.
+    arguments = trainer_arguments(SFTConfig, config, run_files.work_directory(partial), ds_config)
+    model = load_training_model(config, source)
+    settings = lora_settings(config)
+    if settings is not None:
+        check_targets(model, settings)
+    architecture = type(model.get_base_model() if source.is_adapter else model).__name__
+    with steps.trainer_refusals():
+        trainer = ProjectedSFTTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=data.rows,
+            processing_class=tokenizer,
+            peft_config=peft_config(settings) if settings else None,
+        )
+    if data.sampler is not None:
+        trainer.train_sampler = data.sampler
+    if config.packing:
+        trainer.add_callback(PackingTest(trainer))
+    steps.install(trainer, config, source, architecture, int(tokenizer.pad_token_id), partial)
+    if data.held_out is not None:
+        steps.install_held_out(trainer, sft_held_out(data.held_out), config, partial)
+    return trainer

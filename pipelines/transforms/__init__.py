@@ -1,0 +1,1 @@
+"""Edits of an optimizer step, which compose. They know shards, not trainers."""

@@ -1,0 +1,1 @@
+"""Tensors on disk: stored weights read by rows, and safetensors written one tensor, or one piece, at a time."""
