@@ -25,7 +25,7 @@ from pipelines.evaluation.contract.results import read_results
 from pipelines.evaluation.judges.judging import read_verdicts
 from tests.cli.conftest import TESTBED_MODEL, Outcome
 from tests.cli.hub_server import Hub, Repository
-from tests.unit.test_judge_models import SAYS, writing_judge
+from tests.evaluation.test_judge_models import SAYS, writing_judge
 
 SETS = ["xstest", "harmbench", "strongreject", "advbench", "wildjailbreak"]
 SUITES = [word for name in SETS for word in ("--suite", name)]

@@ -16,7 +16,7 @@ ENGINES = ("zero0", "zero1", "zero2", "zero2-offload", "zero3")
 @pytest.fixture(scope="module", params=[1, 2], ids=["one-process", "two-ranks"])
 def findings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     found = run_ranks(
-        "tests.distributed.invariants_worker", tmp_path_factory.mktemp("invariants"), num_procs=request.param
+        "tests.invariant.invariants_worker", tmp_path_factory.mktemp("invariants"), num_procs=request.param
     )
     assert set(found) == ({"alone"} if request.param == 1 else set(ENGINES))
     return found

@@ -17,7 +17,7 @@ OTHERS = ("broken on purpose", "stopped in its basis", "stopped in reference log
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one-process", "two-ranks"])
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    findings = run_ranks("tests.distributed.resume_worker", tmp_path_factory.mktemp("resume"), num_procs=request.param)
+    findings = run_ranks("tests.invariant.resume_worker", tmp_path_factory.mktemp("resume"), num_procs=request.param)
     assert len(findings) == EXPECTED[request.param] + (len(OTHERS) if request.param > 1 else 0)
     return findings
 

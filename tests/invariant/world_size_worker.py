@@ -16,7 +16,7 @@ from data_registry.core.errors import ConfigError
 from pipelines.core.job import rank
 from pipelines.engine import processes
 from tests.distributed.ranks import write_findings
-from tests.distributed.resume_worker import BATCH, DPO, SFT, World, call, call_stopped, record
+from tests.invariant.resume_worker import BATCH, DPO, SFT, World, call, call_stopped, record
 
 # Other ranks sum in another order; with its usual 1e-8 Adam makes whole steps of the rounding of small gradients.
 PLAIN = {"trainer": {"adam_epsilon": 1e-6}}

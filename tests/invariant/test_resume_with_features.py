@@ -10,7 +10,7 @@ import torch
 
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
 from tests.distributed import worlds
-from tests.distributed.resume_worker import call, call_stopped, record
+from tests.invariant.resume_worker import call, call_stopped, record
 
 # Within the second epoch of the run with replay, and past the first measurements of those with a held-out loss.
 STOP = 7

@@ -31,8 +31,9 @@ from pipelines.training.checkpoints import storage
 from pipelines.training.checkpoints.checkpointer import Checkpointer
 from pipelines.training.checkpoints.engine_state import read_rows
 from pipelines.training.data import reference_log_probs
-from tests.distributed import early_stops, worlds
+from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
+from tests.invariant import early_stops
 
 # Epochs of four steps of eight samples, by default two.
 SAMPLES, BATCH, EPOCH = 32, 8, 4

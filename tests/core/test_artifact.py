@@ -131,7 +131,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_core_artifact import CONFIG, fill
+from tests.core.test_artifact import CONFIG, fill
 from pipelines.core.artifact import write_artifact
 with write_artifact(Path({target!r}), "dataset", CONFIG, []) as writer:
     fill(writer)
@@ -142,7 +142,7 @@ print("done", flush=True)
 
 
 def start_writer(target: Path, then: str = "time.sleep(60)") -> subprocess.Popen[str]:
-    code = textwrap.dedent(WRITER).format(tests=str(Path(__file__).parent), target=str(target), then=then)
+    code = textwrap.dedent(WRITER).format(tests=str(Path(__file__).parents[2]), target=str(target), then=then)
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "writing\n"

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 def test_two_to_one_and_one_to_two(tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = tmp_path_factory.mktemp("world-size")
     for part, num_procs in (("begin", 2), ("change", 1), ("end", 2)):
-        findings = run_ranks("tests.distributed.world_size_worker", directory, part, num_procs=num_procs)
+        findings = run_ranks("tests.invariant.world_size_worker", directory, part, num_procs=num_procs)
     odd = findings.pop("odd")
     assert "takes 2 samples a step" in odd
     assert "as many processes as before (1)" in odd
