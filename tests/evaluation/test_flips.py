@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from test_evaluation_results import metric
 
 from pipelines.evaluation.contract.answered_items import AnsweredItem
 from pipelines.evaluation.statistics.flips import count_flips, mcnemar
+from tests.evaluation.test_results import metric
 
 
 def items(scores, suite="testbed", group="safe"):

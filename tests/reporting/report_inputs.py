@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-from test_evaluation_results import SETTINGS
 
 from pipelines.core.artifact import write_artifact
 from pipelines.core.config import CommandConfig
 from pipelines.evaluation.contract.answered_items import AnsweredItem, write_answers
 from pipelines.evaluation.contract.results import Metric, Results, SuiteResults, SuiteSettings
 from pipelines.evaluation.statistics.intervals import mean_interval
+from tests.evaluation.test_results import SETTINGS
 
 Scores = dict[str, list[float]]
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from test_evaluation_results import metric, results
 
 from pipelines.evaluation.contract.answered_items import AnsweredItem
 from pipelines.reporting.findings import Measured, describe_gain, describe_tax
+from tests.evaluation.test_results import metric, results
 
 GROUPS = {"safe": "refusal", "over_refusal": "over-refusal", "general": "add"}
 NUM_ITEMS = 100

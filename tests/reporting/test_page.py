@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from report_inputs import shares, store, suite
 
 from data_registry.core.manifest import InputRecord
 from pipelines.commands import report
 from pipelines.configs.report import ReportConfig
 from pipelines.reporting import writing
+from tests.reporting.report_inputs import shares, store, suite
 
 HOSTILE = "<script>document.title='run'</script> & \"co\""
 WIDTH, HEIGHT = 1000, 1600

@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from report_inputs import shares, store, suite
 from scipy.stats import binomtest
 
 from data_registry.core.errors import ArtifactError, ConfigError, InputError
@@ -14,6 +13,7 @@ from pipelines.commands import report
 from pipelines.configs.report import ReportConfig
 from pipelines.reporting.chart import Estimate, Point, pareto_front
 from pipelines.reporting.gain import relative_change
+from tests.reporting.report_inputs import shares, store, suite
 
 
 def safety(refused: int, over: int):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
-from test_evaluation_results import metric, results
 
 from data_registry.core.errors import InputError
 from pipelines.evaluation.contract.results import Results
 from pipelines.reporting.chart import Estimate, Point, draw_tradeoff, save_chart
 from pipelines.reporting.table import format_metric, tabulate
+from tests.evaluation.test_results import metric, results
 
 
 def loss(value: float, **changes):
