@@ -29,8 +29,8 @@ _PATTERNS = (
     (re.compile(r"(?i)\b((?:ogpsa|python|torch|transformers|trl|accelerate|deepspeed|peft|datasets|pyarrow|"
                 r"safetensors)(?:[ =:]|==)+v?)\d+\.\d+[\w.+]*"), r"\1<version>"),
 )  # fmt: skip
-# DeepSpeed says when it has compiled something, which happens once on a machine.
-_NOISE = re.compile(r"^.*(DeepSpeed deepspeed\.ops|site-packages/|ninja: |Warning: ).*\n?", re.MULTILINE)
+# DeepSpeed says when it has compiled something, which happens once on a machine; libraries' progress bars show speed.
+_NOISE = re.compile(r"^.*(DeepSpeed deepspeed\.ops|site-packages/|ninja: |Warning: |%\|).*\n?", re.MULTILINE)
 _RUN_TIMES = re.compile(r"runtime|_per_second|^duration|_s$|^seconds")
 _FIGURE = re.compile(r"\b\d+\.\d{3,}(e-?\d+)?\b|\b\d+(\.\d+)?e-\d+\b")
 # Of values: these are about the machine, or digests of files that hold times.
