@@ -51,7 +51,7 @@ def normal(text: str, workspace: Path) -> str:
     """The text without paths of the workspace and of the sources, times, versions and digests."""
     for path, name in ((workspace, "<workspace>"), (ROOT, "<source>"), (Path(sys.prefix), "<python>")):
         text = text.replace(str(path), name)
-    text = _NOISE.sub("", text)
+    text = _NOISE.sub("", text.replace("\r", "\n"))
     for pattern, name in _PATTERNS:
         text = pattern.sub(name, text)
     return "\n".join(line.rstrip() for line in text.split("\n"))
