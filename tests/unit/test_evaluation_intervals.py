@@ -232,7 +232,30 @@ def test_many_items_are_resampled_in_chunks(monkeypatch):
     values, tokens = np.random.default_rng(7).random(500), np.ones(500)
     whole = ratio_interval(values, tokens, resamples=100, seed=0)
     monkeypatch.setattr("pipelines.evaluation.resampling._CHUNK_ELEMENTS", 7 * 500)
-    assert ratio_interval(values, tokens, resamples=100, seed=0) == whole
+    found = ratio_interval(values, tokens, resamples=100, seed=0)
+    # The draws are the same, but products of other shapes add their 500 terms up in another order: each mean of values
+    # from 0 to 1 is off by at most 500 eps, and an end is made of two means and two standard errors.
+    assert (found.low, found.high) == pytest.approx((whole.low, whole.high), rel=0, abs=4 * 500 * np.finfo(float).eps)
+
+
+@pytest.mark.parametrize("num_items", [5, 12, 60])
+def test_ties_do_not_depend_on_how_sums_are_rounded(num_items):
+    """Whole numbers add up exactly in any order, tenths of them in none: the intervals are the same but for the unit."""
+    whole = np.random.default_rng(num_items).integers(0, 4, num_items).astype(float)
+    mean = Statistic(lambda means: means[0][..., 0], lambda _: [np.ones(1)])
+    exact, rounded = (
+        bca([pool(values[:, None])], mean, resamples=2000, seed=0, confidence=0.95) for values in (whole, whole / 10)
+    )
+    assert np.multiply(rounded, 10) == pytest.approx(exact, rel=1e-12)
+
+
+def test_rounding_is_no_spread():
+    """Neither the mean of equal values nor the quotient of equal quotients need be exact."""
+    values = np.full(30, 2.3)
+    assert relative_gain_interval([[(values, values)]], [1.0], resamples=200, seed=0) is None
+    tokens = np.arange(1, 31).astype(float)
+    found = ratio_interval(0.1 * tokens, tokens, resamples=200, seed=0)
+    assert (found.low, found.high) == pytest.approx((0.1, 0.1), rel=1e-12)
 
 
 @pytest.mark.parametrize(
