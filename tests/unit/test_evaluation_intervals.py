@@ -240,7 +240,7 @@ def test_many_items_are_resampled_in_chunks(monkeypatch):
 
 @pytest.mark.parametrize("num_items", [5, 12, 60])
 def test_ties_do_not_depend_on_how_sums_are_rounded(num_items):
-    """Whole numbers add up exactly in any order, tenths of them in none: the intervals are the same but for the unit."""
+    """Whole numbers add up exactly in any order, tenths of them in none: the intervals differ by their unit alone."""
     whole = np.random.default_rng(num_items).integers(0, 4, num_items).astype(float)
     mean = Statistic(lambda means: means[0][..., 0], lambda _: [np.ones(1)])
     exact, rounded = (
