@@ -57,6 +57,7 @@ def ordered_map(
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
+        stopping.check()
         time.sleep(_SAME_SIGNAL_S)
         stopping.check()
         raise InputError(

@@ -347,8 +347,7 @@ def test_a_step_that_ends_by_the_signal_itself_is_resumable(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text = (
-        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); open('ready', 'w').close(); "
-        "time.sleep(3600)"
+        "import signal, time; signal.signal(signal.SIGINT, signal.SIG_DFL); open('ready', 'w').close(); time.sleep(999)"
     )
     assert signalled([text, "1"], number, fake, tmp_path) == 75
 
@@ -359,12 +358,10 @@ def test_no_further_step_starts_after_a_signal(
     monkeypatch.chdir(tmp_path)
     # The step finishes its work all the same.
     text = """
-import signal, time
-received = []
+import signal, time; received = []
 signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
 open("ready", "w").close()
-while not received:
-    time.sleep(0.02)
+while not received: time.sleep(0.02)
 """
     assert signalled([text, "1"], signal.SIGTERM, fake, tmp_path) == 75
     assert len(fake.started) == 1
@@ -378,21 +375,12 @@ def test_a_killed_step_is_a_failure(fake: FakeCommands) -> None:
 
 
 # A step that has its chain signalled when it comes to its work, and does none until the signal has come back to it.
-SIGNALLED = """
-import os, signal, sys, time
-from ogpsa_cli import __main__
-from pipelines import prepare_data
-def signalled(*_, **__):
-    os.kill(os.getppid(), signal.SIGTERM)
-    time.sleep(3600)
-prepare_data.ordered_map = signalled
-__main__.main()
-"""
 CHAIN = """
 import sys
 from ogpsa_cli import __main__, launch
-start = launch.start_alone
-launch.start_alone = lambda command: start([sys.executable, "-c", STEP, *command[3:]])
+from tests.faults.points import Point, command
+start, point = launch.start_alone, Point("pipelines.prepare_data:ordered_map", to="launcher")
+launch.start_alone = lambda words: start([sys.executable, *command([point], "mark", *words[3:])])
 __main__.main()
 """
 
@@ -400,10 +388,10 @@ __main__.main()
 def test_the_real_process_passes_75_through(tmp_path: Path) -> None:
     """The whole command, signalled while a step prepares data."""
     (tmp_path / "recipe.yaml").write_text(TWO_STEPS)
-    code = CHAIN.replace("STEP", repr(SIGNALLED))
     process = subprocess.run(
-        [sys.executable, "-c", code, "run", "recipe.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=600
-    )
+        [sys.executable, "-c", CHAIN, "run", "recipe.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=600,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
     said, _, rest = process.stderr.partition("\n")
     assert "[1/2] first (prepare-data)" in said
     assert process.returncode == 75

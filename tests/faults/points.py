@@ -101,7 +101,7 @@ def _send(point: Point, number: signal.Signals) -> None:
         os.kill(os.getpid() if point.to == "self" else os.getppid(), number)
 
 
-def command(points: Sequence[Point], mark: Path, *arguments: str | Path) -> list[str]:
+def command(points: Sequence[Point], mark: Path | str, *arguments: str | Path) -> list[str]:
     """What runs ``ogpsa`` with these points after ``python``."""
     told = json.dumps({"points": [asdict(point) for point in points], "mark": str(mark)})
     return ["-m", "tests.faults.points", told, *map(str, arguments)]
