@@ -18,11 +18,9 @@ _CHUNK_ELEMENTS = 1 << 20
 _NORMAL = NormalDist()
 # The statistic may be missing (a quotient by zero) in as many resamples as move no end by much.
 _EXISTING = 0.99
-# What equal items or resamples come to differs by the order in which a matrix product adds up, which is the processor's
-# affair. Such a difference is no spread; it is taken for none below this share of the figures that were added up, and
-# below this share of the standard error it is taken for a tie, which moves no end of an interval by more.
+# Equal items need not have exactly their value as their mean. Below this share of what was added up, a difference is
+# no spread.
 _SPECK = 1e-12
-_TIE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Pool:
     @property
     def means(self) -> Array:
         """``[C]``, supposed items included."""
-        return self.counts @ self.outcomes / self.counts.sum()
+        return sums(self.counts, self.outcomes) / self.counts.sum()
 
     def influence(self, gradient: Array) -> Array:
         """``[R]`` of one item each, on a function of the means with this gradient ``[C]``."""
@@ -74,6 +72,15 @@ def pool(items: Array, supposed: Array | None = None, weight: float = 0.0) -> Po
     outcomes, place = np.unique(every, axis=0, return_inverse=True)
     counts = np.bincount(place.reshape(-1), weights=weights).astype(np.float64)
     return Pool(outcomes, counts, len(items))
+
+
+def sums(counts: Array, outcomes: Array) -> Array:
+    """``counts @ outcomes``, ``[..., R]`` by ``[R, C]``, added up in the same order on every processor.
+
+    The order of a matrix product depends on processor and number of rows, and with it the last digits. Where estimates
+    are compared for ties, these would decide what is one, and ends of intervals with them.
+    """
+    return np.stack([(counts * figure).sum(axis=-1) for figure in outcomes.T], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ def bca(
     """
     generator = np.random.default_rng(seed)
     drawn = [
-        np.concatenate([counts @ each.outcomes / each.num_items for counts in each.draw(generator, resamples)])
+        np.concatenate([sums(counts, each.outcomes) / each.num_items for counts in each.draw(generator, resamples)])
         for each in pools
     ]
     means = [each.means for each in pools]
@@ -130,33 +137,29 @@ def bca(
         return estimate, estimate
     third = sum(float(each.counts @ found**3) for each, found in zip(pools, influences, strict=True))
     acceleration = third / (6 * float(variances.sum()) ** 1.5)
-    tie = _TIE * float(variances.sum()) ** 0.5
     # Ties, which are common among shares of few items, count half; the bounds keep the quantile function finite.
-    tied = np.abs(estimates - estimate) <= tie
-    below = float(((estimates < estimate) & ~tied).mean() + 0.5 * tied.mean())
+    below = float((estimates < estimate).mean() + 0.5 * (estimates == estimate).mean())
     bias = _NORMAL.inv_cdf(min(max(below, 0.5 / len(estimates)), 1 - 0.5 / len(estimates)))
     wide = _widened(pools, variances, confidence)
     shares = []
     for z in (bias - wide, bias + wide):
         room = 1 - acceleration * z
         shares.append(_NORMAL.cdf(bias + z / room) if room > 0 else float(z > 0))
-    low, high = _quantiles(estimates, shares, tie)
+    low, high = _quantiles(estimates, shares)
     return low, high
 
 
-def _quantiles(values: Array, shares: Sequence[float], tie: float) -> list[float]:
+def _quantiles(values: Array, shares: Sequence[float]) -> list[float]:
     """Where the mid-distribution function, which counts ties half, takes these shares; linear in between.
 
     A share of N items can only be a multiple of 1/N. An end on such a multiple would bring all of its probability
-    along, and the interval would hold the truth too often. Values that are no further apart than ``tie`` are one.
+    along, and the interval would hold the truth too often.
 
     Source:
         Y. Ma, M. G. Genton and E. Parzen, Asymptotic properties of sample quantiles of discrete distributions, Annals
         of the Institute of Statistical Mathematics 63 (2011).
     """
-    ordered = np.sort(values)
-    first = np.flatnonzero(np.diff(ordered, prepend=-np.inf) > tie)
-    distinct, counts = ordered[first], np.diff(first, append=len(ordered))
+    distinct, counts = np.unique(values, return_counts=True)
     middles = (np.cumsum(counts) - counts / 2) / len(values)
     return [float(np.interp(share, middles, distinct)) for share in shares]
 
