@@ -23,6 +23,7 @@ from pipelines.basis.reference_engine import ReferenceEngine, reference_engine, 
 from pipelines.basis.references import ReferenceSet
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.core.artifact import write_artifact
+from pipelines.core.job import is_main
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
@@ -169,7 +170,7 @@ def write_basis(
 ) -> None:
     """Write the artifact. Collective: every rank sends its rows to rank zero, which writes."""
     dtype = storage.DTYPES[config.dtype]
-    if not processes.is_main():
+    if not is_main():
         storage.write_rows(config.out, access, result.rows, dtype)
         return
     with write_artifact(config.out, "basis", config, inputs, overwrite=config.overwrite) as writer:

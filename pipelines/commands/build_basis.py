@@ -19,7 +19,7 @@ from pipelines.basis.building import (
 )
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.core.artifact import find_finished
-from pipelines.core.job import rank, world_size
+from pipelines.core.job import barrier, on_main, rank, world_size
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import plan_text
 from pipelines.models.reference import resolve_model
@@ -41,9 +41,9 @@ def run(config: BuildBasisConfig) -> BuildBasisResult:
         OgpsaError: an input cannot be used; the message says which and what to do.
     """
     device = processes.start()
-    source = processes.on_main(lambda: resolve_model(config.model, revision=config.revision))
-    inputs = processes.on_main(lambda: basis_inputs(config, source))
-    finished = processes.on_main(lambda: find_finished(config.out, "basis", config, inputs, overwrite=config.overwrite))
+    source = on_main(lambda: resolve_model(config.model, revision=config.revision))
+    inputs = on_main(lambda: basis_inputs(config, source))
+    finished = on_main(lambda: find_finished(config.out, "basis", config, inputs, overwrite=config.overwrite))
     if finished is not None:
         return BuildBasisResult(config.out, finished, up_to_date=True)
     references, pad_token_id = tokenised_references(config, source)
@@ -58,7 +58,7 @@ def run(config: BuildBasisConfig) -> BuildBasisResult:
     )
     result = compute_gradients(engine, objectives, config)
     write_basis(config, inputs, references, engine.access, result, architecture)
-    processes.barrier()
+    barrier()
     return BuildBasisResult(config.out, read_manifest(config.out), up_to_date=False)
 
 

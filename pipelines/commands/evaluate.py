@@ -7,6 +7,7 @@ import contextlib
 from data_registry.core.manifest import read_manifest
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.core.artifact import find_finished, write_artifact
+from pipelines.core.job import barrier, is_main, on_main
 from pipelines.engine import processes
 from pipelines.evaluation import rejudging
 from pipelines.evaluation.contract.results import KIND, read_results
@@ -37,19 +38,19 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     assert config.out is not None, "the configuration is checked for it"
     device = processes.start()
     suites, judge = requested_suites(config)
-    source = processes.on_main(lambda: resolve_source(config))
-    inputs = processes.on_main(lambda: evaluation_inputs(config, source, suites, judge))
+    source = on_main(lambda: resolve_source(config))
+    inputs = on_main(lambda: evaluation_inputs(config, source, suites, judge))
     out = config.out
-    finished = processes.on_main(lambda: find_finished(out, KIND, config, inputs, overwrite=config.overwrite))
+    finished = on_main(lambda: find_finished(out, KIND, config, inputs, overwrite=config.overwrite))
     if finished is not None:
         return EvaluateResult(out, finished, True, read_results(out))
     generates = any(isinstance(suite, GeneratingSuite) for suite in suites)
     writing = write_artifact(out, KIND, config, inputs, overwrite=config.overwrite, keep_partial=generates)
-    with writing if processes.is_main() else contextlib.nullcontext() as writer:
+    with writing if is_main() else contextlib.nullcontext() as writer:
         measured = measure(config, source, suites, judge, device, None if writer is None else writer.path)
         if writer is not None:
             write_evaluation(writer, config, source, suites, measured)
-    processes.barrier()
+    barrier()
     return EvaluateResult(out, read_manifest(out), False, read_results(out))
 
 

@@ -12,6 +12,7 @@ from data_registry.core.errors import InputError
 from data_registry.core.manifest import InputRecord, as_input, open_artifact, read_manifest
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.core.artifact import find_finished, write_artifact
+from pipelines.core.job import barrier, is_main, on_main
 from pipelines.engine import processes
 from pipelines.evaluation.answering.store import (
     GENERATIONS_FILE,
@@ -50,12 +51,12 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     processes.start()
     out, stored, judge = config.out, _read(config.rejudge), create_judge(config)
     _check(stored, judge)
-    inputs = processes.on_main(lambda: [stored.record, *judge.inputs()])
-    finished = processes.on_main(lambda: find_finished(out, KIND, config, inputs, overwrite=config.overwrite))
+    inputs = on_main(lambda: [stored.record, *judge.inputs()])
+    finished = on_main(lambda: find_finished(out, KIND, config, inputs, overwrite=config.overwrite))
     if finished is not None:
         return EvaluateResult(out, finished, True, read_results(out))
     writing = write_artifact(out, KIND, config, inputs, overwrite=config.overwrite, keep_partial=True)
-    with writing if processes.is_main() else contextlib.nullcontext() as writer:
+    with writing if is_main() else contextlib.nullcontext() as writer:
         judged = judge_answers(judge, stored.answers)
         if writer is not None:
             outcomes = [
@@ -84,7 +85,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
                 if folder.is_dir():  # what the judge had said when it was interrupted
                     shutil.rmtree(folder)
             writer.summary = summarise(results)
-    processes.barrier()
+    barrier()
     return EvaluateResult(out, read_manifest(out), False, read_results(out))
 
 

@@ -18,7 +18,7 @@ from pipelines.basis import objectives as basis_objectives
 from pipelines.basis import references, storage
 from pipelines.configs.train import TrainConfig
 from pipelines.core.artifact import find_finished
-from pipelines.core.job import rank, world_size
+from pipelines.core.job import barrier, on_main, rank, world_size
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.engine.shards.opening import open_shards
@@ -68,24 +68,24 @@ def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: M
         OgpsaError: an input or option cannot be used, or training diverged.
     """
     device = processes.start()
-    source = processes.on_main(lambda: resolve_model(config.model, revision=config.revision))
-    inputs = processes.on_main(lambda: training_inputs(config, source, task=task))
-    finished = processes.on_main(lambda: find_finished(config.out, "run", config, inputs, overwrite=config.overwrite))
+    source = on_main(lambda: resolve_model(config.model, revision=config.revision))
+    inputs = on_main(lambda: training_inputs(config, source, task=task))
+    finished = on_main(lambda: find_finished(config.out, "run", config, inputs, overwrite=config.overwrite))
     if finished is not None:
-        processes.on_main(lambda: checkpoint.remove_all(config.out))
+        on_main(lambda: checkpoint.remove_all(config.out))
         return TrainResult(config.out, finished, up_to_date=True)
     ds_config = deepspeed_config(config, on_cpu=device.type == "cpu")
     if ds_config is not None:
         processes.start_deepspeed()
     with contextlib.ExitStack() as until_done, unfinished.run_directory(config, inputs) as writer:
-        beginning = processes.on_main(lambda: unfinished.begin(config, inputs, writer.path))
+        beginning = on_main(lambda: unfinished.begin(config, inputs, writer.path))
         trainer = make_trainer(beginning.config, source, ds_config, writer.path, device)
         trainer.install_checkpoints(beginning.checkpointer(writer.path))
         # From here on a signal is noted, and acted upon where all ranks agree.
         until_done.enter_context(stopping.deferred())
         trainer.train(resume_from_checkpoint=None if beginning.source is None else str(beginning.source))
         writer.summary = save_run(trainer, config, method, writer.path, inputs)
-    processes.barrier()
+    barrier()
     return TrainResult(config.out, read_manifest(config.out), up_to_date=False)
 
 

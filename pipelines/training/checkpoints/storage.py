@@ -21,9 +21,8 @@ from data_registry.core.errors import ArtifactError, InputError, OgpsaError
 from data_registry.core.manifest import MANIFEST, FileRecord, InputRecord, compare_file, hash_directory
 from pipelines.core.artifact import write_text_durably
 from pipelines.core.environment import package_versions, tool_version
-from pipelines.core.job import world_size
+from pipelines.core.job import gather, is_main, on_main, world_size
 from pipelines.core.placing import sync_directory
-from pipelines.engine import processes
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ def write_checkpoint(run_directory: Path, step: int, run: RunRecord, write: Call
     """
     final = run_directory / FOLDER / name_of(step)
     aside = final.with_name(f".{final.name}{_PARTIAL}")
-    processes.on_main(lambda: _make_empty(aside))
+    on_main(lambda: _make_empty(aside))
     records: dict[str, FileRecord] = {}
     failure: OgpsaError | None = None
     try:
@@ -90,10 +89,10 @@ def write_checkpoint(run_directory: Path, step: int, run: RunRecord, write: Call
             records = hash_directory(aside, files)
     except OgpsaError as error:
         failure = error
-    outcomes = processes.gather((failure, records))
+    outcomes = gather((failure, records))
     failures = [error for error, _ in outcomes if error is not None]
     if failures:
-        if processes.is_main():
+        if is_main():
             shutil.rmtree(aside, ignore_errors=True)
         raise failures[0]
     manifest = CheckpointManifest(
@@ -105,7 +104,7 @@ def write_checkpoint(run_directory: Path, step: int, run: RunRecord, write: Call
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         files={name: record for _, part in outcomes for name, record in part.items()},
     )
-    processes.on_main(lambda: _put_in_place(aside, final, manifest))
+    on_main(lambda: _put_in_place(aside, final, manifest))
     return final
 
 

@@ -13,8 +13,7 @@ from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig
 from pipelines.core.artifact import ArtifactWriter, partial_path, write_artifact
-from pipelines.core.job import world_size
-from pipelines.engine import processes
+from pipelines.core.job import is_main, world_size
 from pipelines.training.checkpoints import storage
 from pipelines.training.checkpoints.checkpointer import Checkpointer
 from pipelines.training.checkpoints.run_files import BEST_FOLDER, METRICS_FILE
@@ -49,7 +48,7 @@ def run_directory(config: TrainConfig, inputs: Sequence[InputRecord]) -> Iterato
 
     Where there is a checkpoint, what is there stays when the run ends early, so that the same command goes on.
     """
-    if not processes.is_main():
+    if not is_main():
         yield ArtifactWriter(partial_path(Path(config.out).absolute(), config), inputs)
         return
     with write_artifact(

@@ -23,7 +23,7 @@ from pipelines.basis.objectives import add_loss_head
 from pipelines.basis.reference_engine import reference_engine, zero3_loading
 from pipelines.configs.train import ReferenceLogpsConfig, TrainDpoConfig
 from pipelines.core.artifact import find_finished, write_artifact
-from pipelines.engine import processes
+from pipelines.core.job import barrier, is_main, on_main
 from pipelines.models.loading import load_training_model
 from pipelines.models.reference import ModelSource
 from pipelines.tokens.pairs import SIDES, Pair
@@ -62,15 +62,15 @@ def with_reference_logps(
     )
     key = hashlib.sha256((options.identity_hash() + "".join(r.fingerprint for r in records)).encode()).hexdigest()
     target = Path(config.out).absolute().parent / FOLDER / key[:16]
-    found = processes.on_main(lambda: find_finished(target, KIND, options, records, overwrite=False) is not None)
+    found = on_main(lambda: find_finished(target, KIND, options, records, overwrite=False) is not None)
     if not found:
         values = _compute(pairs, config, source, ds_config, pad_token_id, device)
-        if processes.is_main():
+        if is_main():
             with write_artifact(target, KIND, options, records) as writer:
                 columns = {side: pa.array([pair[i] for pair in values], pa.float64()) for i, side in enumerate(SIDES)}
                 pq.write_table(pa.table(columns), writer.path / FILE)
                 writer.summary = {"pairs": len(values)}
-        processes.barrier()
+        barrier()
     table = pq.read_table(target / FILE).to_pydict()
     return [{**pair, **{f"ref_{side}_logps": table[side][index] for side in SIDES}} for index, pair in enumerate(pairs)]
 
