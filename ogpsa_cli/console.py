@@ -12,7 +12,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -22,33 +22,14 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from data_registry.core.errors import OgpsaError
-    from data_registry.core.manifest import Manifest
     from pipelines.core.config import CommandConfig
+    from pipelines.core.making import Made
 
 
 _WIDE = 400
 # Where results go while a command runs; None: standard output itself.
 _results: TextIO | None = None
 _reader_is_gone = False
-
-
-class Result(Protocol):
-    """What every recipe returns."""
-
-    @property
-    def path(self) -> Path:
-        """Where the artifact lies."""
-        ...
-
-    @property
-    def manifest(self) -> Manifest:
-        """Its manifest."""
-        ...
-
-    @property
-    def up_to_date(self) -> bool:
-        """Whether it was there already."""
-        ...
 
 
 @contextlib.contextmanager
@@ -171,7 +152,7 @@ def print_plan(config: CommandConfig, recipe: str) -> None:
         write(f"#   {name:<{width}}  {value}")
 
 
-def finished(what: str, result: Result, *then: str, details: Sequence[str] = ()) -> None:
+def finished(what: str, result: Made, *then: str, details: Sequence[str] = ()) -> None:
     """Say where the result lies and which command comes naturally next.
 
     Args:

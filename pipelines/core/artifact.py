@@ -119,6 +119,7 @@ def _differences(manifest: Manifest, kind: str, config: CommandConfig, inputs: S
 
 def partial_path(target: Path, config: CommandConfig) -> Path:
     """Where the work for ``target`` is done: beside it, the same for the same configuration, so that it can go on."""
+    target = Path(os.path.abspath(target))
     return target.with_name(f".{target.name}.partial-{config.identity_hash()[:8]}")
 
 

@@ -26,6 +26,7 @@ from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
 from pipelines.recipes import quickstart_steps
 from pipelines.reporting.table import format_metric
+from pipelines.training import pretraining
 
 CHAIN = quickstart_steps.steps(Path("demo"), seed=3)
 
@@ -126,7 +127,7 @@ def test_the_model_is_the_shipped_one(short):
 
 
 def test_the_model_can_be_trained_from_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(testbed, "DEFAULT_STEPS", 2)
+    monkeypatch.setattr(pretraining, "DEFAULT_STEPS", 2)
     made = testbed.run(TestbedConfig(out=tmp_path / "model", retrain=True, seed=5))
     assert made.manifest.summary["steps"] == 2
     assert made.manifest.summary["seed"] == 5
