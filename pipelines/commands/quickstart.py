@@ -15,9 +15,10 @@ from typing import Any
 from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import read_manifest
 from pipelines.configs.tools import QuickstartConfig
-from pipelines.core.artifact import command_line, record_command, write_text_durably
+from pipelines.core.artifact import command_line, record_command
 from pipelines.core.job import world_size
 from pipelines.core.making import Made
+from pipelines.core.placing import write_text_durably
 from pipelines.evaluation.contract.answered_items import read_answers
 from pipelines.evaluation.contract.results import read_results
 from pipelines.recipes.quickstart_steps import Step, results_folders, steps

@@ -14,6 +14,7 @@ from transformers.trainer_callback import ExportableState
 
 from pipelines.configs.heldout import HeldOutConfig
 from pipelines.core.job import barrier, on_main
+from pipelines.core.placing import put_in_place
 from pipelines.training.data.heldout import HeldOut, measure
 
 logger = logging.getLogger(__name__)
@@ -79,8 +80,7 @@ class HeldOutCallback(TrainerCallback, ExportableState):
         on_main(lambda: self._put_in_place(aside, final))
 
     def _put_in_place(self, aside: Path, final: Path) -> None:
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(aside, final)
+        put_in_place(aside, final, replace=final.exists())
         for other in self._directory.glob(f"{_PREFIX}*"):
             if other != final:
                 shutil.rmtree(other, ignore_errors=True)

@@ -19,10 +19,9 @@ from safetensors import SafetensorError
 
 from data_registry.core.errors import ArtifactError, InputError, OgpsaError
 from data_registry.core.manifest import MANIFEST, FileRecord, InputRecord, compare_file, hash_directory
-from pipelines.core.artifact import write_text_durably
 from pipelines.core.environment import package_versions, tool_version
 from pipelines.core.job import gather, is_main, on_main, world_size
-from pipelines.core.placing import sync_directory
+from pipelines.core.placing import put_in_place, sync_file, write_text_durably
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +83,7 @@ def write_checkpoint(run_directory: Path, step: int, run: RunRecord, write: Call
         with _storage_errors(final):
             files = write(aside)
             for path in files:
-                with path.open("rb") as stream:
-                    os.fsync(stream.fileno())
+                sync_file(path)
             records = hash_directory(aside, files)
     except OgpsaError as error:
         failure = error
@@ -122,10 +120,7 @@ def _make_empty(directory: Path) -> None:
 def _put_in_place(aside: Path, final: Path, manifest: CheckpointManifest) -> None:
     with _storage_errors(final):
         write_text_durably(aside / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
-        if final.exists():
-            shutil.rmtree(final)
-        os.rename(aside, final)
-        sync_directory(final.parent)
+        put_in_place(aside, final, replace=final.exists())
 
 
 @contextlib.contextmanager
