@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import json
 import os
 import select
@@ -137,15 +136,15 @@ def print_json(value: Any) -> None:
     write(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def print_plan(config: CommandConfig, recipe: str) -> None:
-    """Print the resolved options as YAML, and what would be done as comments below: ``--config`` reads it back."""
+def print_plan(config: CommandConfig, work: str) -> None:
+    """Print the resolved options as YAML, and what would be done as comments below: ``--config`` reads it back.
+
+    Args:
+        config: the options.
+        work: the command's module in ``pipelines.commands``, which plans.
+    """
     write(config.to_yaml().rstrip("\n"))
-    if importlib.util.find_spec(recipe) is None:
-        return
-    plan = getattr(importlib.import_module(recipe), "plan", None)
-    if plan is None:
-        return
-    rows = [(str(name), str(value)) for name, value in plan(config)]
+    rows = [(str(name), str(value)) for name, value in importlib.import_module(work).plan(config)]
     width = max((len(name) for name, _ in rows), default=0)
     write("# plan")
     for name, value in rows:
@@ -157,7 +156,7 @@ def finished(what: str, result: Made, *then: str, details: Sequence[str] = ()) -
 
     Args:
         what: what was made, such as ``"basis"``.
-        result: the recipe's result.
+        result: what the command made.
         then: what can be done next, one command each; upper-case words are for the user to fill in.
         details: further lines about the result.
     """

@@ -1,6 +1,7 @@
 """The quickstart: its commands are what it ran, its figures are those of its steps, and a second time does nothing."""
 
 import csv
+import importlib
 import json
 import os
 import shlex
@@ -14,8 +15,8 @@ from data_registry.core.errors import ArtifactError, ConfigError
 from data_registry.core.manifest import read_manifest
 from data_registry.testbed import MODEL_DIR
 from ogpsa_cli import app
-from ogpsa_cli import entry as entry_ogpsa_cli
 from pipelines.commands import quickstart, testbed
+from pipelines.configs.commands import BY_NAME
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.configs.spelling import command_arguments
@@ -34,8 +35,7 @@ CHAIN = quickstart_steps.steps(Path("demo"), seed=3)
 def parsed(arguments: list[str], monkeypatch):
     """The configuration that the command line makes of these arguments."""
     found = []
-    entry = next(entry for entry in entry_ogpsa_cli.COMMANDS if entry.name == arguments[0])
-    module = __import__(entry.module, fromlist=["execute"])
+    module = importlib.import_module(f"ogpsa_cli.commands.{BY_NAME[arguments[0]].module}")
     monkeypatch.setattr(module, "execute", lambda config: found.append(config) or 0)
     recorded = command_line()[1:]
     try:
