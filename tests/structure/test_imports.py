@@ -85,16 +85,12 @@ def stratum(name: str) -> str:
 
 def test_every_module_can_be_parsed_and_is_known() -> None:
     assert len(MODULES) > 30
-    assert (
-        {
-            "pipelines.commands.prepare_data",
-            "pipelines.commands.build_basis",
-            "pipelines.training.sft",
-            "pipelines.commands.evaluate",
-        }
-        <= RECIPES
-        <= set(MODULES)
-    )
+    assert {
+        "pipelines.commands.prepare_data",
+        "pipelines.commands.build_basis",
+        "pipelines.training.sft",
+        "pipelines.commands.evaluate",
+    } <= RECIPES
 
 
 @pytest.mark.parametrize("name", MODULES)
