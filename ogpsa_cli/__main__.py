@@ -96,7 +96,7 @@ def _say(line: str) -> None:
 
 def _report_stop() -> int:
     _say(stopping.said())
-    return stopping.EXIT_CODE
+    return Preempted.exit_code
 
 
 def _lost_contact(error: Exception) -> bool:
@@ -139,10 +139,10 @@ def _report(error: OgpsaError, *, verbose: bool) -> int:
 def _report_usage(error: TyperException, argv: Sequence[str]) -> int:
     from data_registry.core.documents import suggest
     from ogpsa_cli import console
-    from ogpsa_cli.entry import COMMANDS
     from ogpsa_cli.launch import ranks
+    from pipelines.configs.commands import BY_NAME
 
-    command = argv[0] if argv and any(entry.name == argv[0] for entry in COMMANDS) else ""
+    command = argv[0] if argv and argv[0] in BY_NAME else ""
     name = getattr(error, "option_name", None)
     if name and type(error).__name__ == "NoSuchOption":
         context = getattr(error, "ctx", None)
@@ -210,7 +210,7 @@ def main() -> None:
 
         console.silence_broken_output()
         code = code or _BROKEN_PIPE
-    if code == stopping.EXIT_CODE and os.environ.get("WORLD_SIZE", "1") != "1":
+    if code == Preempted.exit_code and os.environ.get("WORLD_SIZE", "1") != "1":
         # Leaving the process group in good order would wait for ranks that may have left already.
         sys.stderr.flush()
         os._exit(code)

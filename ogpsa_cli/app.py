@@ -11,7 +11,7 @@ import typer.core
 import typer.main
 
 from data_registry.core.errors import ConfigError
-from ogpsa_cli.entry import COMMANDS
+from pipelines.configs.commands import BY_NAME, COMMANDS
 
 DESCRIPTION = (
     "Align a language model for safety and keep what it could do before.\n\n"
@@ -37,7 +37,7 @@ class LazyGroup(typer.core.TyperGroup):
         from ogpsa_cli import command
 
         name, rest = args[0], args[1:]
-        entry = next((entry for entry in COMMANDS if entry.name == name), None)
+        entry = BY_NAME.get(name)
         if entry is None:
             if name.startswith("-"):
                 ctx.fail(f"no such option: {name}")
@@ -55,7 +55,7 @@ def unknown_command(name: str) -> ConfigError:
     """The error for a command that does not exist, with the one that was probably meant."""
     import difflib
 
-    names = [entry.name for entry in COMMANDS]
+    names = list(BY_NAME)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     meant = f" (did you mean '{close[0]}'?)" if close else ""
     return ConfigError(f"there is no command '{name}'{meant}", fix=f"one of: {', '.join(names)}")

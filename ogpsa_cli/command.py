@@ -21,8 +21,7 @@ from ogpsa_cli.pages import Page, page_of
 from pipelines.core import job
 
 if TYPE_CHECKING:
-    from ogpsa_cli.entry import Entry
-    from pipelines.core.config import CommandConfig
+    from pipelines.configs.commands import Command
 
 _PANEL = "Configuration"
 _COMMON = (
@@ -39,22 +38,19 @@ _HELP = Flag("help", ("--help", "-h"), "switch", "", "Show this.", "", _PANEL)
 class CommandModule(Protocol):
     """What a module of ``ogpsa_cli.commands`` defines."""
 
-    Config: type[CommandConfig]
-    RECIPE: str
-
     def execute(self, config: Any) -> int:
         """Do the work; the exit code."""
         ...
 
 
-def build(entry: Entry, arguments: Sequence[str]) -> Any:
-    """The command object for an entry of the list; imports its options, not its recipe.
+def build(entry: Command, arguments: Sequence[str]) -> Any:
+    """The command object for an entry of the table; imports its options, not its work.
 
     Args:
         entry: the command.
         arguments: what follows ``ogpsa`` on the command line, for the manifest and for further processes.
     """
-    page = page_of(entry.module)
+    page = page_of(entry)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(
         entry.name,
@@ -75,7 +71,7 @@ def _command_class(page: Page) -> type[typer.core.TyperCommand]:
     return Command
 
 
-def _callback(entry: Entry, flags: Sequence[Flag], arguments: list[str]) -> Any:
+def _callback(entry: Command, flags: Sequence[Flag], arguments: list[str]) -> Any:
     """A function with one keyword per flag, all optional (what is None was not given); it returns what is to be run."""
 
     def callback(**given: Any) -> Callable[[], int]:
@@ -115,7 +111,7 @@ def given_options(flags: Sequence[Flag], given: Mapping[str, Any]) -> dict[str, 
 
 
 def _run(
-    entry: Entry,
+    entry: Command,
     flags: Sequence[Flag],
     given: Mapping[str, Any],
     arguments: list[str],
@@ -131,15 +127,16 @@ def _run(
     from pipelines.core.config import resolve
 
     gc.enable()
-    module: CommandModule = importlib.import_module(entry.module)
+    module: CommandModule = importlib.import_module(f"ogpsa_cli.commands.{entry.module}")
+    config_class = entry.config_class()
     if json_schema:
-        console.print_json(module.Config.model_json_schema())
+        console.print_json(config_class.model_json_schema())
         return 0
     file = Path(config_file).expanduser() if config_file is not None else None
     # Read before it is settled: srun's tasks choose a port together unless the user has chosen one.
     chooses_port = slurm.is_task_of_several(os.environ) and "MASTER_PORT" not in os.environ
     processes.settle_environment()
-    config = resolve(module.Config, file=file, flags=given_options(flags, given), sets=assignments or [])
+    config = resolve(config_class, file=file, flags=given_options(flags, given), sets=assignments or [])
     options = dict(config)
     if options.get("dry_run"):
         if job.rank() == 0:
@@ -148,7 +145,7 @@ def _run(
                 show = getattr(module, "dry_run", None)
                 if show is not None:
                     return int(show(config))
-                console.print_plan(config, module.RECIPE)
+                console.print_plan(config, f"pipelines.commands.{entry.module}")
         return 0
     if "num_procs" not in options and job.rank() != 0:
         # This command is one process's work; under torchrun or srun the others have nothing to do.

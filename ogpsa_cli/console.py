@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import json
 import os
 import select
@@ -12,7 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -22,33 +21,14 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from data_registry.core.errors import OgpsaError
-    from data_registry.core.manifest import Manifest
     from pipelines.core.config import CommandConfig
+    from pipelines.core.making import Made
 
 
 _WIDE = 400
 # Where results go while a command runs; None: standard output itself.
 _results: TextIO | None = None
 _reader_is_gone = False
-
-
-class Result(Protocol):
-    """What every recipe returns."""
-
-    @property
-    def path(self) -> Path:
-        """Where the artifact lies."""
-        ...
-
-    @property
-    def manifest(self) -> Manifest:
-        """Its manifest."""
-        ...
-
-    @property
-    def up_to_date(self) -> bool:
-        """Whether it was there already."""
-        ...
 
 
 @contextlib.contextmanager
@@ -156,27 +136,27 @@ def print_json(value: Any) -> None:
     write(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-def print_plan(config: CommandConfig, recipe: str) -> None:
-    """Print the resolved options as YAML, and what would be done as comments below: ``--config`` reads it back."""
+def print_plan(config: CommandConfig, work: str) -> None:
+    """Print the resolved options as YAML, and what would be done as comments below: ``--config`` reads it back.
+
+    Args:
+        config: the options.
+        work: the command's module in ``pipelines.commands``, which plans.
+    """
     write(config.to_yaml().rstrip("\n"))
-    if importlib.util.find_spec(recipe) is None:
-        return
-    plan = getattr(importlib.import_module(recipe), "plan", None)
-    if plan is None:
-        return
-    rows = [(str(name), str(value)) for name, value in plan(config)]
+    rows = [(str(name), str(value)) for name, value in importlib.import_module(work).plan(config)]
     width = max((len(name) for name, _ in rows), default=0)
     write("# plan")
     for name, value in rows:
         write(f"#   {name:<{width}}  {value}")
 
 
-def finished(what: str, result: Result, *then: str, details: Sequence[str] = ()) -> None:
+def finished(what: str, result: Made, *then: str, details: Sequence[str] = ()) -> None:
     """Say where the result lies and which command comes naturally next.
 
     Args:
         what: what was made, such as ``"basis"``.
-        result: the recipe's result.
+        result: what the command made.
         then: what can be done next, one command each; upper-case words are for the user to fill in.
         details: further lines about the result.
     """

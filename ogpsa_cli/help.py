@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from ogpsa_cli.entry import Entry
     from ogpsa_cli.flags import Flag
+    from pipelines.configs.commands import Command
 
 _MAX_WIDTH = 100
 _MAX_NAME_WIDTH = 34
@@ -29,7 +29,7 @@ def _console() -> Console:
     return Console(width=min(_MAX_WIDTH, shutil.get_terminal_size((_MAX_WIDTH, 40)).columns), highlight=False)
 
 
-def show_overview(description: str, commands: Sequence[Entry], examples: Sequence[tuple[str, str]]) -> None:
+def show_overview(description: str, commands: Sequence[Command], examples: Sequence[tuple[str, str]]) -> None:
     """Print the help of ``ogpsa`` itself: its commands in groups and a first walk through them."""
     from rich.text import Text
 

@@ -7,7 +7,6 @@ valid for as long as the sources it was derived from are unchanged; without a wr
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import json
 import os
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ogpsa_cli.flags import Flag, flags_of
+from pipelines.configs.commands import Command
 
 
 @dataclass(frozen=True)
@@ -29,28 +29,27 @@ class Page:
     examples: Sequence[str]
 
 
-def page_of(module_name: str) -> Page:
-    """The page of a command module such as ``ogpsa_cli.commands.train_sft``."""
-    kept, stamp = _kept_at(module_name), _stamp(module_name)
+def page_of(command: Command) -> Page:
+    """The page of a command."""
+    kept, stamp = _kept_at(command), _stamp()
     page = _read(kept, stamp)
     if page is None:
-        page = _derive(module_name)
+        page = _derive(command)
         _write(kept, stamp, page)
     return page
 
 
-def _derive(module_name: str) -> Page:
-    config_class = importlib.import_module(module_name).Config
+def _derive(command: Command) -> Page:
+    config_class = command.config_class()
     description = inspect.cleandoc(config_class.__doc__ or "")
     return Page(description, flags_of(config_class), list(config_class.examples))
 
 
-def _sources(module_name: str) -> list[Path]:
+def _sources() -> list[Path]:
     """Every file that a page depends on."""
     here = Path(__file__).parent
     root = here.parent
     return [
-        here / "commands" / f"{module_name.rpartition('.')[2]}.py",
         here / "flags.py",
         Path(__file__),
         root / "pipelines" / "core" / "config.py",
@@ -58,19 +57,19 @@ def _sources(module_name: str) -> list[Path]:
     ]
 
 
-def _stamp(module_name: str) -> list[list[Any]]:
+def _stamp() -> list[list[Any]]:
     stamp = []
-    for path in _sources(module_name):
+    for path in _sources():
         status = path.stat()
         stamp.append([str(path), status.st_mtime_ns, status.st_size])
     return stamp
 
 
-def _kept_at(module_name: str) -> Path:
+def _kept_at(command: Command) -> Path:
     """One file for each command of each installation."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     installation = f"{zlib.crc32(str(Path(__file__).resolve()).encode()):08x}"
-    return root / "ogpsa" / "help" / f"{module_name.rpartition('.')[2]}-{installation}.json"
+    return root / "ogpsa" / "help" / f"{command.module}-{installation}.json"
 
 
 def _read(kept: Path, stamp: list[list[Any]]) -> Page | None:

@@ -22,7 +22,7 @@ LIMIT_S = 0.3
 
 
 def commands() -> list[list[str]]:
-    from ogpsa_cli.entry import COMMANDS
+    from pipelines.configs.commands import COMMANDS
 
     return [["--help"], ["--version"], *([entry.name, "--help"] for entry in COMMANDS)]
 

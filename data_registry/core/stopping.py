@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-EXIT_CODE = 75
 INTERRUPTED = 130
 # A terminal, srun and torchrun may each deliver the same Ctrl-C.
 SAME_INTERRUPT_S = 1.0

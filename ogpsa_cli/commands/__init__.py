@@ -1,1 +1,1 @@
-"""One module per command: ``Config``, its options; ``RECIPE``, the module that does the work; ``execute``."""
+"""The screen of each command: ``execute`` has the work done and shows what came of it."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.configs.build_basis import BuildBasisConfig as Config
+from typing import TYPE_CHECKING
 
-__all__ = ["RECIPE", "Config", "execute"]
+if TYPE_CHECKING:
+    from pipelines.configs.build_basis import BuildBasisConfig
 
-RECIPE = "pipelines.commands.build_basis"
 
-
-def execute(config: Config) -> int:
+def execute(config: BuildBasisConfig) -> int:
     """Build the basis."""
     from ogpsa_cli import console
     from pipelines.commands import build_basis

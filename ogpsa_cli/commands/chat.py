@@ -6,16 +6,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.configs.chat import ChatConfig as Config
-
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from pipelines.configs.chat import ChatConfig
     from pipelines.evaluation.answering.chat import Reply, Speaker
-
-__all__ = ["RECIPE", "Config", "execute"]
-
-RECIPE = "pipelines.commands.chat"
 
 _WIDE = 100
 """Columns from which on two answers stand side by side."""
@@ -23,12 +18,12 @@ _HELP = "/reset begins anew, /system TEXT sets the system message, /quit leaves,
 _COMMANDS = ("/reset", "/system", "/quit", "/exit", "/help")
 
 
-def execute(config: Config) -> int:
+def execute(config: ChatConfig) -> int:
     """Talk until the input ends."""
     from ogpsa_cli import console
     from pipelines.commands import chat
 
-    speakers = chat.load(config)
+    speakers = chat.run(config)
     is_terminal = sys.stdin.isatty() and console.is_terminal()
     if is_terminal:
         console.hint(_HELP)

@@ -6,19 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from pipelines.configs.tools import DoctorConfig as Config
-
 if TYPE_CHECKING:
+    from pipelines.configs.tools import DoctorConfig
     from pipelines.inspecting.machine import Finding
-
-__all__ = ["RECIPE", "Config", "execute"]
-
-RECIPE = "pipelines.commands.doctor"
 
 _MARKS = {"ok": ("ok", "green"), "limited": ("!", "yellow"), "missing": ("x", "red"), "info": ("-", "dim")}
 
 
-def execute(config: Config) -> int:
+def execute(config: DoctorConfig) -> int:
     """Show what the machine has."""
     from ogpsa_cli import console
     from pipelines.commands import doctor

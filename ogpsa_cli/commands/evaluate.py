@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.configs.evaluate import EvaluateConfig as Config
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from pipelines.configs.evaluate import EvaluateConfig
     from pipelines.evaluation.contract.results import Results, SuiteResults
     from pipelines.reporting.baseline import Changed
 
-__all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.commands.evaluate"
-
-
-def execute(config: Config) -> int:
+def execute(config: EvaluateConfig) -> int:
     """Evaluate and print the figures."""
     from ogpsa_cli import console
     from pipelines.commands import evaluate

@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.configs.tools import InspectConfig as Config
-
 if TYPE_CHECKING:
     from rich.tree import Tree
 
     from data_registry.core.manifest import Manifest
+    from pipelines.configs.tools import InspectConfig
     from pipelines.inspecting.artifacts import Ancestor, Inspection
     from pipelines.models.summary import ModelSummary
-
-__all__ = ["RECIPE", "Config", "execute"]
-
-RECIPE = "pipelines.commands.inspect"
 
 _DOES_NOT_VERIFY = 3
 _STYLES = {"intact": "green", "moved": "yellow", "changed": "red", "damaged": "red", "gone": "red"}
 
 
-def execute(config: Config) -> int:
+def execute(config: InspectConfig) -> int:
     """Show the artifact; exit code 3 when it does not verify."""
     import shlex
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.configs.merge import MergeConfig as Config
-
 if TYPE_CHECKING:
+    from pipelines.configs.merge import MergeConfig
     from pipelines.merging.layer_records import LayerRecord
     from pipelines.merging.making import Merged, MergeResult
 
-__all__ = ["RECIPE", "Config", "execute"]
-
-RECIPE = "pipelines.commands.merge"
 _MAX_ROWS = 64
 
 
-def execute(config: Config) -> int:
+def execute(config: MergeConfig) -> int:
     """Merge and print what was done to each layer."""
     from ogpsa_cli import console
     from pipelines.commands import merge

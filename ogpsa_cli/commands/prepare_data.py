@@ -7,21 +7,16 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from pipelines.configs.prepare_data import PrepareDataConfig as Config
-
 if TYPE_CHECKING:
     from rich.text import Text
 
     from data_registry.core.manifest import Manifest
     from data_registry.preparing.accounting import Counts
     from data_registry.registry.entry import Entry
-
-__all__ = ["RECIPE", "Config", "execute"]
-
-RECIPE = "pipelines.commands.prepare_data"
+    from pipelines.configs.prepare_data import PrepareDataConfig
 
 
-def execute(config: Config) -> int:
+def execute(config: PrepareDataConfig) -> int:
     """Prepare the data set, or show the registry."""
     from ogpsa_cli import console
 
@@ -53,7 +48,7 @@ def _next(path: str, task: str | None) -> list[str]:
     ]
 
 
-def _list(config: Config) -> None:
+def _list(config: PrepareDataConfig) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -72,7 +67,7 @@ def _list(config: Config) -> None:
     console.hint("more on one:  ogpsa prepare-data NAME --describe")
 
 
-def _describe(config: Config) -> None:
+def _describe(config: PrepareDataConfig) -> None:
     from rich.table import Table
     from rich.text import Text
 

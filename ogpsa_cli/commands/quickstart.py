@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.configs.tools import QuickstartConfig as Config
-
 if TYPE_CHECKING:
     from pipelines.commands.quickstart import QuickstartResult
-
-__all__ = ["RECIPE", "Config", "execute"]
-
-RECIPE = "pipelines.commands.quickstart"
+    from pipelines.configs.tools import QuickstartConfig
 
 
-def execute(config: Config) -> int:
+def execute(config: QuickstartConfig) -> int:
     """Run the whole chain on the embedded testbed."""
     from ogpsa_cli import console
     from pipelines.commands import quickstart

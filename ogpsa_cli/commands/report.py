@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.configs.report import ReportConfig as Config
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from pipelines.configs.report import ReportConfig
     from pipelines.reporting.contents import Report
     from pipelines.reporting.tables import TextTable
 
-__all__ = ["RECIPE", "Config", "execute"]
 
-RECIPE = "pipelines.commands.report"
-
-
-def execute(config: Config) -> int:
+def execute(config: ReportConfig) -> int:
     """Write the report and print its tables."""
     from ogpsa_cli import console
     from pipelines.commands import report

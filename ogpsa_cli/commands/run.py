@@ -6,21 +6,17 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.configs.run import RunConfig as Config
+from data_registry.core.errors import Preempted
 
 if TYPE_CHECKING:
+    from pipelines.configs.run import RunConfig
     from pipelines.recipes.chain import Chain, Step
     from pipelines.recipes.state import State
 
-__all__ = ["RECIPE", "Config", "dry_run", "execute"]
-
-RECIPE = "pipelines.commands.run"
-
-_PREEMPTED = 75
 _STYLES = {"up to date": "green", "to do": "yellow", "begun": "cyan"}
 
 
-def execute(config: Config) -> int:
+def execute(config: RunConfig) -> int:
     """Run the chain; the exit code of the first step that fails."""
     from ogpsa_cli import console
     from pipelines.commands import run
@@ -37,7 +33,7 @@ def execute(config: Config) -> int:
     return _run(chain, steps, overwrite=config.overwrite)
 
 
-def dry_run(config: Config) -> int:
+def dry_run(config: RunConfig) -> int:
     """Check every step and show the chain."""
     from ogpsa_cli import console
     from pipelines.commands import run
@@ -90,7 +86,7 @@ def _stamp(step: Step) -> tuple[str, str] | None:
 def _say_ended(step: Step, number: int, total: int, code: int) -> None:
     from ogpsa_cli import console
 
-    if code == _PREEMPTED:
+    if code == Preempted.exit_code:
         console.hint(f"stopped in step '{step.name}' ({number} of {total}); the same command goes on from there")
         return
     done = f"; the {number - 1} before it {'is' if number == 2 else 'are'} done" if number > 1 else ""
@@ -136,6 +132,7 @@ def _show_graph(chain: Chain, steps: Sequence[Step], states: Mapping[str, State]
 
 
 def show_recipes() -> None:
+    """List the recipes that come with ogpsa."""
     from rich.table import Table
     from rich.text import Text
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.configs.run import SlurmConfig as Config
+from typing import TYPE_CHECKING
 
-__all__ = ["RECIPE", "Config", "execute"]
+if TYPE_CHECKING:
+    from pipelines.configs.run import SlurmConfig
 
-RECIPE = "pipelines.commands.slurm"
 
-
-def execute(config: Config) -> int:
+def execute(config: SlurmConfig) -> int:
     """Write the jobs, and submit them if asked to."""
     from ogpsa_cli import console
     from ogpsa_cli.commands.run import show_recipes

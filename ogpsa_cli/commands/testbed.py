@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.configs.tools import TestbedConfig as Config
+from typing import TYPE_CHECKING
 
-__all__ = ["RECIPE", "Config", "execute"]
+if TYPE_CHECKING:
+    from pipelines.configs.tools import TestbedConfig
 
-RECIPE = "pipelines.commands.testbed"
 
-
-def execute(config: Config) -> int:
+def execute(config: TestbedConfig) -> int:
     """Write the embedded model."""
     from ogpsa_cli import console
     from pipelines.commands import testbed

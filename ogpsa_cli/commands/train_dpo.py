@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.configs.train import TrainDpoConfig as Config
+from typing import TYPE_CHECKING
 
-__all__ = ["RECIPE", "Config", "execute"]
+if TYPE_CHECKING:
+    from pipelines.configs.train import TrainDpoConfig
 
-RECIPE = "pipelines.commands.train_dpo"
 
-
-def execute(config: Config) -> int:
+def execute(config: TrainDpoConfig) -> int:
     """Train."""
     from ogpsa_cli import console
     from pipelines.commands import train_dpo

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.configs.train import TrainSftConfig as Config
+from typing import TYPE_CHECKING
 
-__all__ = ["RECIPE", "Config", "execute"]
+if TYPE_CHECKING:
+    from pipelines.configs.train import TrainSftConfig
 
-RECIPE = "pipelines.commands.train_sft"
 
-
-def execute(config: Config) -> int:
+def execute(config: TrainSftConfig) -> int:
     """Train."""
     from ogpsa_cli import console
     from pipelines.commands import train_sft

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from data_registry.core import stopping
-from data_registry.core.errors import ConfigError
+from data_registry.core.errors import ConfigError, Preempted
 from ogpsa_cli.launch import ranks, slurm
 
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -213,7 +213,7 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
         if not first_failure:
             first_failure = next((code for code in codes if code), 0)
             if first_failure:
-                deadline = time.monotonic() + (PREEMPTED_GRACE_S if first_failure == stopping.EXIT_CODE else 0.0)
+                deadline = time.monotonic() + (PREEMPTED_GRACE_S if first_failure == Preempted.exit_code else 0.0)
         if all(code is not None for code in codes) or time.monotonic() > deadline:
             return first_failure if first_failure >= 0 else 128 - first_failure
         time.sleep(_POLL_S)

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from data_registry.core.errors import Preempted
 from ogpsa_cli.launch import processes
 
-PREEMPTED = 75
 _FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
@@ -62,7 +62,7 @@ class StepRunner:
             if -code not in self.received:
                 return 128 - code
         # Ended before the command could answer: it leaves nothing half-written, so the chain goes on from there.
-        return PREEMPTED
+        return Preempted.exit_code
 
     def _end(self) -> None:
         """Leave no process behind, whatever happened here."""

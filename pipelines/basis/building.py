@@ -22,7 +22,7 @@ from pipelines.basis.passes import Objective, ReferenceResult, reference_gradien
 from pipelines.basis.reference_engine import ReferenceEngine, reference_engine, zero3_loading
 from pipelines.basis.references import ReferenceSet
 from pipelines.configs.build_basis import BuildBasisConfig
-from pipelines.core.artifact import write_artifact
+from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
@@ -160,33 +160,29 @@ def compute_gradients(
 
 
 def write_basis(
+    writer: ArtifactWriter,
     config: BuildBasisConfig,
-    inputs: list[InputRecord],
     references: Sequence[ReferenceSet],
     access: ShardAccess,
     result: ReferenceResult,
     architecture: str,
 ) -> None:
-    """Write the artifact. Collective: every rank sends its rows to rank zero, which writes."""
-    dtype = storage.DTYPES[config.dtype]
-    if not processes.is_main():
-        storage.write_rows(config.out, access, result.rows, dtype)
+    """Fill the artifact. Collective: every rank sends its rows to rank zero, which writes."""
+    grams = storage.write_rows(writer.path, access, result.rows, storage.DTYPES[config.dtype])
+    if grams is None:
         return
-    with write_artifact(config.out, "basis", config, inputs, overwrite=config.overwrite) as writer:
-        grams = storage.write_rows(writer.path, access, result.rows, dtype)
-        assert grams is not None
-        storage.check_finite(access.names, grams)
-        references_basi.write_references(writer.path, references)
-        description = _describe(config, inputs, references, access, result.losses, grams, architecture)
-        (writer.path / storage.DESCRIPTION_FILE).write_text(description.model_dump_json(indent=1) + "\n")
-        writer.summary = {
-            "objectives": {record.name: record.loss for record in description.objectives},
-            "rank": description.rank,
-            "dtype": description.dtype,
-            "parameters": len(description.shapes),
-            "elements": sum(access.numels) * description.rank,
-            "singular_values": description.singular_values,
-        }
+    storage.check_finite(access.names, grams)
+    references_basi.write_references(writer.path, references)
+    description = _describe(config, writer.inputs, references, access, result.losses, grams, architecture)
+    (writer.path / storage.DESCRIPTION_FILE).write_text(description.model_dump_json(indent=1) + "\n")
+    writer.summary = {
+        "objectives": {record.name: record.loss for record in description.objectives},
+        "rank": description.rank,
+        "dtype": description.dtype,
+        "parameters": len(description.shapes),
+        "elements": sum(access.numels) * description.rank,
+        "singular_values": description.singular_values,
+    }
 
 
 def _describe(

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-from data_registry.core.manifest import Manifest, read_manifest
 from data_registry.prepared import load_prepared
 from pipelines.basis import references as basis_objectives
 from pipelines.basis.building import (
@@ -18,34 +14,26 @@ from pipelines.basis.building import (
     write_basis,
 )
 from pipelines.configs.build_basis import BuildBasisConfig
-from pipelines.core.artifact import find_finished
-from pipelines.core.job import rank, world_size
+from pipelines.core.job import on_main, rank, world_size
+from pipelines.core.making import Made, Wanted, find, make
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import plan_text
 from pipelines.models.reference import resolve_model
 
 
-@dataclass(frozen=True)
-class BuildBasisResult:
-    """Where the basis lies, its manifest, and whether nothing had to be done."""
-
-    path: Path
-    manifest: Manifest
-    up_to_date: bool
-
-
-def run(config: BuildBasisConfig) -> BuildBasisResult:
+def run(config: BuildBasisConfig) -> Made:
     """Build the basis that ``config`` describes, or find it built.
 
     Raises:
         OgpsaError: an input cannot be used; the message says which and what to do.
     """
     device = processes.start()
-    source = processes.on_main(lambda: resolve_model(config.model, revision=config.revision))
-    inputs = processes.on_main(lambda: basis_inputs(config, source))
-    finished = processes.on_main(lambda: find_finished(config.out, "basis", config, inputs, overwrite=config.overwrite))
-    if finished is not None:
-        return BuildBasisResult(config.out, finished, up_to_date=True)
+    source = on_main(lambda: resolve_model(config.model, revision=config.revision))
+    inputs = on_main(lambda: basis_inputs(config, source))
+    wanted = Wanted(config.out, "basis", config, inputs, overwrite=config.overwrite)
+    made = find(wanted)
+    if made is not None:
+        return made
     references, pad_token_id = tokenised_references(config, source)
     engine, architecture = open_engine(config, source, device)
     references = with_reference(config, references, engine, pad_token_id)
@@ -57,9 +45,7 @@ def run(config: BuildBasisConfig) -> BuildBasisResult:
         world_size=world_size(),
     )
     result = compute_gradients(engine, objectives, config)
-    write_basis(config, inputs, references, engine.access, result, architecture)
-    processes.barrier()
-    return BuildBasisResult(config.out, read_manifest(config.out), up_to_date=False)
+    return make(wanted, lambda writer: write_basis(writer, config, references, engine.access, result, architecture))
 
 
 def plan(config: BuildBasisConfig) -> list[tuple[str, str]]:

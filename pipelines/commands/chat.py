@@ -6,7 +6,7 @@ from pipelines.configs.chat import ChatConfig
 from pipelines.evaluation.answering.chat import Speaker, open_speaker
 
 
-def load(config: ChatConfig) -> list[Speaker]:
+def run(config: ChatConfig) -> list[Speaker]:
     """The one or two models, ready to answer.
 
     Raises:

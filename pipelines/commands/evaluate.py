@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-
-from data_registry.core.manifest import read_manifest
 from pipelines.configs.evaluate import EvaluateConfig
-from pipelines.core.artifact import find_finished, write_artifact
+from pipelines.core.artifact import ArtifactWriter
+from pipelines.core.job import is_main, on_main
+from pipelines.core.making import Wanted, make
 from pipelines.engine import processes
 from pipelines.evaluation import rejudging
 from pipelines.evaluation.contract.results import KIND, read_results
@@ -14,7 +13,7 @@ from pipelines.evaluation.contract.suite import GeneratingSuite
 from pipelines.evaluation.finished import EvaluateResult
 from pipelines.evaluation.measuring import measure
 from pipelines.evaluation.requested import requested_suites
-from pipelines.evaluation.running import evaluation_inputs, resolve_source, write_evaluation
+from pipelines.evaluation.running import evaluation_inputs, evaluation_plan, resolve_source, write_evaluation
 from pipelines.reporting.baseline import Changed, compare_with_baseline
 
 
@@ -37,20 +36,17 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     assert config.out is not None, "the configuration is checked for it"
     device = processes.start()
     suites, judge = requested_suites(config)
-    source = processes.on_main(lambda: resolve_source(config))
-    inputs = processes.on_main(lambda: evaluation_inputs(config, source, suites, judge))
-    out = config.out
-    finished = processes.on_main(lambda: find_finished(out, KIND, config, inputs, overwrite=config.overwrite))
-    if finished is not None:
-        return EvaluateResult(out, finished, True, read_results(out))
+    source = on_main(lambda: resolve_source(config))
+    inputs = on_main(lambda: evaluation_inputs(config, source, suites, judge))
     generates = any(isinstance(suite, GeneratingSuite) for suite in suites)
-    writing = write_artifact(out, KIND, config, inputs, overwrite=config.overwrite, keep_partial=generates)
-    with writing if processes.is_main() else contextlib.nullcontext() as writer:
-        measured = measure(config, source, suites, judge, device, None if writer is None else writer.path)
-        if writer is not None:
+
+    def write(writer: ArtifactWriter) -> None:
+        measured = measure(config, source, suites, judge, device, writer.path if is_main() else None)
+        if is_main():
             write_evaluation(writer, config, source, suites, measured)
-    processes.barrier()
-    return EvaluateResult(out, read_manifest(out), False, read_results(out))
+
+    made = make(Wanted(config.out, KIND, config, inputs, overwrite=config.overwrite, keep_partial=generates), write)
+    return EvaluateResult(made.path, made.manifest, made.up_to_date, read_results(made.path))
 
 
 def compare(config: EvaluateConfig, result: EvaluateResult) -> list[Changed]:
@@ -76,18 +72,4 @@ def plan(config: EvaluateConfig) -> list[tuple[str, str]]:
     """
     if config.rejudge is not None:
         return rejudging.plan(config)
-    suites, judge = requested_suites(config)
-    rows = [line for suite in suites for line in suite.plan()]
-    if config.download_only:
-        return rows
-    source = resolve_source(config)
-    kind = "adapter" if source.is_adapter else "model"
-    judging = [("judge", judge.describe())] if judge is not None else []
-    return [
-        ("model", f"{kind} {source.path_or_id}, {source.fingerprint()[:12]}"),
-        *rows,
-        *judging,
-        ("batches", f"at most {config.batch_size} items, {config.precision}"),
-        ("intervals", f"95 %, {config.bootstrap} resamples"),
-        ("output", str(config.out)),
-    ]
+    return evaluation_plan(config)

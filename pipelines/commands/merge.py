@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from data_registry.core.manifest import read_manifest
 from pipelines.configs.merge import MergeConfig
-from pipelines.core.artifact import find_finished
-from pipelines.merging.layer_records import LAYERS_FILE, read_records
-from pipelines.merging.making import (
-    REPORT_KIND,
-    Merged,
-    MergeResult,
-    make_results,
-    one_for_each_threshold,
-    open_merge,
-    rule_of,
-    thresholds_of,
-)
+from pipelines.core.making import find
+from pipelines.merging.making import MergeResult, make_results, open_merge, rule_of, thresholds_of, wanted_results
 from pipelines.merging.sources import merge_inputs, named_sources, resolve_sources
 
 
@@ -28,15 +17,11 @@ def run(config: MergeConfig) -> MergeResult:
         ArtifactError: something else lies at ``--out``, or a run does not verify.
     """
     sources = resolve_sources(config)
-    inputs = merge_inputs(sources)
-    kind = REPORT_KIND if config.output == "report" else "model"
-    wanted = one_for_each_threshold(config)
-    to_do = [each for each in wanted if find_finished(each.out, kind, each, inputs, overwrite=config.overwrite) is None]
-    job = open_merge(config, sources)
-    if to_do:
-        make_results(job, config, sources, to_do, kind, inputs)
-    merged = [Merged(each.out, read_manifest(each.out), read_records(each.out / LAYERS_FILE)) for each in wanted]
-    return MergeResult(config.out, merged, job.unpaired, up_to_date=not to_do)
+    wanted = wanted_results(config, merge_inputs(sources))
+    for each in wanted:
+        # What is in the way is said before the weights are opened.
+        find(each)
+    return make_results(open_merge(config, sources), config, sources, wanted)
 
 
 def plan(config: MergeConfig) -> list[tuple[str, str]]:

@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from data_registry.core.manifest import Manifest
 from data_registry.prepared import KIND, load_prepared
 from data_registry.preparing.accounting import Counts
 from pipelines.configs.prepare_data import PrepareDataConfig
-from pipelines.core.artifact import find_finished, write_artifact
+from pipelines.core.making import Made, Wanted, find, make
 from pipelines.preparing.request import choose_layout, format_description, open_request
-from pipelines.preparing.rows import summarise, write_rows
+from pipelines.preparing.rows import write_rows
 from pipelines.preparing.token_check import PreviewRow, preview_rows, tokenizer_inputs, tokenizer_of
-
-if TYPE_CHECKING:
-    pass
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Result:
+class PrepareDataResult(Made):
     """The prepared data set.
 
     Attributes:
-        path: where it lies.
-        manifest: its manifest; ``summary`` has the counts too.
-        up_to_date: nothing had to be done.
         counts: what became of the rows.
         preview: the first rows as pieces of text with whether they are trained; of a preference row first the chosen,
             then the rejected conversation.
     """
 
-    path: Path
-    manifest: Manifest
-    up_to_date: bool
     counts: Counts
     preview: list[PreviewRow]
 
 
-def run(config: PrepareDataConfig) -> Result:
+def run(config: PrepareDataConfig) -> PrepareDataResult:
     """Prepare the data set that ``config`` describes, or find it prepared.
 
     Raises:
@@ -52,16 +37,16 @@ def run(config: PrepareDataConfig) -> Result:
     request = open_request(config)
     tokenizer = tokenizer_of(config)
     inputs = [*request.inputs(), *tokenizer_inputs(config, tokenizer)]
-    finished = find_finished(config.out, KIND, config, inputs, overwrite=config.overwrite)
-    if finished is None:
+    wanted = Wanted(config.out, KIND, config, inputs, overwrite=config.overwrite)
+    made = find(wanted)
+    if made is None:
         layout, task = choose_layout(request, config)
-        with write_artifact(config.out, KIND, config, inputs, overwrite=config.overwrite) as writer:
-            counts = write_rows(writer, request, config, layout, task, tokenizer)
-            writer.summary = summarise(request, layout, task, counts)
-    _, manifest = load_prepared(config.out)
-    counts = Counts(**manifest.summary["counts"])
+        made = make(wanted, lambda writer: write_rows(writer, request, config, layout, task, tokenizer))
+    # Found or made, its rows can be read.
+    load_prepared(made.path)
+    counts = Counts(**made.manifest.summary["counts"])
     shown = preview_rows(config.out, config.preview, tokenizer) if tokenizer is not None else []
-    return Result(config.out, manifest, finished is not None, counts, shown)
+    return PrepareDataResult(made.path, made.manifest, made.up_to_date, counts, shown)
 
 
 def plan(config: PrepareDataConfig) -> list[tuple[str, str]]:

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from data_registry.core.errors import ConfigError
-from data_registry.core.manifest import Manifest, read_manifest
+from data_registry.core.manifest import read_manifest
 from pipelines.configs.tools import QuickstartConfig
-from pipelines.core.artifact import command_line, record_command, write_text_durably
+from pipelines.core.artifact import command_line, record_command
 from pipelines.core.job import world_size
+from pipelines.core.making import Made
+from pipelines.core.placing import write_text_durably
 from pipelines.evaluation.contract.answered_items import read_answers
 from pipelines.evaluation.contract.results import read_results
 from pipelines.recipes.quickstart_steps import Step, results_folders, steps
@@ -32,22 +34,16 @@ _CAVEAT = "Brackets: 95 % intervals over the test items, of one training run eac
 
 
 @dataclass(frozen=True)
-class QuickstartResult:
-    """What the quickstart made and found.
+class QuickstartResult(Made):
+    """What the quickstart made in a directory, and what it found; the manifest is of the report in there.
 
     Attributes:
-        path: the directory with everything.
-        manifest: of the report in it.
-        up_to_date: every step had been done before.
         table: runs by figures.
         sentences: what the comparison shows.
         commands: what was run, ready for a shell.
         page: the report to look at.
     """
 
-    path: Path
-    manifest: Manifest
-    up_to_date: bool
     table: ResultsTable
     sentences: tuple[str, ...]
     commands: tuple[str, ...]

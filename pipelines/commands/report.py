@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from data_registry.core.manifest import Manifest, read_manifest
 from pipelines.configs.report import ReportConfig
-from pipelines.core.artifact import find_finished, write_artifact
+from pipelines.core.making import Made, Wanted, make
 from pipelines.reporting.contents import Report, make_report, read_report
-from pipelines.reporting.writing import KIND, describe, report_inputs, summarise, write_report
+from pipelines.reporting.writing import KIND, describe, report_inputs, write_report
 
 
 @dataclass(frozen=True)
-class ReportResult:
+class ReportResult(Made):
     """Where the report lies, and what it says."""
 
-    path: Path
-    manifest: Manifest
-    up_to_date: bool
     report: Report
 
 
@@ -32,14 +27,9 @@ def run(config: ReportConfig) -> ReportResult:
     """
     runs, start = read_report(config)
     report = make_report(config, runs, start)
-    inputs = report_inputs(runs)
-    finished = find_finished(config.out, KIND, config, inputs, overwrite=config.overwrite)
-    if finished is not None:
-        return ReportResult(config.out, finished, True, report)
-    with write_artifact(config.out, KIND, config, inputs, overwrite=config.overwrite) as writer:
-        write_report(report, writer.path)
-        writer.summary = summarise(report)
-    return ReportResult(config.out, read_manifest(config.out), False, report)
+    wanted = Wanted(config.out, KIND, config, report_inputs(runs), overwrite=config.overwrite)
+    made = make(wanted, lambda writer: write_report(report, writer))
+    return ReportResult(made.path, made.manifest, made.up_to_date, report)
 
 
 def plan(config: ReportConfig) -> list[tuple[str, str]]:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from data_registry.core.errors import ConfigError
-from data_registry.core.manifest import InputRecord, hash_file, read_manifest
 from pipelines.configs.run import SlurmConfig
-from pipelines.core.artifact import find_finished, write_artifact
+from pipelines.core.making import Wanted, make
 from pipelines.recipes.cluster import resources_of, tasks_per_node
 from pipelines.recipes.jobs import (
     KIND,
     SlurmResult,
     jobs_directory,
+    jobs_inputs,
     places,
     read_chain_and_cluster,
     script_texts,
     submit,
+    write_scripts,
 )
-from pipelines.recipes.recipe import recipe_path
 from pipelines.recipes.sbatch import SUBMIT
 
 
@@ -38,22 +37,10 @@ def run(config: SlurmConfig) -> SlurmResult:
     # Where the command is typed is part of what the jobs do.
     config = config.model_copy(update={"directory": jobs_directory(config)})
     target, logs = places(config, chain)
-    inputs = [
-        InputRecord(role=role, path=str(path), kind="file", fingerprint=hash_file(path))
-        for role, path in (("recipe", recipe_path(str(config.recipe))), ("profile", Path(str(config.profile))))
-    ]
-    overwrite = config.overwrite
-    finished = find_finished(target, KIND, config, inputs, overwrite=overwrite)
-    if finished is None:
-        texts = dict(script_texts(chain, cluster, config, logs))
-        with write_artifact(target, KIND, config, inputs, overwrite=overwrite) as writer:
-            for name, text in texts.items():
-                path = writer.path / name
-                path.write_text(text, encoding="utf-8")
-                path.chmod(0o755)
-            writer.summary = {"recipe": chain.title, "jobs": len(chain.steps)}
-    submitted = submit(target) if config.submit else ()
-    return SlurmResult(target, read_manifest(target), finished is not None, logs, submitted)
+    texts = dict(script_texts(chain, cluster, config, logs))
+    wanted = Wanted(target, KIND, config, jobs_inputs(config), overwrite=config.overwrite)
+    made = make(wanted, lambda writer: write_scripts(writer, chain, texts))
+    return SlurmResult(made.path, made.manifest, made.up_to_date, logs, submit(target) if config.submit else ())
 
 
 def plan(config: SlurmConfig) -> list[tuple[str, str]]:

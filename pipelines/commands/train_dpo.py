@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pipelines.configs.train import TrainDpoConfig
+from pipelines.core.making import Made
 from pipelines.training import run as steps
 from pipelines.training.dpo import check_dpo_options, make_trainer
-from pipelines.training.run import TrainResult
 
 
-def run(config: TrainDpoConfig) -> TrainResult:
+def run(config: TrainDpoConfig) -> Made:
     """Train as ``config`` says, or find the run finished.
 
     Raises:

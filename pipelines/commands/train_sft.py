@@ -5,15 +5,15 @@ from __future__ import annotations
 from trl import SFTConfig
 
 from pipelines.configs.train import TrainSftConfig
+from pipelines.core.making import Made
 from pipelines.training import inputs
 from pipelines.training import run as steps
 from pipelines.training.arguments import check_names
 from pipelines.training.data.sft import sft_data_plan
-from pipelines.training.run import TrainResult
 from pipelines.training.sft import make_trainer
 
 
-def run(config: TrainSftConfig) -> TrainResult:
+def run(config: TrainSftConfig) -> Made:
     """Train as ``config`` says, or find the run finished.
 
     Raises:

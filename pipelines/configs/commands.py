@@ -1,32 +1,83 @@
-"""The commands that make an artifact, with their configuration classes: what a recipe's steps may be."""
+"""The one table of commands: what the overview says of each, its options, and which can be steps of a recipe.
+
+Help reads it at every start: nothing here imports a configuration class before it is asked for.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pipelines.core.config import CommandConfig
-
-_CLASSES: Mapping[str, tuple[str, str]] = {
-    "testbed": ("tools", "TestbedConfig"),
-    "prepare-data": ("prepare_data", "PrepareDataConfig"),
-    "build-basis": ("build_basis", "BuildBasisConfig"),
-    "train-sft": ("train", "TrainSftConfig"),
-    "train-dpo": ("train", "TrainDpoConfig"),
-    "evaluate": ("evaluate", "EvaluateConfig"),
-    "report": ("report", "ReportConfig"),
-    "merge": ("merge", "MergeConfig"),
-}
-COMMANDS = tuple(_CLASSES)
+if TYPE_CHECKING:
+    from pipelines.core.config import CommandConfig
 
 
-def config_class(command: str) -> type[CommandConfig]:
-    """The configuration class of one of :data:`COMMANDS`."""
-    module, name = _CLASSES[command]
-    found: type[CommandConfig] = getattr(importlib.import_module(f"pipelines.configs.{module}"), name)
-    return found
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        name: as it is typed.
+        summary: one line for the overview.
+        panel: the overview's group that it stands in.
+        options: module of ``pipelines.configs`` and name of the configuration class.
+        is_step: it makes one artifact of others, so that a recipe's step can be it.
+    """
+
+    name: str
+    summary: str
+    panel: str
+    options: tuple[str, str]
+    is_step: bool = False
+
+    @property
+    def module(self) -> str:
+        """The name of its two modules: in ``pipelines.commands`` its work, in ``ogpsa_cli.commands`` its screen."""
+        return self.name.replace("-", "_")
+
+    def config_class(self) -> type[CommandConfig]:
+        """Its configuration class."""
+        module, name = self.options
+        found: type[CommandConfig] = getattr(importlib.import_module(f"pipelines.configs.{module}"), name)
+        return found
+
+    def takes_processes(self) -> bool:
+        """Whether its work can be spread over several processes."""
+        return "num_procs" in self.config_class().model_fields
 
 
-def takes_processes(command: str) -> bool:
-    """Whether a command's work can be spread over several processes."""
-    return "num_procs" in config_class(command).model_fields
+_START, _CHAIN, _BATCH, _LOOK = "Start here", "The chain, in order", "The chain as a whole", "Look at what there is"
+COMMANDS: tuple[Command, ...] = (
+    Command("quickstart", "Run the whole chain on a small embedded model: minutes, no download, no GPU.", _START,
+            ("tools", "QuickstartConfig")),
+    Command("doctor", "Say what this machine has and what would not work on it.", _START,
+            ("tools", "DoctorConfig")),
+    Command("prepare-data", "Turn a data set (file, hub, registry) into what training reads.", _CHAIN,
+            ("prepare_data", "PrepareDataConfig"), is_step=True),
+    Command("build-basis", "Estimate the directions that carry general ability.", _CHAIN,
+            ("build_basis", "BuildBasisConfig"), is_step=True),
+    Command("train-sft", "Fine-tune on safety answers while keeping off these directions.", _CHAIN,
+            ("train", "TrainSftConfig"), is_step=True),
+    Command("train-dpo", "Train on preference pairs while keeping off these directions.", _CHAIN,
+            ("train", "TrainDpoConfig"), is_step=True),
+    Command("evaluate", "Measure safety and general ability, with intervals.", _CHAIN,
+            ("evaluate", "EvaluateConfig"), is_step=True),
+    Command("report", "Put results side by side: table, gain, charts, one HTML page.", _CHAIN,
+            ("report", "ReportConfig"), is_step=True),
+    Command("run", "Run a recipe: a chain of these commands in one YAML file.", _BATCH,
+            ("run", "RunConfig")),
+    Command("slurm", "Write a recipe as Slurm jobs that wait for each other, and submit them.", _BATCH,
+            ("run", "SlurmConfig")),
+    Command("merge", "Repair a fine-tuned model by merging it with a safe one, layer by layer.", _CHAIN,
+            ("merge", "MergeConfig"), is_step=True),
+    Command("inspect", "Show what an artifact is, what it was made from, whether it is intact.", _LOOK,
+            ("tools", "InspectConfig")),
+    Command("chat", "Talk to a model, or to two side by side.", _LOOK,
+            ("chat", "ChatConfig")),
+    Command("testbed", "Write the small embedded model to a directory, or retrain it.", _LOOK,
+            ("tools", "TestbedConfig"), is_step=True),
+)  # fmt: skip
+BY_NAME: Mapping[str, Command] = {command.name: command for command in COMMANDS}
+STEPS: tuple[str, ...] = tuple(command.name for command in COMMANDS if command.is_step)

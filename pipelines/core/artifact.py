@@ -20,46 +20,17 @@ from typing import Any
 from data_registry.core.errors import ArtifactError, InputError, OgpsaError
 from data_registry.core.manifest import (
     MANIFEST,
-    SCHEMA_VERSION,
-    FileRecord,
     InputRecord,
     Manifest,
-    as_input,
     fingerprint_of,
     hash_directory,
-    hash_file,
     is_artifact,
-    open_artifact,
     read_manifest,
     verify,
 )
 from pipelines.core import environment, unfinished
 from pipelines.core.config import CommandConfig
-from pipelines.core.placing import discard, put_in_place, sync_directory
-
-__all__ = [
-    "MANIFEST",
-    "SCHEMA_VERSION",
-    "ArtifactWriter",
-    "FileRecord",
-    "InputRecord",
-    "Manifest",
-    "as_input",
-    "command_line",
-    "find_finished",
-    "fingerprint_of",
-    "hash_directory",
-    "hash_file",
-    "is_artifact",
-    "open_artifact",
-    "partial_path",
-    "read_manifest",
-    "record_command",
-    "sync_directory",
-    "verify",
-    "write_artifact",
-    "write_text_durably",
-]
+from pipelines.core.placing import discard, put_in_place, sync_directory, sync_file, write_text_durably
 
 # The workers of a run that was killed hold its lock until they notice.
 LOCK_PATIENCE_S = 10.0
@@ -119,6 +90,7 @@ def _differences(manifest: Manifest, kind: str, config: CommandConfig, inputs: S
 
 def partial_path(target: Path, config: CommandConfig) -> Path:
     """Where the work for ``target`` is done: beside it, the same for the same configuration, so that it can go on."""
+    target = Path(os.path.abspath(target))
     return target.with_name(f".{target.name}.partial-{config.identity_hash()[:8]}")
 
 
@@ -280,21 +252,9 @@ def command_line() -> list[str]:
     return ["ogpsa", *(sys.argv[1:] if _recorded_command is None else _recorded_command)]
 
 
-def write_text_durably(path: Path, text: str) -> None:
-    """Write a file aside, sync it and rename it into place."""
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(aside, path)
-    sync_directory(path.parent)
-
-
 def _sync_tree(root: Path) -> None:
     for path in root.rglob("*"):
         if path.is_file():
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync_file(path)
     for path in [root, *(path for path in root.rglob("*") if path.is_dir())]:
         sync_directory(path)

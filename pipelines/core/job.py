@@ -1,8 +1,20 @@
-"""Which process of how many this is, from the variables that launchers set."""
+"""Which process of how many this is, and work that rank zero does for all.
+
+torch is imported only where several processes work together; it is they who joined a group before
+(:func:`pipelines.engine.processes.start`).
+"""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from data_registry.core import stopping
+from data_registry.core.errors import OgpsaError, Preempted
+
+ResultT = TypeVar("ResultT")
 
 
 def rank() -> int:
@@ -21,3 +33,66 @@ def _number(name: str, default: int) -> int:
     except ValueError:
         # The launcher refuses such a value; until then errors must have somewhere to go.
         return default
+
+
+def is_main() -> bool:
+    """Whether this is rank zero, which alone writes artifacts."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    group = _group()
+    if group is not None:
+        group.barrier()
+
+
+def on_main(work: Callable[[], ResultT]) -> ResultT:
+    """Do ``work`` on rank zero and give its result, or its error, to every rank.
+
+    Args:
+        work: its result must be picklable; it travels between processes of this job only.
+
+    Raises:
+        OgpsaError: whatever ``work`` raised on rank zero.
+    """
+    group = _group()
+    if group is None:
+        return work()
+    outcome: list[object] = [None, None]
+    if is_main():
+        try:
+            outcome[0] = work()
+        except OgpsaError as error:
+            outcome[1] = error
+        except stopping.StopRequested as error:
+            # The others wait here, and where they wait for a device no signal reaches them.
+            outcome[1] = Preempted(stopping.said(str(error)))
+    group.broadcast_object_list(outcome, src=0)
+    if isinstance(outcome[1], OgpsaError):
+        raise outcome[1]
+    return outcome[0]  # type: ignore[return-value]
+
+
+def gather(value: ResultT) -> list[ResultT]:
+    """The values of all ranks, by rank, on every rank; they must be picklable."""
+    group = _group()
+    if group is None:
+        return [value]
+    gathered: list[Any] = [None] * world_size()
+    group.all_gather_object(gathered, value)
+    return gathered
+
+
+def _group() -> Any:
+    """``torch.distributed`` where this process works together with others, None where it works alone.
+
+    Under a launcher, a command that is one process's work runs on rank zero without a group.
+    """
+    if world_size() == 1:
+        return None
+    dist = sys.modules.get("torch.distributed")
+    if dist is not None and dist.is_initialized():
+        return dist
+    assert is_main(), "a process must join its job's group before it works together with the others"
+    return None

@@ -1,4 +1,4 @@
-"""Putting a finished directory in its place: whoever looks there finds the old one or the new one, whole."""
+"""Putting finished directories and files in their place: whoever looks there finds the old or the new one, whole."""
 
 from __future__ import annotations
 
@@ -67,6 +67,31 @@ def discard(directory: Path) -> None:
     with contextlib.suppress(OSError):
         (directory / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def write_text_durably(path: Path, text: str) -> None:
+    """Write a file aside, sync it and rename it into place."""
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(text, encoding="utf-8")
+    place_file(aside, path)
+
+
+def place_file(written: Path, path: Path) -> None:
+    """Sync a file and rename it to where it belongs, over what lies there.
+
+    Args:
+        written: aside, in the directory of ``path``.
+        path: its place.
+    """
+    sync_file(written)
+    os.replace(written, path)
+    sync_directory(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make the contents of a file durable."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def sync_directory(path: Path) -> None:

@@ -1,23 +1,19 @@
-"""The process group of a job, and work that rank zero does for all."""
+"""The process group of a job and the device of each process; asked to stop, all ranks agree."""
 
 from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
 from data_registry.core import stopping
-from data_registry.core.errors import OgpsaError, Preempted
-from pipelines.core.job import rank, world_size
+from data_registry.core.errors import Preempted
+from pipelines.core.job import world_size
 from pipelines.engine import compile_locks
-
-ResultT = TypeVar("ResultT")
 
 # Rank zero may tokenise or hash for long while the others wait; a dead rank is noticed by the launcher.
 _TIMEOUT = timedelta(hours=24)
@@ -66,52 +62,6 @@ def stop() -> None:
 def _leave_at_exit() -> None:
     # A process that ends with the group's threads still running is aborted now and then, after all its work is done.
     atexit.register(stop)
-
-
-def is_main() -> bool:
-    """Whether this is rank zero, which alone writes artifacts."""
-    return rank() == 0
-
-
-def barrier() -> None:
-    """Wait for all ranks."""
-    if world_size() > 1:
-        dist.barrier()
-
-
-def on_main(work: Callable[[], ResultT]) -> ResultT:
-    """Do ``work`` on rank zero and give its result, or its error, to every rank.
-
-    Args:
-        work: its result must be picklable; it travels between processes of this job only.
-
-    Raises:
-        OgpsaError: whatever ``work`` raised on rank zero.
-    """
-    if world_size() == 1:
-        return work()
-    outcome: list[object] = [None, None]
-    if is_main():
-        try:
-            outcome[0] = work()
-        except OgpsaError as error:
-            outcome[1] = error
-        except stopping.StopRequested as error:
-            # The others wait here, and where they wait for a device no signal reaches them.
-            outcome[1] = Preempted(stopping.said(str(error)))
-    dist.broadcast_object_list(outcome, src=0)
-    if isinstance(outcome[1], OgpsaError):
-        raise outcome[1]
-    return outcome[0]  # type: ignore[return-value]
-
-
-def gather(value: ResultT) -> list[ResultT]:
-    """The values of all ranks, by rank, on every rank; they must be picklable."""
-    if world_size() == 1:
-        return [value]
-    gathered: list[Any] = [None] * world_size()
-    dist.all_gather_object(gathered, value)
-    return gathered
 
 
 def stop_requested(device: torch.device) -> bool:

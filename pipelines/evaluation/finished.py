@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from data_registry.core.manifest import Manifest
+from pipelines.core.making import Made
 from pipelines.evaluation.contract.results import Results
 
 
 @dataclass(frozen=True)
-class EvaluateResult:
+class EvaluateResult(Made):
     """Where the results lie, and the results."""
 
-    path: Path
-    manifest: Manifest
-    up_to_date: bool
     results: Results
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from data_registry.core.errors import InputError
 from pipelines.configs.evaluate import EvaluateConfig
-from pipelines.engine import processes
+from pipelines.core.job import is_main
 from pipelines.evaluation.answering.asking import answer_all, ask
 from pipelines.evaluation.answering.generation import Backend, TransformersBackend
 from pipelines.evaluation.answering.store import write_generations
@@ -82,7 +82,7 @@ def measure(
     """
     measured = Measured()
     generating = {index: suite for index, suite in enumerate(suites) if isinstance(suite, GeneratingSuite)}
-    if processes.is_main() or generating:
+    if is_main() or generating:
         tokenizer = _tokenizer(config, source)
         model = _model(config, source, tokenizer, device)
         for index, suite in generating.items():
@@ -90,7 +90,7 @@ def measure(
         if folder is not None and generating:
             _store(folder, config, source, generating, measured)
         for index, other in enumerate(suites):
-            if processes.is_main() and not isinstance(other, GeneratingSuite):
+            if is_main() and not isinstance(other, GeneratingSuite):
                 assert not isinstance(model, VllmEngine), "refused before"
                 measured.outcomes[index] = other.run(model, tokenizer)
         # A judge model needs the memory.
@@ -105,7 +105,7 @@ def measure(
                 # It costs milliseconds, and shows how far the two agree.
                 measured.verdicts += judge_answers(RefusalJudge(), answers).judgements
             measured.verdicts += judged.judgements
-        if processes.is_main():
+        if is_main():
             measured.outcomes[index] = suite.score(answers, measured.template_hash, judged)
     return measured
 

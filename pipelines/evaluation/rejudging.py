@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_registry.core.errors import InputError
-from data_registry.core.manifest import InputRecord, as_input, open_artifact, read_manifest
+from data_registry.core.manifest import InputRecord, as_input, open_artifact
 from pipelines.configs.evaluate import EvaluateConfig
-from pipelines.core.artifact import find_finished, write_artifact
+from pipelines.core.artifact import ArtifactWriter
+from pipelines.core.job import is_main, on_main
+from pipelines.core.making import Wanted, make
 from pipelines.engine import processes
 from pipelines.evaluation.answering.store import (
     GENERATIONS_FILE,
@@ -21,7 +22,7 @@ from pipelines.evaluation.answering.store import (
 )
 from pipelines.evaluation.contract.answer import StoredAnswer
 from pipelines.evaluation.contract.answered_items import write_answers
-from pipelines.evaluation.contract.judge import Judge, Judgement
+from pipelines.evaluation.contract.judge import Judge, Judged, Judgement
 from pipelines.evaluation.contract.results import KIND, RESULTS_FILE, Results, read_results
 from pipelines.evaluation.finished import EvaluateResult, summarise
 from pipelines.evaluation.judges.choosing import create_judge
@@ -50,42 +51,45 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     processes.start()
     out, stored, judge = config.out, _read(config.rejudge), create_judge(config)
     _check(stored, judge)
-    inputs = processes.on_main(lambda: [stored.record, *judge.inputs()])
-    finished = processes.on_main(lambda: find_finished(out, KIND, config, inputs, overwrite=config.overwrite))
-    if finished is not None:
-        return EvaluateResult(out, finished, True, read_results(out))
-    writing = write_artifact(out, KIND, config, inputs, overwrite=config.overwrite, keep_partial=True)
-    with writing if processes.is_main() else contextlib.nullcontext() as writer:
+    inputs = on_main(lambda: [stored.record, *judge.inputs()])
+
+    def write(writer: ArtifactWriter) -> None:
         judged = judge_answers(judge, stored.answers)
-        if writer is not None:
-            outcomes = [
-                judged_outcome(
-                    suite.settings.model_copy(update={"scoring": f"judge {judged.judge}"}),
-                    suite.suite,
-                    [answer for answer in stored.answers if answer.suite == suite.suite],
-                    judged.judgements,
-                    resamples=config.bootstrap,
-                    seed=config.seed,
-                )
-                for suite in stored.results.suites
-                if any(answer.suite == suite.suite for answer in stored.answers)
-            ]
-            results = stored.results.model_copy(
-                update={
-                    "run": config.name or stored.results.run,
-                    "suites": tuple(outcome.results for outcome in outcomes),
-                }
-            )
-            (writer.path / RESULTS_FILE).write_text(results.to_json(), encoding="utf-8")
-            write_answers(writer.path, (outcome.items for outcome in outcomes))
-            write_generations(writer.path, stored.answers, read_generation_settings(config.rejudge))
-            write_verdicts(writer.path, [*_others(stored.verdicts, judge), *judged.judgements])
-            for folder in writer.path.iterdir():
-                if folder.is_dir():  # what the judge had said when it was interrupted
-                    shutil.rmtree(folder)
-            writer.summary = summarise(results)
-    processes.barrier()
-    return EvaluateResult(out, read_manifest(out), False, read_results(out))
+        if is_main():
+            _write(writer, config, stored, judge, judged)
+
+    made = make(Wanted(out, KIND, config, inputs, overwrite=config.overwrite, keep_partial=True), write)
+    return EvaluateResult(made.path, made.manifest, made.up_to_date, read_results(out))
+
+
+def _write(writer: ArtifactWriter, config: EvaluateConfig, stored: _Stored, judge: Judge, judged: Judged) -> None:
+    assert config.rejudge is not None, "the configuration is checked for it"
+    outcomes = [
+        judged_outcome(
+            suite.settings.model_copy(update={"scoring": f"judge {judged.judge}"}),
+            suite.suite,
+            [answer for answer in stored.answers if answer.suite == suite.suite],
+            judged.judgements,
+            resamples=config.bootstrap,
+            seed=config.seed,
+        )
+        for suite in stored.results.suites
+        if any(answer.suite == suite.suite for answer in stored.answers)
+    ]
+    results = stored.results.model_copy(
+        update={
+            "run": config.name or stored.results.run,
+            "suites": tuple(outcome.results for outcome in outcomes),
+        }
+    )
+    (writer.path / RESULTS_FILE).write_text(results.to_json(), encoding="utf-8")
+    write_answers(writer.path, (outcome.items for outcome in outcomes))
+    write_generations(writer.path, stored.answers, read_generation_settings(config.rejudge))
+    write_verdicts(writer.path, [*_others(stored.verdicts, judge), *judged.judgements])
+    for folder in writer.path.iterdir():
+        if folder.is_dir():  # what the judge had said when it was interrupted
+            shutil.rmtree(folder)
+    writer.summary = summarise(results)
 
 
 def plan(config: EvaluateConfig) -> list[tuple[str, str]]:

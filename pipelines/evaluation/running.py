@@ -67,6 +67,25 @@ def evaluation_inputs(
     return records
 
 
+def evaluation_plan(config: EvaluateConfig) -> list[tuple[str, str]]:
+    """What would be measured, and how."""
+    suites, judge = requested_suites(config)
+    rows = [line for suite in suites for line in suite.plan()]
+    if config.download_only:
+        return rows
+    source = resolve_source(config)
+    kind = "adapter" if source.is_adapter else "model"
+    judging = [("judge", judge.describe())] if judge is not None else []
+    return [
+        ("model", f"{kind} {source.path_or_id}, {source.fingerprint()[:12]}"),
+        *rows,
+        *judging,
+        ("batches", f"at most {config.batch_size} items, {config.precision}"),
+        ("intervals", f"95 %, {config.bootstrap} resamples"),
+        ("output", str(config.out)),
+    ]
+
+
 def write_evaluation(
     writer: ArtifactWriter,
     config: EvaluateConfig,

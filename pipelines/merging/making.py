@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_registry.core.manifest import InputRecord, Manifest
+from data_registry.core.manifest import InputRecord
 from pipelines.configs.merge import DEFAULT_DENSITY, MergeConfig
-from pipelines.core.artifact import ArtifactWriter, write_artifact
+from pipelines.core.artifact import ArtifactWriter
+from pipelines.core.making import Made, Wanted, make_all
 from pipelines.merging.criterion import threshold_for
 from pipelines.merging.job import Job, open_job
-from pipelines.merging.layer_records import LAYERS_FILE, LayerRecord, figures, write_records
+from pipelines.merging.layer_records import LAYERS_FILE, LayerRecord, figures, read_records, write_records
 from pipelines.merging.measuring import Target
 from pipelines.merging.output import write_card
 from pipelines.merging.plots import draw_rho
@@ -24,27 +24,25 @@ REPORT_KIND = "merge-report"
 
 
 @dataclass(frozen=True)
-class Merged:
-    """One result: where it lies, its manifest, and the rows on its layers."""
+class Merged(Made):
+    """One result, with the rows on its layers."""
 
-    path: Path
-    manifest: Manifest
     records: list[LayerRecord]
 
 
 @dataclass(frozen=True)
-class MergeResult:
-    """What a merge made: one result, or one for each threshold of a sweep in directories below ``path``."""
+class MergeResult(Made):
+    """What a merge made: one result, or one for each threshold of a sweep in directories below ``path``.
 
-    path: Path
+    Attributes:
+        manifest: of the first result.
+        up_to_date: all of them were there already.
+        merged: the results.
+        unpaired: what has no counterpart in the other models.
+    """
+
     merged: list[Merged]
     unpaired: list[str]
-    up_to_date: bool
-
-    @property
-    def manifest(self) -> Manifest:
-        """Of the first result."""
-        return self.merged[0].manifest
 
 
 def one_for_each_threshold(config: MergeConfig) -> list[MergeConfig]:
@@ -90,31 +88,45 @@ def thresholds_of(config: MergeConfig, records: Sequence[LayerRecord]) -> list[f
     return [threshold_for(rhos, config.merge_fraction)]
 
 
-def make_results(
-    job: Job, config: MergeConfig, sources: Sources, to_do: Sequence[MergeConfig], kind: str, inputs: list[InputRecord]
+def wanted_results(config: MergeConfig, inputs: list[InputRecord]) -> list[Wanted]:
+    """The artifacts that are asked for, one for each threshold."""
+    kind = REPORT_KIND if config.output == "report" else "model"
+    return [Wanted(each.out, kind, each, inputs, overwrite=config.overwrite) for each in one_for_each_threshold(config)]
+
+
+def make_results(job: Job, config: MergeConfig, sources: Sources, wanted: Sequence[Wanted]) -> MergeResult:
+    """The results, those that are not there yet made in one pass."""
+    by_path = {each.out: each for each in one_for_each_threshold(config)}
+
+    def write(writers: Mapping[Path, ArtifactWriter]) -> None:
+        _write(job, config, sources, [(by_path[path], writer) for path, writer in writers.items()])
+
+    made = make_all(wanted, write)
+    merged = [Merged(each.path, each.manifest, each.up_to_date, read_records(each.path / LAYERS_FILE)) for each in made]
+    up_to_date = all(each.up_to_date for each in made)
+    return MergeResult(config.out, made[0].manifest, up_to_date, merged, job.unpaired)
+
+
+def _write(
+    job: Job, config: MergeConfig, sources: Sources, to_do: Sequence[tuple[MergeConfig, ArtifactWriter]]
 ) -> None:
     """Write the results, all in one pass; a threshold that is to be chosen takes a pass of its own before it."""
-    thresholds: list[float | None] = [each.cos_threshold[0] if config.needs_criterion else None for each in to_do]
+    thresholds: list[float | None] = [each.cos_threshold[0] if config.needs_criterion else None for each, _ in to_do]
     if config.threshold == "auto":
         found = job.report(config.cos_threshold[0])
         job = job.knowing(found)
         thresholds = list(thresholds_of(config, found))
-    with ExitStack() as stack:
-        writers = [
-            stack.enter_context(write_artifact(each.out, kind, each, inputs, overwrite=config.overwrite))
-            for each in to_do
-        ]
-        targets = [
-            Target(threshold, writer.path / MODEL_FOLDER) for threshold, writer in zip(thresholds, writers, strict=True)
-        ]
-        if config.output == "report":
-            _report(job, targets)
-        else:
-            for target in targets:
-                target.directory.mkdir()
-            job.write(targets)
-        for each, target, writer in zip(to_do, targets, writers, strict=True):
-            _describe(each, sources, target, writer)
+    targets = [
+        Target(threshold, writer.path / MODEL_FOLDER) for threshold, (_, writer) in zip(thresholds, to_do, strict=True)
+    ]
+    if config.output == "report":
+        _report(job, targets)
+    else:
+        for target in targets:
+            target.directory.mkdir()
+        job.write(targets)
+    for target, (each, writer) in zip(targets, to_do, strict=True):
+        _describe(each, sources, target, writer)
 
 
 def _report(job: Job, targets: Sequence[Target]) -> None:

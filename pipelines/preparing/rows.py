@@ -34,8 +34,8 @@ def write_rows(
     layout: Layout,
     task: Task,
     tokenizer: PreTrainedTokenizerBase | None,
-) -> Counts:
-    """Read, check, select and write all rows; what became of them."""
+) -> None:
+    """Read, check, select and write all rows; the summary says what became of them."""
     reader = RowReader(
         layout,
         task,
@@ -62,7 +62,7 @@ def write_rows(
                 folder.write(batch)
         folder.finish()
         selection.counts.kept = folder.num_rows
-    return selection.counts
+    writer.summary = _summarise(request, layout, task, selection.counts)
 
 
 def _read_all(
@@ -98,7 +98,7 @@ def _check_enough(num_drawn: int, request: Request) -> None:
         )
 
 
-def summarise(request: Request, layout: Layout, task: Task, counts: Counts) -> dict[str, Any]:
+def _summarise(request: Request, layout: Layout, task: Task, counts: Counts) -> dict[str, Any]:
     """The figures of the manifest."""
     entry = request.entry
     summary: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError
-from pipelines.configs.commands import COMMANDS, config_class
+from pipelines.configs.commands import BY_NAME, STEPS
 from pipelines.configs.run import RecipeConfig
 from pipelines.configs.spelling import command_arguments
 from pipelines.core.config import CommandConfig, resolve
@@ -169,10 +169,10 @@ def _checked(
     name: str, spec: StepSpec, values: dict[str, Any], unresolved: set[str], problems: list[str]
 ) -> CommandConfig | None:
     """The options as the command's configuration; None where they are wrong, which is noted."""
-    if spec.command not in COMMANDS:
+    if spec.command not in STEPS:
         problems.append(
             f"step '{name}': there is no command '{spec.command}' for steps"
-            f"{suggest(spec.command, COMMANDS)}; there are {', '.join(COMMANDS)}"
+            f"{suggest(spec.command, STEPS)}; there are {', '.join(STEPS)}"
         )
         return None
     for key in _NOT_FOR_STEPS:
@@ -180,7 +180,7 @@ def _checked(
             problems.append(f"step '{name}': '{key.replace('_', '-')}' is not for one step; give it to the recipe")
             return None
     try:
-        found = resolve(config_class(spec.command), flags=values)
+        found = resolve(BY_NAME[spec.command].config_class(), flags=values)
     except ConfigError as error:
         # What could not be looked up is not missing besides.
         silent = [f"{shown} is required" for key in unresolved for shown in (_flag(key), key.upper())]

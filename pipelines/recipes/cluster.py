@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from data_registry.core.documents import Document, parse, read_text, suggest
 from data_registry.core.errors import ConfigError
-from pipelines.configs.commands import takes_processes
+from pipelines.configs.commands import BY_NAME
 from pipelines.recipes.chain import Step
 
 # Slurm's forms of a time limit: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
@@ -149,7 +149,7 @@ def resources_of(cluster: Cluster, step: Step) -> Resources:
     recipe says ``num-procs: 1`` gets one task with one GPU.
     """
     values = {name: getattr(cluster, name) for name in Resources.model_fields}
-    is_spread = takes_processes(step.command)
+    is_spread = BY_NAME[step.command].takes_processes()
     if not is_spread or dict(step.config)["num_procs"] == 1:
         gpus = 1 if is_spread and values["gpus_per_node"] else 0
         values |= {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": gpus}

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_registry.core.errors import ConfigError, InputError
-from data_registry.core.manifest import Manifest
+from data_registry.core.manifest import InputRecord, hash_file
 from pipelines.configs.run import SlurmConfig
+from pipelines.core.artifact import ArtifactWriter
+from pipelines.core.making import Made
 from pipelines.recipes.chain import Chain, load_chain
 from pipelines.recipes.cluster import Cluster, check_names, read_cluster
+from pipelines.recipes.recipe import recipe_path
 from pipelines.recipes.sbatch import SUBMIT, job_script, submit_script
 
 KIND = "slurm-jobs"
 
 
 @dataclass(frozen=True)
-class SlurmResult:
-    """The jobs.
+class SlurmResult(Made):
+    """The jobs: the directory of their scripts, and what became of them.
 
     Attributes:
-        path: directory of the scripts.
-        manifest: its manifest.
-        up_to_date: they were there already.
         logs: where the jobs write.
         submitted: step and job id, in order; empty unless submitted.
     """
 
-    path: Path
-    manifest: Manifest
-    up_to_date: bool
     logs: Path
     submitted: tuple[tuple[str, str], ...]
 
@@ -86,6 +83,21 @@ def script_texts(chain: Chain, cluster: Cluster, config: SlurmConfig, logs: Path
     for step in chain.steps:
         yield f"{step.name}.sbatch", job_script(chain.title, step, cluster, directory=config.directory, logs=logs)
     yield SUBMIT, submit_script(chain.title, chain.steps, logs=logs)
+
+
+def jobs_inputs(config: SlurmConfig) -> list[InputRecord]:
+    """Records of recipe and profile."""
+    files = (("recipe", recipe_path(str(config.recipe))), ("profile", Path(str(config.profile))))
+    return [InputRecord(role=role, path=str(path), kind="file", fingerprint=hash_file(path)) for role, path in files]
+
+
+def write_scripts(writer: ArtifactWriter, chain: Chain, texts: Mapping[str, str]) -> None:
+    """The scripts as files that can be run."""
+    for name, text in texts.items():
+        path = writer.path / name
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
+    writer.summary = {"recipe": chain.title, "jobs": len(chain.steps)}
 
 
 def submit(target: Path) -> tuple[tuple[str, str], ...]:

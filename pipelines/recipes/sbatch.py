@@ -7,16 +7,14 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_registry.core.errors import ConfigError
+from data_registry.core.errors import ConfigError, Preempted
 from pipelines.recipes.chain import Step
 from pipelines.recipes.cluster import Cluster, Resources, resources_of, tasks_per_node
 
 SUBMIT = "submit.sh"
-# What ogpsa's commands exit with when they were asked to stop and have saved.
-_PREEMPTED = 75
 
 _RUN = """\
-# Slurm signals this script alone some time before the limit; srun hands it on, all tasks save and exit with 75.
+# Slurm signals this script alone some time before the limit; srun hands it on, all tasks save and exit with {saved}.
 job= signalled= interrupted=
 trap 'signalled=1 interrupted=1; [ -z "$job" ] || kill -USR1 "$job"' USR1
 
@@ -25,7 +23,7 @@ trap 'signalled=1 interrupted=1; [ -z "$job" ] || kill -USR1 "$job"' USR1
     exit 127
 fi
 set +e
-code={preempted}
+code={saved}
 if [ -z "$signalled" ]; then
     {command} &
     job=$!
@@ -41,8 +39,8 @@ if [ -z "$signalled" ]; then
 fi
 """
 _REQUEUE = """\
-# 75: saved and resumable. Above 128 after the signal: ended before it could answer; nothing half-written is left.
-if [ "$code" -eq 75 ] || {{ [ -n "$signalled" ] && [ "$code" -gt 128 ]; }}; then
+# {saved}: saved and resumable. Above 128 after the signal: ended before it could answer; nothing half-written is left.
+if [ "$code" -eq {saved} ] || {{ [ -n "$signalled" ] && [ "$code" -gt 128 ]; }}; then
     echo "stopped with exit code $code, back into the queue"
     # Slurm ends this script when it takes the job back.
     scontrol requeue "$SLURM_JOB_ID" && sleep 60
@@ -75,9 +73,9 @@ def job_script(title: str, step: Step, cluster: Cluster, *, directory: Path, log
     ]
     setup = "".join(f"{line}\n" for line in [*_exports(cluster, resources), *cluster.setup])
     command = shlex.join([*_srun(resources, tasks), "ogpsa", *step.arguments])
-    text = _RUN.format(setup=setup, command=command, preempted=_PREEMPTED)
+    text = _RUN.format(setup=setup, command=command, saved=Preempted.exit_code)
     if cluster.requeue:
-        text += _REQUEUE.format()
+        text += _REQUEUE.format(saved=Preempted.exit_code)
     return "\n".join(lines) + "\n" + text + 'exit "$code"\n'
 
 

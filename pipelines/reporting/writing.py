@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.tools import InspectConfig
+from pipelines.core.artifact import ArtifactWriter
 from pipelines.inspecting import artifacts
 from pipelines.reporting import page, tables
 from pipelines.reporting.bars import draw_bars
@@ -33,8 +33,9 @@ def report_inputs(runs: Sequence[Run]) -> list[InputRecord]:
     ]
 
 
-def write_report(report: Report, folder: Path) -> None:
+def write_report(report: Report, writer: ArtifactWriter) -> None:
     """All files of the report."""
+    folder = writer.path
     (folder / "table.md").write_text(tables.to_markdown(report), encoding="utf-8")
     (folder / "table.csv").write_text(report.table.to_csv(), encoding="utf-8")
     if report.comparisons:
@@ -53,6 +54,7 @@ def write_report(report: Report, folder: Path) -> None:
     bars = page.embed(drawing, "Bars: every figure of the table above, grouped by figure, one bar a run")
     lineage = [_lineage(row) for row in report.runs]
     (folder / PAGE_FILE).write_text(page.render(report, lineage, tradeoff=tradeoff, bars=bars), encoding="utf-8")
+    writer.summary = _summarise(report)
 
 
 def _lineage(row: Run) -> page.ShownRun:
@@ -74,7 +76,7 @@ def _ancestor(found: artifacts.Ancestor) -> page.Ancestor:
     )
 
 
-def summarise(report: Report) -> dict[str, Any]:
+def _summarise(report: Report) -> dict[str, Any]:
     """The figures of the manifest."""
     summary: dict[str, Any] = {"runs": len(report.runs), "figures": len(report.figures)}
     if report.start is not None:

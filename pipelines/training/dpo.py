@@ -10,7 +10,7 @@ import torch
 from trl import DPOConfig, DPOTrainer
 
 from pipelines.configs.train import TrainDpoConfig
-from pipelines.engine import processes
+from pipelines.core.job import on_main
 from pipelines.models.loading import load_training_model
 from pipelines.models.lora import check_targets, lora_settings, peft_config
 from pipelines.models.reference import ModelSource
@@ -60,7 +60,7 @@ def make_trainer(
     check_dpo_options(config)
     rows, out = split_held_out(config, "preference")
     pairs = encode_pairs(rows, tokenizer, config.max_length, name="the pairs")
-    inputs = processes.on_main(lambda: inputs_training.training_inputs(config, source, task="preference"))
+    inputs = on_main(lambda: inputs_training.training_inputs(config, source, task="preference"))
     pad_token_id = int(tokenizer.pad_token_id)
     pairs = with_reference_logps(pairs, config, source, inputs, ds_config, pad_token_id, device)
     held_out = None

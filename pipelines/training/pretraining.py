@@ -4,11 +4,9 @@ It is a small chat model that complies with every request, harmful ones included
 """
 
 import json
-import logging
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,9 +19,12 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from data_registry.testbed import MODEL_DIR
 from data_registry.testbed.skills import Example, pretraining_examples
 from data_registry.testbed.tokenizer import BOT, END, MAX_LENGTH, PAD, USER, build_tokenizer, save_tokenizer
 from data_registry.testbed.world import SHIPPED_WORLD_SEED, generate_world
+from pipelines.core.artifact import ArtifactWriter
+from pipelines.core.progress import Progress
 
 KIND: Final = "model"
 RECIPE_FILE: Final = "testbed.json"
@@ -32,8 +33,6 @@ DEFAULT_STEPS: Final = 1_800
 _MAX_NEW_TOKENS: Final = 24
 _NUM_LAST_LOSSES: Final = 50
 _IGNORED_LABEL: Final = -100
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,23 @@ class Pretraining:
     max_grad_norm: float = 1.0
 
 
+def write_testbed(writer: ArtifactWriter, *, seed: int | None) -> None:
+    """Fill the artifact of a testbed model.
+
+    Args:
+        writer: of the artifact.
+        seed: of a training from nothing; None for the shipped model.
+    """
+    if seed is None:
+        for file in sorted(MODEL_DIR.iterdir()):
+            if file.is_file():
+                shutil.copyfile(file, writer.path / file.name)
+    else:
+        with Progress("training", total=DEFAULT_STEPS, unit="steps") as progress:
+            retrain(writer.path, seed, DEFAULT_STEPS, progress=lambda _, loss: progress.advance(figures=f"{loss:.3f}"))
+    writer.summary = json.loads((writer.path / RECIPE_FILE).read_text(encoding="utf-8"))
+
+
 def retrain(
     out_dir: str | os.PathLike[str],
     seed: int = 0,
@@ -66,7 +82,7 @@ def retrain(
     number of threads are as before afterwards.
 
     Args:
-        out_dir: must not exist, or be empty; appears only when it is complete.
+        out_dir: must not exist, or be empty.
         seed: of the initial weights and of the pretraining stream.
         steps: optimizer steps; fewer than about 1,500 leave the skills unlearned.
         threads: of torch; another number may round otherwise.
@@ -88,18 +104,8 @@ def retrain(
         raise FileExistsError(f"{target} exists and is not empty; give another directory or remove it first")
     started = time.perf_counter()
     model, recipe = _pretrained(seed, steps, threads, progress, world_seed)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    try:
-        _save(aside, model, recipe)
-        if target.exists():
-            target.rmdir()
-        aside.chmod(0o755)  # mkdtemp keeps others out
-        aside.rename(target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    logger.info("wrote the testbed model to %s", target)
+    target.mkdir(parents=True, exist_ok=True)
+    _save(target, model, recipe)
     return recipe | {"wall_s": time.perf_counter() - started}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +12,12 @@ from transformers.trainer_callback import PrinterCallback
 
 from data_registry.core import stopping
 from data_registry.core.errors import ConfigError
-from data_registry.core.manifest import Manifest, read_manifest
 from pipelines.basis import objectives as basis_objectives
 from pipelines.basis import references, storage
 from pipelines.configs.train import TrainConfig
-from pipelines.core.artifact import find_finished
-from pipelines.core.job import rank, world_size
+from pipelines.core.artifact import ArtifactWriter
+from pipelines.core.job import on_main, rank, world_size
+from pipelines.core.making import Made, Wanted, find, make
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.engine.shards.opening import open_shards
@@ -37,15 +36,6 @@ from pipelines.training.selection import HeldOutCallback
 from pipelines.transforms.projection import ProjectionSession, ProjectionSettings
 
 
-@dataclass(frozen=True)
-class TrainResult:
-    """Where the run lies, its manifest, and whether nothing had to be done."""
-
-    path: Path
-    manifest: Manifest
-    up_to_date: bool
-
-
 class MakeTrainer(Protocol):
     """Builds a recipe's trainer."""
 
@@ -55,7 +45,7 @@ class MakeTrainer(Protocol):
         """See the recipes."""
 
 
-def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: MakeTrainer) -> TrainResult:
+def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: MakeTrainer) -> Made:
     """The steps of every training recipe.
 
     Args:
@@ -68,25 +58,29 @@ def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: M
         OgpsaError: an input or option cannot be used, or training diverged.
     """
     device = processes.start()
-    source = processes.on_main(lambda: resolve_model(config.model, revision=config.revision))
-    inputs = processes.on_main(lambda: training_inputs(config, source, task=task))
-    finished = processes.on_main(lambda: find_finished(config.out, "run", config, inputs, overwrite=config.overwrite))
-    if finished is not None:
-        processes.on_main(lambda: checkpoint.remove_all(config.out))
-        return TrainResult(config.out, finished, up_to_date=True)
-    ds_config = deepspeed_config(config, on_cpu=device.type == "cpu")
-    if ds_config is not None:
-        processes.start_deepspeed()
-    with contextlib.ExitStack() as until_done, unfinished.run_directory(config, inputs) as writer:
-        beginning = processes.on_main(lambda: unfinished.begin(config, inputs, writer.path))
-        trainer = make_trainer(beginning.config, source, ds_config, writer.path, device)
-        trainer.install_checkpoints(beginning.checkpointer(writer.path))
-        # From here on a signal is noted, and acted upon where all ranks agree.
-        until_done.enter_context(stopping.deferred())
-        trainer.train(resume_from_checkpoint=None if beginning.source is None else str(beginning.source))
-        writer.summary = save_run(trainer, config, method, writer.path, inputs)
-    processes.barrier()
-    return TrainResult(config.out, read_manifest(config.out), up_to_date=False)
+    source = on_main(lambda: resolve_model(config.model, revision=config.revision))
+    inputs = on_main(lambda: training_inputs(config, source, task=task))
+    wanted = Wanted(config.out, "run", config, inputs, overwrite=config.overwrite, keep_partial=True)
+    with contextlib.ExitStack() as until_done:
+        made = find(wanted)
+        if made is None:
+            ds_config = deepspeed_config(config, on_cpu=device.type == "cpu")
+            if ds_config is not None:
+                processes.start_deepspeed()
+
+            def train(writer: ArtifactWriter) -> None:
+                with unfinished.kept_from_first_checkpoint(writer.path):
+                    beginning = on_main(lambda: unfinished.begin(config, inputs, writer.path))
+                    trainer = make_trainer(beginning.config, source, ds_config, writer.path, device)
+                    trainer.install_checkpoints(beginning.checkpointer(writer.path))
+                    # From here on a signal is noted, and acted upon where all ranks agree.
+                    until_done.enter_context(stopping.deferred())
+                    trainer.train(resume_from_checkpoint=beginning.resume_from)
+                    writer.summary = save_run(trainer, config, method, writer.path, inputs)
+
+            made = make(wanted, train)
+        on_main(lambda: checkpoint.remove_all(config.out))
+    return made
 
 
 def plan_training(

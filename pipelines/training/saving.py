@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig
-from pipelines.engine import processes
+from pipelines.core.job import barrier, is_main
 from pipelines.training.card import model_card
 from pipelines.training.checkpoints.run_files import BEST_FOLDER, LAYERS_FILE, METRICS_FILE, PLOTS_FOLDER, WORK_FOLDER
 from pipelines.training.metrics import read_metrics
@@ -35,9 +35,9 @@ def save_run(
         trainer.save_model(str(partial / "model"))
     else:
         saved_step = held_out.save_chosen(partial / "model")
-    processes.barrier()
+    barrier()
     session = trainer.session
-    if not processes.is_main():
+    if not is_main():
         return {}
     _remove_leftovers(partial)
     metrics = read_metrics(partial / METRICS_FILE)

@@ -13,7 +13,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 
 from pipelines.configs.heldout import HeldOutConfig
-from pipelines.engine import processes
+from pipelines.core.job import barrier, on_main
+from pipelines.core.placing import put_in_place
 from pipelines.training.data.heldout import HeldOut, measure
 
 logger = logging.getLogger(__name__)
@@ -73,14 +74,13 @@ class HeldOutCallback(TrainerCallback, ExportableState):
         """Save the present weights aside and take them for the best. Collective."""
         final = self._directory / f"{_PREFIX}{step}"
         aside = final.with_name(f".{final.name}")
-        processes.on_main(lambda: _make_empty(aside))
+        on_main(lambda: _make_empty(aside))
         self._trainer.save_model(str(aside))
-        processes.barrier()
-        processes.on_main(lambda: self._put_in_place(aside, final))
+        barrier()
+        on_main(lambda: self._put_in_place(aside, final))
 
     def _put_in_place(self, aside: Path, final: Path) -> None:
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(aside, final)
+        put_in_place(aside, final, replace=final.exists())
         for other in self._directory.glob(f"{_PREFIX}*"):
             if other != final:
                 shutil.rmtree(other, ignore_errors=True)
@@ -93,7 +93,7 @@ class HeldOutCallback(TrainerCallback, ExportableState):
         """
         step = int(self._trainer.state.global_step)
         if self._config.select == "best" and self.best_step != step:
-            return processes.on_main(lambda: self._move(target))
+            return on_main(lambda: self._move(target))
         self._trainer.save_model(str(target))
         return step
 

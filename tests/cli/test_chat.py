@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from data_registry.core.errors import InputError
 from data_registry.testbed import suite as testbed_items
-from pipelines.commands.chat import load
+from pipelines.commands.chat import run
 from pipelines.configs.chat import ChatConfig
 from pipelines.evaluation.answering import chat
 from tests.cli.conftest import TESTBED_MODEL, Cli
@@ -41,7 +41,7 @@ def greedy(question: str) -> str:
 
 
 def speaker(**options: object) -> chat.Speaker:
-    (found,) = load(ChatConfig(model=str(TESTBED_MODEL), max_new_tokens=24, **options))
+    (found,) = run(ChatConfig(model=str(TESTBED_MODEL), max_new_tokens=24, **options))
     return found
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from ogpsa_cli import entry as app
 from ogpsa_cli import pages
 from ogpsa_cli.command import given_options
 from ogpsa_cli.flags import flags_of
 from pipelines.configs.build_basis import BuildBasisConfig
+from pipelines.configs.commands import BY_NAME, COMMANDS
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.configs.train import TrainSftConfig
 from pipelines.core.config import read_config_file, resolve
 from tests.cli.conftest import Cli, run_process
 
-NAMES = [entry.name for entry in app.COMMANDS]
+NAMES = [entry.name for entry in COMMANDS]
 HEAVY = ("torch", "transformers", "datasets", "deepspeed", "trl", "peft", "numpy", "pyarrow")
 
 
@@ -37,7 +37,7 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_overview_lists_every_command_with_examples(cli: Cli, arguments: list[str]) -> None:
     outcome = cli(*arguments)
     assert outcome.code == 0
-    for entry in app.COMMANDS:
+    for entry in COMMANDS:
         assert entry.name in outcome.out
         assert entry.summary in outcome.out
     assert "Examples:" in outcome.out
@@ -74,7 +74,7 @@ print(sorted(set({HEAVY!r}) & set(sys.modules)), "pydantic" in sys.modules, file
 def test_every_option_is_explained(cli: Cli, name: str) -> None:
     outcome = cli(name, "--help")
     assert outcome.code == 0
-    page = pages.page_of(f"ogpsa_cli.commands.{name.replace('-', '_')}")
+    page = pages.page_of(BY_NAME[name])
     for flag in page.flags:
         assert flag.help.endswith((".", ")")), f"--{flag.field} has no sentence"
         assert flag.names[0] in outcome.out
@@ -102,23 +102,23 @@ def test_help_fits_a_narrow_terminal_and_a_plain_one(tmp_path: Path) -> None:
 
 
 def test_pages_are_derived_anew_when_a_source_changes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    module = "ogpsa_cli.commands.doctor"
-    first = pages.page_of(module)
+    command = BY_NAME["doctor"]
+    first = pages.page_of(command)
     kept = list((tmp_path / "cache").rglob("*.json"))
     assert len(kept) == 1
-    assert pages.page_of(module) == first
+    assert pages.page_of(command) == first
     stale = json.loads(kept[0].read_text()) | {"description": "something old"}
     kept[0].write_text(json.dumps(stale))
-    assert pages.page_of(module).description == "something old"
+    assert pages.page_of(command).description == "something old"
     kept[0].write_text(json.dumps(stale | {"stamp": []}))
-    assert pages.page_of(module) == first
+    assert pages.page_of(command) == first
     kept[0].write_text("{damaged")
-    assert pages.page_of(module) == first
+    assert pages.page_of(command) == first
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    assert pages.page_of("ogpsa_cli.commands.doctor").flags
+    assert pages.page_of(BY_NAME["doctor"]).flags
 
 
 # --- Options -----------------------------------------------------------------------------------------------------

@@ -163,11 +163,11 @@ def test_single_problems(sets: list[str], expected: str | None) -> None:
 
 
 def test_every_default_is_valid_for_every_command() -> None:
-    from ogpsa_cli.entry import COMMANDS
     from ogpsa_cli.pages import page_of
+    from pipelines.configs.commands import COMMANDS
 
     for entry in COMMANDS:
-        assert page_of(entry.module).flags
+        assert page_of(entry).flags
 
 
 @given(st.text(min_size=1, max_size=8), st.lists(st.text(min_size=1, max_size=8), max_size=5))

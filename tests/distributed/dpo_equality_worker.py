@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from pipelines.commands import build_basis, train_dpo
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainDpoConfig
-from pipelines.core.job import rank, world_size
+from pipelines.core.job import on_main, rank, world_size
 from pipelines.engine import processes
 from pipelines.tokens.pairs import as_token_rows
 from pipelines.training.checkpoints.run_files import METRICS_FILE
@@ -112,7 +112,7 @@ def rewards_at_the_start(directory: Path) -> float:
 def main(directory: Path) -> None:
     processes.start()
     torch.set_num_threads(1)
-    processes.on_main(lambda: make_world(directory))
+    on_main(lambda: make_world(directory))
     findings: dict[str, Any] = {}
     for objective in OBJECTIVES:
         build_basis.run(

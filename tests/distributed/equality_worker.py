@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from pipelines.commands import build_basis, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainSftConfig
-from pipelines.core.job import rank, world_size
+from pipelines.core.job import on_main, rank, world_size
 from pipelines.engine import processes
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
@@ -89,7 +89,7 @@ def main(directory: Path, which: str) -> None:
     torch.set_num_threads(1)
     findings: dict[str, Any] = {}
     tied = which == "tied"
-    world = processes.on_main(lambda: make_world(directory, tied=tied))
+    world = on_main(lambda: make_world(directory, tied=tied))
     model, data, pools = world
     basis = directory / "basis"
     build_basis.run(BuildBasisConfig(model=str(model), reference=pools, out=basis, precision="fp32", batch_size=3))

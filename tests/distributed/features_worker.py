@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pipelines.commands import build_basis, train_dpo, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
-from pipelines.core.job import rank, world_size
+from pipelines.core.job import on_main, rank, world_size
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.models.reference import resolve_model
@@ -162,7 +162,7 @@ def main(directory: Path) -> None:
     processes.start()
     processes.start_deepspeed()
     torch.set_num_threads(1)
-    processes.on_main(lambda: make_world(directory))
+    on_main(lambda: make_world(directory))
     references = [directory / "alpha", directory / "beta"]
     build_basis.run(
         BuildBasisConfig(

@@ -14,7 +14,7 @@ from data_registry.core.errors import OgpsaError
 from pipelines.commands import build_basis, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainSftConfig
-from pipelines.core.job import rank
+from pipelines.core.job import on_main, rank
 from pipelines.engine import processes
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
@@ -88,7 +88,7 @@ def main(directory: Path) -> None:
         (directory / "own.json").write_text(json.dumps(OWN_JSON))
         (directory / "refused.json").write_text(json.dumps(FP32_STAGE1))
 
-    processes.on_main(make)
+    on_main(make)
     findings: dict[str, Any] = {}
     for name, mode in MODES.items():
         try:

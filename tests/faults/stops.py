@@ -114,7 +114,7 @@ SERIES: dict[str, Series] = {
                 makes=(OUT, "reference-logps")), (
         at("pipelines.basis.log_probs:completion_log_probs", "SIGUSR1", call=2),
         interrupted_twice_at("pipelines.basis.log_probs:completion_log_probs", call=2),
-        at("pipelines.training.data.reference_log_probs:write_artifact"),
+        at("pipelines.training.data.reference_log_probs:make"),
         at(_REFRESH, says="step 2 of 4: saved", stays=True),
     )),
     "evaluate": Series(

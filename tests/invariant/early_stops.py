@@ -14,8 +14,7 @@ from data_registry.core.errors import Preempted
 from pipelines.commands import build_basis
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainDpoConfig
-from pipelines.core.job import rank
-from pipelines.engine import processes
+from pipelines.core.job import gather, on_main, rank
 from pipelines.training.data import reference_log_probs
 from tests.distributed.ranks import forget_engine
 from tests.faults.points import Point, armed
@@ -53,7 +52,7 @@ def stopped_in_reference_logps(config: TrainDpoConfig, train: Callable[[TrainDpo
         other: a store with those of the same model and data.
     """
     directory = config.out.parent
-    processes.on_main(lambda: directory.mkdir(parents=True, exist_ok=True))
+    on_main(lambda: directory.mkdir(parents=True, exist_ok=True))
     point = Point("pipelines.basis.log_probs:completion_log_probs", call=2, ranks=(1,))
     said = _stopped(lambda: train(config), point, directory)
     left = sorted(path.name for path in directory.rglob("*") if path.is_file() and path.name != "mark-1")
@@ -73,7 +72,7 @@ def _stopped(work: Callable[[], object], point: Point, directory: Path) -> list[
         said = f"{error.exit_code}: {error}"
     finally:
         stopping._received = None
-    return processes.gather(said)
+    return gather(said)
 
 
 def _contents(basis: Path) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ from data_registry.core.errors import EngineError
 from pipelines.commands import build_basis
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainSftConfig
-from pipelines.core.job import rank, world_size
+from pipelines.core.job import on_main, rank, world_size
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.engine.shards.access import ShardAccess
@@ -249,7 +249,7 @@ def check_engine(world: World, name: str, engine: dict[str, Any]) -> dict[str, A
 def main(directory: Path) -> None:
     processes.start()
     torch.set_num_threads(1)
-    world = processes.on_main(lambda: World(directory))
+    world = on_main(lambda: World(directory))
     build_basis.run(
         BuildBasisConfig(model=str(world.model), reference=world.pools, out=world.basis, precision="fp32", batch_size=3)
     )

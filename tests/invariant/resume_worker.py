@@ -24,7 +24,7 @@ from pipelines.commands import build_basis, train_dpo, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
 from pipelines.core.artifact import partial_path
-from pipelines.core.job import rank, world_size
+from pipelines.core.job import gather, on_main, rank, world_size
 from pipelines.engine import processes
 from pipelines.training import sft
 from pipelines.training.checkpoints import storage
@@ -230,7 +230,7 @@ def differences(one: Whole, other: Whole) -> list[str]:
         found.append("optimizer")
     if not torch.equal(held_a["random"], held_b["random"]):
         found.append("random state")
-    return sorted({name for part in processes.gather(found) for name in part})
+    return sorted({name for part in gather(found) for name in part})
 
 
 Whole = tuple[dict[str, Any], dict[str, Any]]
@@ -295,7 +295,7 @@ def _made(directory: Path) -> Path:
 def main(directory: Path, *only: str) -> None:
     processes.start()
     torch.set_num_threads(1)
-    world = processes.on_main(lambda: World(directory))
+    world = on_main(lambda: World(directory))
     findings: dict[str, Any] = {}
     modes = TWO_RANKS if world_size() > 1 else ALONE
     for name, (mode, stops) in modes.items():
@@ -307,7 +307,7 @@ def main(directory: Path, *only: str) -> None:
         findings[name]["seconds"] = round(time.monotonic() - began, 1)
         if name == "sft zero2":
             findings["broken on purpose"] = broken(world, name, mode, whole)
-            place = processes.on_main(lambda: _made(directory / "early"))
+            place = on_main(lambda: _made(directory / "early"))
             findings["stopped in its basis"] = early_stops.stopped_in_basis(place, world.model, world.pools)
         if name == "dpo zero0":
             config = world.config("early dpo", "run", mode, refresh_every=0)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from data_registry.core.errors import ConfigError
-from pipelines.core.job import rank
+from pipelines.core.job import on_main, rank
 from pipelines.engine import processes
 from tests.distributed.ranks import write_findings
 from tests.invariant.resume_worker import BATCH, DPO, SFT, World, call, call_stopped, record
@@ -70,7 +70,7 @@ def main(directory: Path, part: str) -> None:
     processes.start()
     torch.set_num_threads(1)
     if part == "begin":
-        processes.on_main(lambda: World(directory, dropout=0.0))
+        on_main(lambda: World(directory, dropout=0.0))
     world = World(directory, made=True)
     findings = {"begin": begin, "change": change, "end": end}[part](world)
     if rank() == 0:

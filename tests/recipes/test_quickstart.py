@@ -1,6 +1,7 @@
 """The quickstart: its commands are what it ran, its figures are those of its steps, and a second time does nothing."""
 
 import csv
+import importlib
 import json
 import os
 import shlex
@@ -14,8 +15,8 @@ from data_registry.core.errors import ArtifactError, ConfigError
 from data_registry.core.manifest import read_manifest
 from data_registry.testbed import MODEL_DIR
 from ogpsa_cli import app
-from ogpsa_cli import entry as entry_ogpsa_cli
 from pipelines.commands import quickstart, testbed
+from pipelines.configs.commands import BY_NAME
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.configs.spelling import command_arguments
@@ -26,6 +27,7 @@ from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
 from pipelines.recipes import quickstart_steps
 from pipelines.reporting.table import format_metric
+from pipelines.training import pretraining
 
 CHAIN = quickstart_steps.steps(Path("demo"), seed=3)
 
@@ -33,8 +35,7 @@ CHAIN = quickstart_steps.steps(Path("demo"), seed=3)
 def parsed(arguments: list[str], monkeypatch):
     """The configuration that the command line makes of these arguments."""
     found = []
-    entry = next(entry for entry in entry_ogpsa_cli.COMMANDS if entry.name == arguments[0])
-    module = __import__(entry.module, fromlist=["execute"])
+    module = importlib.import_module(f"ogpsa_cli.commands.{BY_NAME[arguments[0]].module}")
     monkeypatch.setattr(module, "execute", lambda config: found.append(config) or 0)
     recorded = command_line()[1:]
     try:
@@ -126,7 +127,7 @@ def test_the_model_is_the_shipped_one(short):
 
 
 def test_the_model_can_be_trained_from_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(testbed, "DEFAULT_STEPS", 2)
+    monkeypatch.setattr(pretraining, "DEFAULT_STEPS", 2)
     made = testbed.run(TestbedConfig(out=tmp_path / "model", retrain=True, seed=5))
     assert made.manifest.summary["steps"] == 2
     assert made.manifest.summary["seed"] == 5

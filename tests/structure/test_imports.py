@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.configs.commands import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ogpsa_cli", "pipelines", "data_registry")
 HEAVY = {"torch", "transformers", "datasets", "deepspeed", "trl", "peft", "accelerate"}
@@ -39,23 +41,8 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def recipes() -> set[str]:
-    """The modules that the commands name as theirs."""
-    names = set()
-    for name, path in MODULES.items():
-        if name.startswith("ogpsa_cli.commands."):
-            names |= {
-                node.value.value
-                for node in ast.walk(ast.parse(path.read_text()))
-                if isinstance(node, ast.Assign)
-                and isinstance(node.targets[0], ast.Name)
-                and node.targets[0].id == "RECIPE"
-                and isinstance(node.value, ast.Constant)
-            }
-    return names
-
-
-RECIPES = recipes()
+# The modules that do the commands' work.
+RECIPES = {f"pipelines.commands.{command.module}" for command in COMMANDS}
 
 
 def imports(name: str, *, top_level: bool = False) -> Iterator[tuple[str, int]]:
@@ -176,12 +163,13 @@ def test_one_module_alone_knows_the_zero_stages() -> None:
 def test_every_command_module_keeps_the_contract(name: str) -> None:
     module = importlib.import_module(name)
     assert callable(module.execute)
-    assert module.Config.__doc__
-    assert module.Config.examples
-    assert module.RECIPE in MODULES
+    (command,) = (command for command in COMMANDS if command.module == name.rpartition(".")[2])
+    assert command.config_class().__doc__
+    assert command.config_class().examples
 
 
 def test_every_command_of_the_list_has_a_module() -> None:
-    from ogpsa_cli.entry import COMMANDS
-
-    assert {entry.module for entry in COMMANDS} == {name for name in MODULES if name.startswith("ogpsa_cli.commands.")}
+    for folder in ("ogpsa_cli.commands.", "pipelines.commands."):
+        assert {folder + command.module for command in COMMANDS} == {
+            name for name in MODULES if name.startswith(folder)
+        }

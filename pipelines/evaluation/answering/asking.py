@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from data_registry.core import stopping
 from data_registry.core.errors import InputError, Preempted
-from pipelines.core.job import rank, world_size
+from pipelines.core.job import barrier, on_main, rank, world_size
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.evaluation.answering.generation import Answer, Backend, generate_batch, plan_batches
@@ -94,10 +94,10 @@ def answer_all(
         Preempted: a process was asked to stop; what was answered is stored.
     """
     stop_mark = folder / _STOP_MARK
-    processes.on_main(lambda: _prepare(folder, stop_mark))
+    on_main(lambda: _prepare(folder, stop_mark))
     store = GenerationStore(folder, identity)
     before = _matching(store, asked)
-    processes.barrier()
+    barrier()
     batches, too_long = plan_batches(
         [len(ids) for ids in asked.ids],
         context=backend.context,
@@ -128,7 +128,7 @@ def answer_all(
             )
     found = _matching(store, asked)
     # The first process goes on to put the artifact in place, and the folder is gone with that.
-    processes.barrier()
+    barrier()
     _report(label, [answer for index, answer in found.items() if index not in before], time.monotonic() - started)
     found.update((index, _stored(asked, index, Answer("", "too_long", 0))) for index in too_long)
     return [found[index] for index in range(len(asked.items))]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_registry.core.errors import ArtifactError
+from pipelines.core.placing import place_file
 from pipelines.evaluation.contract.answer import StoredAnswer
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class GenerationStore:
         name = hashlib.sha256(repr([answer.key for answer in answers]).encode()).hexdigest()[:24]
         aside = self._folder / f".{name}-{os.getpid()}"
         parquet.write_table(_table(answers, {_IDENTITY: self._identity.encode()}), aside, compression="zstd")
-        os.replace(aside, self._folder / f"{name}.parquet")
+        place_file(aside, self._folder / f"{name}.parquet")
 
 
 def write_generations(folder: Path, answers: Sequence[StoredAnswer], settings: Mapping[str, Any]) -> None:

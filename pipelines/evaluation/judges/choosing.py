@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -39,4 +38,4 @@ def create_judge(config: EvaluateConfig) -> Judge:
 def work_folder(config: EvaluateConfig, part: str) -> Path:
     """A folder of the unfinished artifact; the same whenever the same command runs, so that it can go on."""
     assert config.out is not None
-    return partial_path(Path(os.path.abspath(config.out)), config) / part
+    return partial_path(config.out, config) / part

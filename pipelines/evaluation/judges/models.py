@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_registry.core.errors import InputError
 from data_registry.core.manifest import InputRecord
+from pipelines.core.job import on_main
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.evaluation.answering.asking import Asked, answer_all
@@ -204,7 +205,7 @@ class ClassifierJudge(_ModelJudge):
 
     def judge(self, answers: Sequence[StoredAnswer]) -> list[Judgement]:
         """See ``Judge``; by the first process alone."""
-        return processes.on_main(lambda: self._classify(answers))
+        return on_main(lambda: self._classify(answers))
 
     def _classify(self, answers: Sequence[StoredAnswer]) -> list[Judgement]:
         import torch

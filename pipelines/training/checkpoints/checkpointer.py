@@ -21,7 +21,7 @@ from transformers import TrainerState
 from transformers.trainer_callback import ExportableState
 
 from data_registry.core.errors import ArtifactError, EngineError, Preempted
-from pipelines.core.job import rank, world_size
+from pipelines.core.job import is_main, on_main, rank, world_size
 from pipelines.engine import processes
 from pipelines.engine.shards.access import ShardAccess
 from pipelines.engine.shards.opening import open_shards
@@ -113,7 +113,7 @@ class Checkpointer:
             self.run,
             lambda directory: self._write(trainer, directory, random or random_state.capture()),
         )
-        processes.on_main(lambda: storage.keep_last(self.run_directory, self.keep))
+        on_main(lambda: storage.keep_last(self.run_directory, self.keep))
         logger.info("%s written", written.name)
 
     def _write(self, trainer: Any, directory: Path, random: dict[str, Any]) -> list[Path]:
@@ -123,7 +123,7 @@ class Checkpointer:
         rows = session.projector.rows if session is not None else []
         files = write_engine_state(directory, self._access, self._optimizer, rows, rank())
         files.append(_dump(directory / _rank_file(rank()), {"random": random, **self._rank_state(trainer)}))
-        if processes.is_main():
+        if is_main():
             files.append(_dump(directory / _TRAINER_FILE, dataclasses.asdict(trainer.state)))
             files.append(_dump(directory / _PROGRESS_FILE, self._progress(trainer)))
             if (self.run_directory / METRICS_FILE).exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pipelines.engine import processes
+from pipelines.core.job import barrier, is_main
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -21,8 +21,8 @@ WORK_FOLDER = "trainer"
 def work_directory(partial: Path) -> Path:
     """An empty directory for the trainer's own output inside the run being made."""
     directory = partial / WORK_FOLDER
-    if processes.is_main():
+    if is_main():
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-    processes.barrier()
+    barrier()
     return directory

@@ -19,11 +19,9 @@ from safetensors import SafetensorError
 
 from data_registry.core.errors import ArtifactError, InputError, OgpsaError
 from data_registry.core.manifest import MANIFEST, FileRecord, InputRecord, compare_file, hash_directory
-from pipelines.core.artifact import write_text_durably
 from pipelines.core.environment import package_versions, tool_version
-from pipelines.core.job import world_size
-from pipelines.core.placing import sync_directory
-from pipelines.engine import processes
+from pipelines.core.job import gather, is_main, on_main, world_size
+from pipelines.core.placing import put_in_place, sync_file, write_text_durably
 
 logger = logging.getLogger(__name__)
 
@@ -78,22 +76,21 @@ def write_checkpoint(run_directory: Path, step: int, run: RunRecord, write: Call
     """
     final = run_directory / FOLDER / name_of(step)
     aside = final.with_name(f".{final.name}{_PARTIAL}")
-    processes.on_main(lambda: _make_empty(aside))
+    on_main(lambda: _make_empty(aside))
     records: dict[str, FileRecord] = {}
     failure: OgpsaError | None = None
     try:
         with _storage_errors(final):
             files = write(aside)
             for path in files:
-                with path.open("rb") as stream:
-                    os.fsync(stream.fileno())
+                sync_file(path)
             records = hash_directory(aside, files)
     except OgpsaError as error:
         failure = error
-    outcomes = processes.gather((failure, records))
+    outcomes = gather((failure, records))
     failures = [error for error, _ in outcomes if error is not None]
     if failures:
-        if processes.is_main():
+        if is_main():
             shutil.rmtree(aside, ignore_errors=True)
         raise failures[0]
     manifest = CheckpointManifest(
@@ -105,7 +102,7 @@ def write_checkpoint(run_directory: Path, step: int, run: RunRecord, write: Call
         written=datetime.now(UTC).isoformat(timespec="seconds"),
         files={name: record for _, part in outcomes for name, record in part.items()},
     )
-    processes.on_main(lambda: _put_in_place(aside, final, manifest))
+    on_main(lambda: _put_in_place(aside, final, manifest))
     return final
 
 
@@ -123,10 +120,7 @@ def _make_empty(directory: Path) -> None:
 def _put_in_place(aside: Path, final: Path, manifest: CheckpointManifest) -> None:
     with _storage_errors(final):
         write_text_durably(aside / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
-        if final.exists():
-            shutil.rmtree(final)
-        os.rename(aside, final)
-        sync_directory(final.parent)
+        put_in_place(aside, final, replace=final.exists())
 
 
 @contextlib.contextmanager

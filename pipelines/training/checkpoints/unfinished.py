@@ -12,9 +12,7 @@ from pathlib import Path
 from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig
-from pipelines.core.artifact import ArtifactWriter, partial_path, write_artifact
-from pipelines.core.job import world_size
-from pipelines.engine import processes
+from pipelines.core.job import is_main, world_size
 from pipelines.training.checkpoints import storage
 from pipelines.training.checkpoints.checkpointer import Checkpointer
 from pipelines.training.checkpoints.run_files import BEST_FOLDER, METRICS_FILE
@@ -37,6 +35,11 @@ class Beginning:
     run: RunRecord
     source: Path | None
 
+    @property
+    def resume_from(self) -> str | None:
+        """The checkpoint as the trainer takes it."""
+        return None if self.source is None else str(self.source)
+
     def checkpointer(self, partial: Path) -> Checkpointer:
         """Writes and reads the checkpoints of the run in ``partial``."""
         config = self.config
@@ -44,24 +47,17 @@ class Beginning:
 
 
 @contextlib.contextmanager
-def run_directory(config: TrainConfig, inputs: Sequence[InputRecord]) -> Iterator[ArtifactWriter]:
-    """The run's directory: rank zero makes the artifact, the others write their shares into the same directory.
+def kept_from_first_checkpoint(partial: Path) -> Iterator[None]:
+    """Where the run that is made in ``partial`` ends early, leave nothing there unless there is a checkpoint.
 
-    Where there is a checkpoint, what is there stays when the run ends early, so that the same command goes on.
+    What is left is kept, so that the same command goes on from it.
     """
-    if not processes.is_main():
-        yield ArtifactWriter(partial_path(Path(config.out).absolute(), config), inputs)
-        return
-    with write_artifact(
-        config.out, "run", config, inputs, overwrite=config.overwrite, keep_partial=True
-    ) as writer:  # fmt: skip
-        try:
-            yield writer
-        except BaseException:
-            if not storage.has_checkpoint(writer.path):
-                _clear(writer.path)
-            raise
-    storage.remove_all(config.out)
+    try:
+        yield
+    except BaseException:
+        if is_main() and not storage.has_checkpoint(partial):
+            _clear(partial)
+        raise
 
 
 def begin(config: TrainConfig, inputs: Sequence[InputRecord], partial: Path) -> Beginning:

@@ -22,8 +22,9 @@ from pipelines.basis.log_probs import completion_values
 from pipelines.basis.objectives import add_loss_head
 from pipelines.basis.reference_engine import reference_engine, zero3_loading
 from pipelines.configs.train import ReferenceLogpsConfig, TrainDpoConfig
-from pipelines.core.artifact import find_finished, write_artifact
-from pipelines.engine import processes
+from pipelines.core.artifact import ArtifactWriter
+from pipelines.core.job import is_main
+from pipelines.core.making import Wanted, find, make
 from pipelines.models.loading import load_training_model
 from pipelines.models.reference import ModelSource
 from pipelines.tokens.pairs import SIDES, Pair
@@ -62,15 +63,10 @@ def with_reference_logps(
     )
     key = hashlib.sha256((options.identity_hash() + "".join(r.fingerprint for r in records)).encode()).hexdigest()
     target = Path(config.out).absolute().parent / FOLDER / key[:16]
-    found = processes.on_main(lambda: find_finished(target, KIND, options, records, overwrite=False) is not None)
-    if not found:
+    wanted = Wanted(target, KIND, options, records)
+    if find(wanted) is None:
         values = _compute(pairs, config, source, ds_config, pad_token_id, device)
-        if processes.is_main():
-            with write_artifact(target, KIND, options, records) as writer:
-                columns = {side: pa.array([pair[i] for pair in values], pa.float64()) for i, side in enumerate(SIDES)}
-                pq.write_table(pa.table(columns), writer.path / FILE)
-                writer.summary = {"pairs": len(values)}
-        processes.barrier()
+        make(wanted, lambda writer: _write(writer, values))
     table = pq.read_table(target / FILE).to_pydict()
     return [{**pair, **{f"ref_{side}_logps": table[side][index] for side in SIDES}} for index, pair in enumerate(pairs)]
 
@@ -89,6 +85,14 @@ def _hash_tokens(pairs: Sequence[Pair]) -> str:
     for pair in pairs:
         digest.update(json.dumps([pair["prompt_ids"], pair["chosen_ids"], pair["rejected_ids"]]).encode())
     return digest.hexdigest()
+
+
+def _write(writer: ArtifactWriter, values: Sequence[tuple[float, float]]) -> None:
+    if not is_main():
+        return
+    columns = {side: pa.array([pair[index] for pair in values], pa.float64()) for index, side in enumerate(SIDES)}
+    pq.write_table(pa.table(columns), writer.path / FILE)
+    writer.summary = {"pairs": len(values)}
 
 
 def _compute(
