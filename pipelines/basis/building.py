@@ -33,7 +33,7 @@ from pipelines.models.lora import add_adapters, lora_settings
 from pipelines.models.reference import ModelSource
 from pipelines.tokens.conversations import encode_dataset
 from pipelines.tokens.pairs import as_token_rows, encode_pairs
-from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.tokens.tokenizer import load_source_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +60,8 @@ def basis_inputs(config: BuildBasisConfig, source: ModelSource) -> list[InputRec
 
 def tokenised_references(config: BuildBasisConfig, source: ModelSource) -> tuple[list[ReferenceSet], int]:
     """Draw and tokenise the samples of every reference data set; also the id of the padding token."""
-    tokenizer = load_tokenizer(
-        source.tokenizer_source.path_or_id,
-        chat_template=config.chat_template,
-        revision=source.tokenizer_source.revision,
-        trust_remote_code=config.trust_remote_code,
+    tokenizer = load_source_tokenizer(
+        source, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )
     references = []
     for path in config.reference:

@@ -13,6 +13,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from data_registry.core.errors import ArtifactError
 from pipelines.basis.passes import Batch, Objective, split_rows
+from pipelines.tokens.labels import num_trained
 from pipelines.tokens.padding import collate_pairs
 from pipelines.tokens.pairs import SIDES
 
@@ -25,7 +26,7 @@ class ReferenceSet:
 
     Attributes:
         name: of the objective.
-        samples: for the token loss ``input_ids`` and ``labels`` (-100 where nothing is trained); for the preference
+        samples: for the token loss ``input_ids`` and ``labels``; for the preference
             loss ``prompt_ids``, ``chosen_ids``, ``rejected_ids``, ``ref_chosen_logps``, ``ref_rejected_logps``.
         kind: ``"sft"``, ``"sft-pairs"`` (both the token loss) or ``"dpo"``.
     """
@@ -39,7 +40,7 @@ class ReferenceSet:
         """Number of trained tokens: labels that have a token before them."""
         if self.kind == "dpo":
             return sum(len(pair[f"{side}_ids"]) for pair in self.samples for side in SIDES)
-        return sum(sum(label != -100 for label in sample["labels"][1:]) for sample in self.samples)
+        return sum(num_trained(sample["labels"]) for sample in self.samples)
 
     @property
     def total(self) -> int:

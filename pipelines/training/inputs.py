@@ -12,7 +12,7 @@ from pipelines.basis.opening import open_basis
 from pipelines.configs.train import TrainConfig
 from pipelines.models.lora import lora_settings
 from pipelines.models.reference import ModelSource
-from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.tokens.tokenizer import load_source_tokenizer
 
 
 def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> list[InputRecord]:
@@ -57,10 +57,4 @@ def check_options(config: TrainConfig, description: BasisDescription, model_fing
 
 def load_training_tokenizer(config: TrainConfig, source: ModelSource) -> Any:
     """The tokenizer whose chat template is trained, and saved with the model."""
-    tokens = source.tokenizer_source
-    return load_tokenizer(
-        tokens.path_or_id,
-        chat_template=config.chat_template,
-        revision=tokens.revision,
-        trust_remote_code=config.trust_remote_code,
-    )
+    return load_source_tokenizer(source, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code)

@@ -14,8 +14,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from data_registry.core.errors import NumericsError
+from pipelines.tokens.labels import IGNORED
 
-IGNORED = -100
 # Logits are the largest tensor by far: 2^27 of them are 0.5 GB in float32.
 _MAX_LOGITS = 1 << 27
 
@@ -43,7 +43,7 @@ def sample_losses(
     Args:
         model: a causal language model; put into evaluation mode, and back afterwards.
         samples: ``(input_ids, labels)`` of equal length; the token at position i is predicted from those before it and
-            counts where ``labels[i]`` is not -100. Position 0 never counts.
+            counts where ``labels[i]`` is not ``IGNORED``. Position 0 never counts.
         batch_size: most samples in one forward pass.
         progress: called with the number of samples done since the last call.
 

@@ -22,6 +22,7 @@ from pipelines.basis.passes import split_rows
 from pipelines.configs.train import TrainConfig
 from pipelines.core.job import rank, world_size
 from pipelines.engine.untraced import modes_and_rng_kept
+from pipelines.tokens.labels import num_trained
 
 Sums = Callable[[Any, Any, Mapping[str, Any]], Tensor]
 
@@ -75,7 +76,7 @@ def split_held_out(config: TrainConfig, task: str) -> tuple[datasets.Dataset, da
 def sft_held_out(rows: datasets.Dataset) -> HeldOut:
     """The mean token loss on tokenised rows (``input_ids``, ``labels``), and the share of tokens guessed right."""
     samples = rows.to_list()
-    total = sum(sum(label != -100 for label in row["labels"][1:]) for row in samples)
+    total = sum(num_trained(row["labels"]) for row in samples)
 
     def sums(trainer: Any, forward: Any, batch: Mapping[str, Any]) -> Tensor:
         outputs = forward(**batch, use_cache=False, fused_lm_head=True)
