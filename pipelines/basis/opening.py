@@ -10,8 +10,8 @@ from torch import Tensor
 
 from data_registry.core.errors import ArtifactError, BasisMismatchError
 from data_registry.core.manifest import Manifest, open_artifact
-from pipelines.basis import objectives as basis_objectives
 from pipelines.basis.description import DESCRIPTION_FILE, BasisDescription
+from pipelines.basis.objectives.finding import reference_loss
 from pipelines.basis.passes import LossSum, Objective
 from pipelines.basis.references import objectives_for_rank, read_references
 from pipelines.basis.storage import read_rows
@@ -76,7 +76,7 @@ def open_basis_for_training(
         description=description,
         rows=read_rows(directory, access),
         objectives=objectives,
-        loss_sum=basis_objectives.loss_of(description.kind, description.beta),
+        loss_sum=reference_loss(description.kind).loss_sum(description.beta),
         is_current=description.holds_for(model_fingerprint, num_samples),
     )
 

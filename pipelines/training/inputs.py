@@ -8,6 +8,7 @@ from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import InputRecord, as_input
 from data_registry.prepared import load_prepared
 from pipelines.basis.description import BasisDescription
+from pipelines.basis.objectives.finding import reference_loss
 from pipelines.basis.opening import open_basis
 from pipelines.configs.train import TrainConfig
 from pipelines.models.lora import lora_settings
@@ -41,11 +42,13 @@ def check_options(config: TrainConfig, description: BasisDescription, model_fing
             "--refresh-every 0 keeps the basis fixed, but fresh LoRA adapters differ from those it was built with",
             fix="refresh (--refresh-every 30), or train all parameters",
         )
-    if description.objectives[0].kind == "dpo" and description.model_fingerprint != model_fingerprint:
+    loss = reference_loss(description.kind)
+    if loss.needs_start_values and description.model_fingerprint != model_fingerprint:
         raise ConfigError(
-            "the basis holds a preference objective, whose reference is the model that it was built for "
+            f"the basis holds a {loss.title} objective, whose reference is the model that it was built for "
             f"({description.model}); training starts from another",
-            fix=f"build one for it:  ogpsa build-basis {config.model} --objective dpo --reference DATA --out DIR",
+            fix=f"build one for it:  ogpsa build-basis {config.model} --objective {loss.name} "
+            "--reference DATA --out DIR",
         )
     largest = max(record.num_samples for record in description.objectives)
     if config.refresh_samples is not None and config.refresh_samples > largest:

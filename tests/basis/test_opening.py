@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from data_registry.core.errors import ArtifactError, BasisMismatchError, InputError
-from pipelines.basis.objectives import add_loss_head
+from pipelines.basis.log_probs import add_loss_head
 from pipelines.basis.opening import TrainingBasis, open_basis_for_training
 from pipelines.basis.passes import reference_gradients
 from pipelines.commands import build_basis
