@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed.projection_overhead import LENGTH, VOCABULARY, make_model
-from pipelines.basis.objectives import token_loss_sum
+from pipelines.basis.objectives.tokens import token_loss_sum
 from pipelines.basis.passes import Objective, reference_gradients
 from pipelines.basis.reference_engine import reference_engine
 from pipelines.basis.references import ReferenceSet, objectives_for_rank

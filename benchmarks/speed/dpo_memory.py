@@ -121,7 +121,7 @@ def child(variant: str, directory: Path, pairs_per_step: int, tokens: int, preci
 
 def _with_reference_model(trainer: Any, config: Any) -> None:
     """What TRL does without stored log-probabilities: a second model beside the first, asked at every step."""
-    from pipelines.basis.objectives import add_loss_head
+    from pipelines.basis.log_probs import add_loss_head
     from pipelines.models.loading import load_training_model
     from pipelines.models.reference import resolve_model
 

@@ -33,7 +33,7 @@ from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
 from pipelines.evaluation.contract.suite import PromptItem
 from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
-from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.tokens.tokenizer import load_source_tokenizer
 
 
 def random_model(tokenizer: Any, hidden: int, layers: int) -> Any:
@@ -98,7 +98,7 @@ def main() -> int:
     from lm_eval.models.huggingface import HFLM
 
     source = resolve_model(options.model or str(MODEL_DIR))
-    tokenizer = load_tokenizer(source.tokenizer_source.path_or_id)
+    tokenizer = load_source_tokenizer(source)
     if options.model:
         model: Any = load_model(source, precision="bf16" if torch.cuda.is_available() else "fp32")
     else:

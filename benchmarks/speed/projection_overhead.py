@@ -26,7 +26,8 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipelines.basis.objectives import add_loss_head, token_loss_sum
+from pipelines.basis.log_probs import add_loss_head
+from pipelines.basis.objectives.tokens import token_loss_sum
 from pipelines.basis.references import ReferenceSet, objectives_for_rank
 from pipelines.core.environment import package_versions
 from pipelines.engine import processes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,13 +15,13 @@ from data_registry.core import stopping
 from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import InputRecord, as_input
 from data_registry.prepared import load_prepared
-from pipelines.basis import objectives as basis_objectives
-from pipelines.basis import references as references_basi
 from pipelines.basis import storage
-from pipelines.basis.log_probs import completion_values
+from pipelines.basis.description import DESCRIPTION_FILE, BasisDescription, ObjectiveRecord
+from pipelines.basis.log_probs import add_loss_head
+from pipelines.basis.objectives.finding import reference_loss
 from pipelines.basis.passes import Objective, ReferenceResult, reference_gradients
 from pipelines.basis.reference_engine import ReferenceEngine, reference_engine, zero3_loading
-from pipelines.basis.references import ReferenceSet
+from pipelines.basis.references import ReferenceSet, write_references
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.progress import Progress
@@ -30,9 +31,7 @@ from pipelines.engine.shards.access import ShardAccess
 from pipelines.models.loading import load_training_model
 from pipelines.models.lora import add_adapters, lora_settings
 from pipelines.models.reference import ModelSource
-from pipelines.tokens.conversations import encode_dataset
-from pipelines.tokens.pairs import as_token_rows, encode_pairs
-from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.tokens.tokenizer import load_source_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -59,59 +58,39 @@ def basis_inputs(config: BuildBasisConfig, source: ModelSource) -> list[InputRec
 
 def tokenised_references(config: BuildBasisConfig, source: ModelSource) -> tuple[list[ReferenceSet], int]:
     """Draw and tokenise the samples of every reference data set; also the id of the padding token."""
-    tokenizer = load_tokenizer(
-        source.tokenizer_source.path_or_id,
-        chat_template=config.chat_template,
-        revision=source.tokenizer_source.revision,
-        trust_remote_code=config.trust_remote_code,
+    tokenizer = load_source_tokenizer(
+        source, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )
+    loss = reference_loss(config.objective)
     references = []
     for path in config.reference:
-        dataset, _ = load_prepared(path, task=task_of(config))
+        dataset, _ = load_prepared(path, task=loss.task)
         if len(dataset) < config.num_samples:
             logger.info("%s has %d samples, fewer than the %d asked for", path, len(dataset), config.num_samples)
         drawn = random.Random(config.seed).sample(range(len(dataset)), min(config.num_samples, len(dataset)))
-        references.append(
-            ReferenceSet(path.name, _samples(config, dataset.select(drawn), tokenizer, path.name), config.objective)
-        )
+        samples = loss.encode(dataset.select(drawn), tokenizer, config.max_length, name=path.name)
+        references.append(ReferenceSet(path.name, samples, loss))
     return references, int(tokenizer.pad_token_id)
 
 
 def task_of(config: BuildBasisConfig) -> str:
     """The task of the data sets that the objective takes."""
-    return "sft" if config.objective == "sft" else "preference"
-
-
-def _samples(config: BuildBasisConfig, drawn: Any, tokenizer: Any, name: str) -> list[dict[str, Any]]:
-    if config.objective == "sft":
-        rows: list[dict[str, Any]] = encode_dataset(drawn, tokenizer, config.max_length, name=name).to_list()
-        return rows
-    pairs = encode_pairs(drawn, tokenizer, config.max_length, name=name)
-    return as_token_rows(pairs) if config.objective == "sft-pairs" else pairs
+    return reference_loss(config.objective).task
 
 
 def with_reference(
     config: BuildBasisConfig, references: list[ReferenceSet], engine: ReferenceEngine, pad_token_id: int
 ) -> list[ReferenceSet]:
-    """For the preference loss, the pairs with the log-probabilities that this very model gives them."""
-    if config.objective != "dpo":
-        return references
-    done = []
-    for reference in references:
-        values = completion_values(
-            engine.forward,
-            engine.access.module,
-            reference.samples,
-            config.batch_size,
-            pad_token_id,
-            engine.access.device(),
+    """The references, with what this very model gives to their samples where the loss needs it. Collective."""
+    return [
+        replace(
+            reference,
+            samples=reference.loss.with_start_values(
+                reference.samples, engine, batch_size=config.batch_size, pad_token_id=pad_token_id
+            ),
         )
-        pairs = [
-            {**pair, "ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
-            for pair, (chosen, rejected) in zip(reference.samples, values, strict=True)
-        ]
-        done.append(ReferenceSet(reference.name, pairs, reference.kind))
-    return done
+        for reference in references
+    ]
 
 
 def open_engine(config: BuildBasisConfig, source: ModelSource, device: torch.device) -> tuple[ReferenceEngine, str]:
@@ -122,7 +101,7 @@ def open_engine(config: BuildBasisConfig, source: ModelSource, device: torch.dev
     with zero3_loading(ds_config):
         model: Any = load_training_model(config, source)
     architecture = type(model).__name__
-    basis_objectives.add_loss_head(model.get_base_model() if source.is_adapter else model)
+    add_loss_head(model.get_base_model() if source.is_adapter else model)
     settings = lora_settings(config)
     if settings is not None:
         model = add_adapters(model, settings, seed=config.seed)
@@ -136,7 +115,7 @@ def compute_gradients(
     engine: ReferenceEngine, objectives: Sequence[Objective], config: BuildBasisConfig
 ) -> ReferenceResult:
     """The reference gradients of all objectives, with progress. Collective; it can be stopped between batches."""
-    loss_of_batch = basis_objectives.loss_of(config.objective, config.beta)
+    loss_of_batch = reference_loss(config.objective).loss_sum(config.beta)
     total = sum(len(objective.batches) for objective in objectives)
     device = engine.access.device()
     with stopping.deferred(), Progress("reference gradients", total=total, unit="batches") as progress:
@@ -172,9 +151,9 @@ def write_basis(
     if grams is None:
         return
     storage.check_finite(access.names, grams)
-    references_basi.write_references(writer.path, references)
+    write_references(writer.path, references)
     description = _describe(config, writer.inputs, references, access, result.losses, grams, architecture)
-    (writer.path / storage.DESCRIPTION_FILE).write_text(description.model_dump_json(indent=1) + "\n")
+    (writer.path / DESCRIPTION_FILE).write_text(description.model_dump_json(indent=1) + "\n")
     writer.summary = {
         "objectives": {record.name: record.loss for record in description.objectives},
         "rank": description.rank,
@@ -193,21 +172,21 @@ def _describe(
     losses: Sequence[float],
     grams: Tensor,
     architecture: str,
-) -> storage.BasisDescription:
+) -> BasisDescription:
     records = [
-        storage.ObjectiveRecord(
+        ObjectiveRecord(
             name=reference.name,
-            kind=config.objective,
+            kind=reference.loss.name,
             data=data.path,
             data_fingerprint=data.fingerprint,
-            num_samples=len(reference.samples) // (2 if reference.kind == "sft-pairs" else 1),
+            num_samples=reference.num_rows,
             num_tokens=reference.num_tokens,
             loss=loss,
         )
         for reference, data, loss in zip(references, inputs[1:], losses, strict=True)
     ]
     singular = torch.linalg.eigvalsh(grams.sum(0)).clamp_min(0).sqrt().flip(0)
-    return storage.BasisDescription(
+    return BasisDescription(
         objectives=records,
         scope=config.scope,
         dtype=config.dtype,
@@ -220,5 +199,5 @@ def _describe(
         lora=lora_settings(config),
         shapes={name: list(shape) for name, shape in zip(access.names, access.shapes, strict=True)},
         singular_values=singular.tolist(),
-        beta=config.beta if config.objective == "dpo" else None,
+        beta=config.beta if references[0].loss.takes_beta else None,
     )

@@ -1,35 +1,93 @@
-"""Log-probabilities that a model gives to completions."""
+"""Log-probabilities that a model gives to labelled tokens, one by one, and summed over completions.
+
+Position i of what is returned belongs to token i + 1, since the first token has none before it that predicts it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+from trl.trainer.utils import add_fused_lm_head
 
 from data_registry.core import stopping
-from pipelines.basis.passes import split_rows
+from pipelines.basis.dealing import deal
 from pipelines.core.job import rank, world_size
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
+from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.padding import collate_pairs
 from pipelines.tokens.pairs import Pair
 
-if TYPE_CHECKING:
-    from torch import Tensor
+# Logits that are held in float32 at once: 2^25 of them are 128 MiB.
+_MAX_LOGITS: Final = 1 << 25
+# Where the vocabulary is no multiple of four, kernels sum a row by how it is aligned. A chunk of so many positions
+# begins as the whole does, so that no value depends on its size.
+_ALIGNED_POSITIONS: Final = 64
+
+
+def add_loss_head(model: nn.Module) -> None:
+    """Let ``model(..., labels=..., fused_lm_head=True)`` give per-token log-probabilities without whole logits.
+
+    TRL's trainers do the same to their models, so that reference and training passes use one head.
+    """
+    add_fused_lm_head(model)
+
+
+def token_log_probs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the labelled tokens of a batch, from the loss head: in tiles, also in the backward pass.
+
+    Args:
+        model: with the loss head (:func:`add_loss_head`).
+        batch: what the model takes, with ``input_ids`` and ``labels`` ``[rows, length]`` int64.
+
+    Returns:
+        ``[rows, length - 1]`` float32, zero where a token is not labelled; and ``[rows, length - 1]`` bool, whether it
+        is. A batch without labels gives a zero that can be differentiated.
+    """
+    outputs = model(**batch, use_cache=False, fused_lm_head=True)
+    return outputs.log_probs.float(), outputs.label_mask
+
+
+def label_log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of labelled tokens from the logits of a model without the loss head.
+
+    Labelled positions alone are taken to float32, and of them a bounded number at once. With gradients each keeps its
+    probabilities for the backward pass: :func:`token_log_probs` is the one to train with.
+
+    Args:
+        logits: ``[rows, length, vocabulary]``, any float dtype.
+        labels: ``[rows, length]`` int64, on the same device.
+
+    Returns:
+        As :func:`token_log_probs`.
+    """
+    targets = labels[:, 1:]
+    labelled = targets != IGNORED
+    log_probs = torch.zeros(targets.shape, dtype=torch.float32, device=logits.device)
+    chunk = max(1, _MAX_LOGITS // logits.shape[-1] // _ALIGNED_POSITIONS) * _ALIGNED_POSITIONS
+    rows, positions = labelled.nonzero(as_tuple=True)
+    for row, position in zip(rows.split(chunk), positions.split(chunk), strict=True):
+        log_probs[row, position] = -functional.cross_entropy(
+            logits[row, position].float(), targets[row, position], reduction="none"
+        )
+    return log_probs, labelled
 
 
 def completion_log_probs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Summed log-probabilities of the chosen and of the rejected completions, each ``[B]`` float32.
 
     Args:
-        model: with the loss head (``pipelines.basis.objectives.add_loss_head``).
+        model: with the loss head (:func:`add_loss_head`).
         batch: from :func:`collate_pairs`.
     """
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "labels")}
-    log_probs = model(**inputs, use_cache=False, fused_lm_head=True).log_probs.float().sum(1)
-    chosen, rejected = log_probs.chunk(2)
+    log_probs, _ = token_log_probs(model, inputs)
+    chosen, rejected = log_probs.sum(1).chunk(2)
     return chosen, rejected
 
 
@@ -42,8 +100,15 @@ def completion_values(
     device: torch.device,
 ) -> list[tuple[float, float]]:
     """(chosen, rejected) log-probabilities of all pairs, in their order, computed by all ranks together."""
-    order = sorted(range(len(pairs)), key=lambda index: -len(pairs[index]["chosen_ids"]))
-    parts = list(split_rows(order, batch_size, rank(), world_size()))
+    parts = list(
+        deal(
+            range(len(pairs)),
+            batch_size,
+            length=lambda index: len(pairs[index]["chosen_ids"]),
+            rank=rank(),
+            world_size=world_size(),
+        )
+    )
     mine: list[tuple[int, float, float]] = []
     module.eval()
     progress = Progress("reference log-probs", total=len(parts), unit="batches")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,7 @@ class Objective:
         name: for logs and the manifest.
         batches: this rank's batches, as many as on every other rank.
         weights: for each batch, 1, or 0 for one that only keeps the ranks in step.
-        total: the number of units (answer tokens) over all ranks; the objective is the mean over them.
+        total: the number of units (answer tokens or pairs) over all ranks; the objective is the mean over them.
     """
 
     name: str
@@ -45,21 +44,6 @@ class ReferenceResult:
 
     rows: list[Tensor]
     losses: list[float]
-
-
-def split_rows(
-    samples: Sequence[Any], batch_size: int, rank: int, world_size: int
-) -> Iterator[tuple[list[Any], float]]:
-    """This rank's batches of ``samples`` and their weights, equally many on every rank.
-
-    Every sample is used once over all ranks; a rank that has run out repeats its first batch with weight 0.
-    """
-    mine = list(samples[rank::world_size]) or [samples[0]]
-    has_own = len(samples) > rank
-    count = math.ceil(math.ceil(len(samples) / world_size) / batch_size)
-    for index in range(count):
-        part = mine[index * batch_size : (index + 1) * batch_size]
-        yield (part, 1.0) if part and has_own else (mine[:batch_size], 0.0)
 
 
 def reference_gradients(

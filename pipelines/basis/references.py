@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from data_registry.core.errors import ArtifactError
-from pipelines.basis.passes import Batch, Objective, split_rows
-from pipelines.tokens.padding import collate_pairs
-from pipelines.tokens.pairs import SIDES
+from pipelines.basis.dealing import deal
+from pipelines.basis.objectives.finding import reference_loss
+from pipelines.basis.objectives.reference_loss import ReferenceLoss, Sample
+from pipelines.basis.objectives.tokens import TokenLoss
+from pipelines.basis.passes import Objective
 
 SAMPLES_FILE = "references.parquet"
 
@@ -25,67 +25,51 @@ class ReferenceSet:
 
     Attributes:
         name: of the objective.
-        samples: for the token loss ``input_ids`` and ``labels`` (-100 where nothing is trained); for the preference
-            loss ``prompt_ids``, ``chosen_ids``, ``rejected_ids``, ``ref_chosen_logps``, ``ref_rejected_logps``.
-        kind: ``"sft"``, ``"sft-pairs"`` (both the token loss) or ``"dpo"``.
+        samples: with the columns of the loss.
+        loss: what is taken of them.
     """
 
     name: str
-    samples: list[dict[str, Any]]
-    kind: str = "sft"
+    samples: list[Sample]
+    loss: ReferenceLoss = field(default_factory=TokenLoss)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows of the data set that the samples were made of."""
+        return len(self.samples) // self.loss.samples_per_row
 
     @property
     def num_tokens(self) -> int:
-        """Number of trained tokens: labels that have a token before them."""
-        if self.kind == "dpo":
-            return sum(len(pair[f"{side}_ids"]) for pair in self.samples for side in SIDES)
-        return sum(sum(label != -100 for label in sample["labels"][1:]) for sample in self.samples)
+        """Number of trained tokens."""
+        return sum(map(self.loss.num_tokens, self.samples))
 
     @property
-    def total(self) -> int:
+    def num_units(self) -> int:
         """Number of units that the objective is the mean over: tokens, or pairs."""
-        return len(self.samples) if self.kind == "dpo" else self.num_tokens
+        return sum(map(self.loss.num_units, self.samples))
 
 
 def objectives_for_rank(
     references: Sequence[ReferenceSet], *, batch_size: int, pad_token_id: int, rank: int, world_size: int
 ) -> list[Objective]:
     """The objectives as one rank sees them: its batches, padded, longest samples first."""
-    collate_tokens = DataCollatorForLanguageModeling(pad_token_id=pad_token_id)
     objectives = []
     for reference in references:
-
-        def collate(samples: list[Any], kind: str = reference.kind) -> Batch:
-            return collate_pairs(samples, pad_token_id) if kind == "dpo" else dict(collate_tokens(samples))
-
-        # Batches of like lengths waste little padding; the order does not change a mean.
-        key = "chosen_ids" if reference.kind == "dpo" else "input_ids"
-        ordered = sorted(reference.samples, key=_length_of(key), reverse=True)
-        batches, weights = [], []
-        for samples, weight in split_rows(ordered, batch_size, rank, world_size):
-            batches.append(collate(samples))
+        loss, batches, weights = reference.loss, [], []
+        for samples, weight in deal(
+            reference.samples, batch_size, length=loss.length, rank=rank, world_size=world_size
+        ):
+            batches.append(loss.collate(samples, pad_token_id))
             weights.append(weight)
-        objectives.append(Objective(reference.name, batches, weights, float(reference.total)))
+        objectives.append(Objective(reference.name, batches, weights, float(reference.num_units)))
     return objectives
-
-
-def _length_of(column: str) -> Callable[[Mapping[str, Any]], int]:
-    return lambda sample: len(sample[column])
-
-
-_INTEGERS = pa.list_(pa.int32())
-_TOKEN_COLUMNS = {"input_ids": _INTEGERS, "labels": _INTEGERS}
-_PAIR_COLUMNS = {
-    **dict.fromkeys(("prompt_ids", "chosen_ids", "rejected_ids"), _INTEGERS),
-    **dict.fromkeys(("ref_chosen_logps", "ref_rejected_logps"), pa.float64()),
-}
 
 
 def write_references(directory: Path, references: Sequence[ReferenceSet]) -> None:
     """Keep the tokenised samples with the basis, so that a refresh needs nothing else."""
-    columns = _PAIR_COLUMNS if references[0].kind == "dpo" else _TOKEN_COLUMNS
+    columns = references[0].loss.columns
     rows = [
-        {"objective": reference.name, "kind": reference.kind, **{key: sample[key] for key in columns}}
+        {"objective": reference.name, "kind": reference.loss.name, **{key: sample[key] for key in columns}}
         for reference in references
         for sample in reference.samples
     ]
@@ -99,7 +83,7 @@ def read_references(directory: Path, num_samples: int | None = None) -> list[Ref
     Raises:
         ArtifactError: they cannot be read.
     """
-    samples: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    samples: dict[tuple[str, str], list[Sample]] = {}
     try:
         for row in pq.read_table(directory / SAMPLES_FILE).to_pylist():
             samples.setdefault((row.pop("objective"), row.pop("kind")), []).append(row)
@@ -109,10 +93,8 @@ def read_references(directory: Path, num_samples: int | None = None) -> list[Ref
             where=str(directory / SAMPLES_FILE),
             fix="build the basis again with --overwrite",
         ) from error
-    return [ReferenceSet(name, _first(rows, kind, num_samples), kind) for (name, kind), rows in samples.items()]
+    return [_reference(name, reference_loss(kind), rows, num_samples) for (name, kind), rows in samples.items()]
 
 
-def _first(rows: list[dict[str, Any]], kind: str, num_samples: int | None) -> list[dict[str, Any]]:
-    # A pair is two rows of token loss, side by side.
-    per_sample = 2 if kind == "sft-pairs" else 1
-    return rows if num_samples is None else rows[: num_samples * per_sample]
+def _reference(name: str, loss: ReferenceLoss, samples: list[Sample], num_rows: int | None) -> ReferenceSet:
+    return ReferenceSet(name, samples if num_rows is None else samples[: num_rows * loss.samples_per_row], loss)

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from pipelines.configs.common import EngineConfig, LoraConfig, OutputConfig
+from pipelines.configs.objectives import OBJECTIVES_HELP, ObjectiveName
 from pipelines.core.config import option
 
 
@@ -28,11 +29,7 @@ class BuildBasisConfig(OutputConfig, EngineConfig, LoraConfig):
         runtime=True,
         min_length=1,
     )
-    objective: Literal["sft", "dpo", "sft-pairs"] = option(
-        "sft",
-        "Reference loss. sft: mean token loss on the answers; on preference data, dpo: the preference loss; sft-pairs: "
-        "token loss over both completions, as the original code's DPO stage has it.",
-    )
+    objective: ObjectiveName = option("sft", f"Reference loss. {OBJECTIVES_HELP}.")
     beta: float = option(0.2, "Beta of the preference loss, for --objective dpo.", gt=0)
     num_samples: int = option(200, "Samples of each reference data set, drawn with --seed.", short="n", ge=1)
     seed: int = option(0, "Seed of the draw.")

@@ -28,7 +28,7 @@ from pipelines.evaluation.judges.judging import judge_answers
 from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource
 from pipelines.tokens.chat_template import chat_template_of
-from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.tokens.tokenizer import load_source_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -188,13 +188,7 @@ def _check_answered(answers: Sequence[StoredAnswer], context: int | None) -> Non
 
 
 def _tokenizer(config: EvaluateConfig, source: ModelSource) -> PreTrainedTokenizerBase:
-    tokenizer_source = source.tokenizer_source
-    return load_tokenizer(
-        tokenizer_source.path_or_id,
-        chat_template=config.chat_template,
-        revision=tokenizer_source.revision,
-        trust_remote_code=config.trust_remote_code,
-    )
+    return load_source_tokenizer(source, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code)
 
 
 def _model(

@@ -15,7 +15,7 @@ from data_registry.schema import NO_TRAINED_TOKEN, TEMPLATE, RejectedRow, Row
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.tokens.chat_template import chat_template_of
 from pipelines.tokens.conversations import encode, preview
-from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.tokens.tokenizer import load_source_tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,15 +27,14 @@ def tokenizer_of(config: PrepareDataConfig) -> PreTrainedTokenizerBase | None:
     """The tokenizer that rows are checked with; None where none is named."""
     if config.tokenizer is None:
         return None
-    name, revision = config.tokenizer, None
-    if is_artifact(Path(name)):
+    template, trusted = config.chat_template, config.trust_remote_code
+    if is_artifact(Path(config.tokenizer)):
         from pipelines.models.reference import resolve_model
 
-        source = resolve_model(name).tokenizer_source
-        name, revision = source.path_or_id, source.revision
-    tokenizer = load_tokenizer(
-        name, chat_template=config.chat_template, revision=revision, trust_remote_code=config.trust_remote_code
-    )
+        source = resolve_model(config.tokenizer)
+        tokenizer = load_source_tokenizer(source, chat_template=template, trust_remote_code=trusted)
+    else:
+        tokenizer = load_tokenizer(config.tokenizer, chat_template=template, trust_remote_code=trusted)
     chat_template_of(tokenizer)
     return tokenizer
 

@@ -17,27 +17,13 @@ import numpy as np
 from data_registry.core.errors import InputError
 from data_registry.preparing.parallel import ordered_map
 from pipelines.core.progress import Progress
-from pipelines.tokens.chat_template import Message, Span, chat_template_of, render
-from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.tokens.chat_template import Message, Span, render
+from pipelines.tokens.labels import IGNORED, num_trained
 
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
 
-__all__ = [
-    "IGNORED",
-    "Encoded",
-    "chat_template_of",
-    "encode",
-    "encode_batch",
-    "encode_dataset",
-    "load_tokenizer",
-    "preview",
-    "render",
-    "tokenize_rendered",
-]
-
-IGNORED: Final = -100
 _CHUNK_ROWS: Final = 256
 
 
@@ -58,7 +44,7 @@ class Encoded:
     @property
     def num_trained(self) -> int:
         """The number of labelled tokens that have a token before them, which is what the loss sees."""
-        return sum(label != IGNORED for label in self.labels[1:])
+        return num_trained(self.labels)
 
 
 def encode(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.tokens.conversations import IGNORED
+from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.pairs import SIDES, Pair
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def collate_pairs(pairs: Sequence[Pair], pad_token_id: int) -> dict[str, Tensor]
     """A padded batch of B pairs, the chosen ones first.
 
     Returns:
-        ``input_ids``, ``attention_mask``, ``labels`` (-100 off the completions), each ``[2 B, L]`` int64; and
+        ``input_ids``, ``attention_mask``, ``labels`` (``IGNORED`` off the completions), each ``[2 B, L]`` int64; and
         ``ref_chosen_logps``, ``ref_rejected_logps`` ``[B]`` float32 where the pairs have them.
     """
     import torch

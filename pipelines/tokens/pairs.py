@@ -1,4 +1,4 @@
-"""Preference pairs as tokens, padded batches, and the log-probabilities of their completions."""
+"""Preference pairs as tokens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from data_registry.core.errors import InputError
 from pipelines.core.progress import Progress
-from pipelines.tokens.conversations import IGNORED, encode, place_of_row
+from pipelines.tokens.conversations import encode, place_of_row
+from pipelines.tokens.labels import IGNORED
 
 if TYPE_CHECKING:
     import datasets

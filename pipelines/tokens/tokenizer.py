@@ -11,7 +11,31 @@ from data_registry.hub import network
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from pipelines.models.reference import ModelSource
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
+
+
+def load_source_tokenizer(
+    source: ModelSource, *, chat_template: Path | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that goes with a model: its own, or its base's where an adapter has none.
+
+    Args:
+        source: the model.
+        chat_template: as for :func:`load_tokenizer`.
+        trust_remote_code: as for :func:`load_tokenizer`.
+
+    Raises:
+        InputError: as for :func:`load_tokenizer`.
+    """
+    tokens = source.tokenizer_source
+    return load_tokenizer(
+        tokens.path_or_id,
+        chat_template=chat_template,
+        revision=tokens.revision,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def load_tokenizer(

@@ -7,12 +7,13 @@ from typing import Any
 from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import InputRecord, as_input
 from data_registry.prepared import load_prepared
-from pipelines.basis import storage
-from pipelines.basis.storage import BasisDescription
+from pipelines.basis.description import BasisDescription
+from pipelines.basis.objectives.finding import reference_loss
+from pipelines.basis.opening import open_basis
 from pipelines.configs.train import TrainConfig
 from pipelines.models.lora import lora_settings
 from pipelines.models.reference import ModelSource
-from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.tokens.tokenizer import load_source_tokenizer
 
 
 def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> list[InputRecord]:
@@ -24,7 +25,7 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
     records = [source.input_record()]
     records += [as_input(role, path, load_prepared(path, task=task)[1]) for role, path in config.data_sets().items()]
     if config.basis is not None:
-        description, manifest = storage.open_basis(config.basis)
+        description, manifest = open_basis(config.basis)
         check_options(config, description, records[0].fingerprint)
         records.append(as_input("basis", config.basis, manifest))
     return records
@@ -41,11 +42,13 @@ def check_options(config: TrainConfig, description: BasisDescription, model_fing
             "--refresh-every 0 keeps the basis fixed, but fresh LoRA adapters differ from those it was built with",
             fix="refresh (--refresh-every 30), or train all parameters",
         )
-    if description.objectives[0].kind == "dpo" and description.model_fingerprint != model_fingerprint:
+    loss = reference_loss(description.kind)
+    if loss.needs_start_values and description.model_fingerprint != model_fingerprint:
         raise ConfigError(
-            "the basis holds a preference objective, whose reference is the model that it was built for "
+            f"the basis holds a {loss.title} objective, whose reference is the model that it was built for "
             f"({description.model}); training starts from another",
-            fix=f"build one for it:  ogpsa build-basis {config.model} --objective dpo --reference DATA --out DIR",
+            fix=f"build one for it:  ogpsa build-basis {config.model} --objective {loss.name} "
+            "--reference DATA --out DIR",
         )
     largest = max(record.num_samples for record in description.objectives)
     if config.refresh_samples is not None and config.refresh_samples > largest:
@@ -57,10 +60,4 @@ def check_options(config: TrainConfig, description: BasisDescription, model_fing
 
 def load_training_tokenizer(config: TrainConfig, source: ModelSource) -> Any:
     """The tokenizer whose chat template is trained, and saved with the model."""
-    tokens = source.tokenizer_source
-    return load_tokenizer(
-        tokens.path_or_id,
-        chat_template=config.chat_template,
-        revision=tokens.revision,
-        trust_remote_code=config.trust_remote_code,
-    )
+    return load_source_tokenizer(source, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code)

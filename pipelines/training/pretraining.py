@@ -25,6 +25,7 @@ from data_registry.testbed.tokenizer import BOT, END, MAX_LENGTH, PAD, USER, bui
 from data_registry.testbed.world import SHIPPED_WORLD_SEED, generate_world
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.progress import Progress
+from pipelines.tokens.labels import IGNORED
 
 KIND: Final = "model"
 RECIPE_FILE: Final = "testbed.json"
@@ -32,7 +33,6 @@ RECIPE_FILE: Final = "testbed.json"
 DEFAULT_STEPS: Final = 1_800
 _MAX_NEW_TOKENS: Final = 24
 _NUM_LAST_LOSSES: Final = 50
-_IGNORED_LABEL: Final = -100
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def encode_batch(vocabulary: dict[str, int], examples: list[Example]) -> tuple[T
     answers = [f"{example.answer} {END}".split() for example in examples]
     longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
     input_ids = torch.full((len(examples), longest), vocabulary[PAD])
-    labels = torch.full((len(examples), longest), _IGNORED_LABEL)
+    labels = torch.full((len(examples), longest), IGNORED)
     for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         ids = torch.tensor([vocabulary[word] for word in prompt + answer])
         input_ids[row, : len(ids)] = ids

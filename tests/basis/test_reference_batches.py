@@ -1,4 +1,4 @@
-"""How reference samples are dealt out to ranks: every sample once, equally many batches everywhere."""
+"""How samples are dealt out to ranks: every sample once, equally many batches everywhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.basis.passes import split_rows
+from pipelines.basis.dealing import deal, split_rows
 
 
 @given(count=st.integers(1, 60), batch_size=st.integers(1, 9), world_size=st.integers(1, 9))
@@ -18,3 +18,36 @@ def test_every_sample_counts_once(count: int, batch_size: int, world_size: int) 
     used = Counter(sample for batches in dealt for part, weight in batches if weight for sample in part)
     assert used == Counter(samples)
     assert all(1 <= len(part) <= batch_size for batches in dealt for part, _ in batches)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=60),
+    batch_size=st.integers(1, 9),
+    world_size=st.integers(1, 9),
+    same_sizes=st.booleans(),
+)
+def test_the_longest_come_first_and_ranks_stay_in_step(
+    lengths: list[int], batch_size: int, world_size: int, same_sizes: bool
+) -> None:
+    dealt = [
+        list(
+            deal(
+                range(len(lengths)),
+                batch_size,
+                length=lambda sample: lengths[sample],
+                rank=rank,
+                world_size=world_size,
+                same_sizes=same_sizes,
+            )
+        )
+        for rank in range(world_size)
+    ]
+    used = Counter(sample for batches in dealt for part, weight in batches if weight for sample in part)
+    assert used == Counter(range(len(lengths)))
+    for batches in dealt:
+        order = [sample for part, weight in batches if weight for sample in part]
+        assert order == sorted(order, key=lambda sample: (-lengths[sample], sample))
+    sizes = [[len(part) for part, _ in batches] for batches in dealt]
+    assert len({len(of_rank) for of_rank in sizes}) == 1
+    assert all(size <= batch_size for of_rank in sizes for size in of_rank)
+    assert not same_sizes or all(of_rank == sizes[0] for of_rank in sizes)

@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from data_registry.core.errors import InputError
 from pipelines.tokens.chat_template import render
-from pipelines.tokens.conversations import IGNORED, Encoded, encode, encode_batch, encode_dataset, preview
+from pipelines.tokens.conversations import Encoded, encode, encode_batch, encode_dataset, preview
+from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.tokenizer import load_tokenizer
 
 CHATML = (

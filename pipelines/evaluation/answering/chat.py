@@ -15,7 +15,7 @@ from pipelines.evaluation.contract.tokens import check_token_ids
 from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
 from pipelines.tokens.chat_template import render_prompt
-from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.tokens.tokenizer import load_source_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -105,12 +105,8 @@ def open_speaker(config: ChatConfig, reference: str) -> Speaker:
     import torch
 
     source = resolve_model(reference, revision=config.revision if reference == config.model else None)
-    tokenizer_source = source.tokenizer_source
-    tokenizer = load_tokenizer(
-        tokenizer_source.path_or_id,
-        chat_template=config.chat_template,
-        revision=tokenizer_source.revision,
-        trust_remote_code=config.trust_remote_code,
+    tokenizer = load_source_tokenizer(
+        source, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )
     model = load_model(source, precision=config.precision, trust_remote_code=config.trust_remote_code)
     if torch.cuda.is_available():

@@ -25,7 +25,7 @@ from pipelines.models.files import CONFIG, check_weight_files, first_line, read_
 from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource, fetch_weights, model_directory, resolve_model
 from pipelines.tokens.chat_template import render_prompt
-from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.tokens.tokenizer import load_source_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -107,10 +107,7 @@ class _ModelJudge:
         fetch_weights(self._source)
 
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        source = self._source.tokenizer_source
-        return load_tokenizer(
-            source.path_or_id, revision=source.revision, trust_remote_code=self._options.trust_remote_code
-        )
+        return load_source_tokenizer(self._source, trust_remote_code=self._options.trust_remote_code)
 
     def _question(self, answer: StoredAnswer) -> str:
         """What the judge is asked about an answer, where it is asked in words."""

@@ -18,7 +18,7 @@ from pipelines.evaluation.statistics.figures import Scores, mean_nats, share
 from pipelines.evaluation.suites.prepared_data import PreparedData, data_inputs, open_prepared
 from pipelines.evaluation.suites.sample_losses import sample_losses
 from pipelines.tokens.chat_template import chat_template_of
-from pipelines.tokens.conversations import IGNORED
+from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.pairs import SIDES, Pair, encode_pairs
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from data_registry.core.errors import NumericsError
+from pipelines.basis.log_probs import label_log_probs
+from pipelines.tokens.labels import IGNORED
 
-IGNORED = -100
 # Logits are the largest tensor by far: 2^27 of them are 0.5 GB in float32.
 _MAX_LOGITS = 1 << 27
 
@@ -43,7 +43,7 @@ def sample_losses(
     Args:
         model: a causal language model; put into evaluation mode, and back afterwards.
         samples: ``(input_ids, labels)`` of equal length; the token at position i is predicted from those before it and
-            counts where ``labels[i]`` is not -100. Position 0 never counts.
+            counts where ``labels[i]`` is not ``IGNORED``. Position 0 never counts.
         batch_size: most samples in one forward pass.
         progress: called with the number of samples done since the last call.
 
@@ -115,15 +115,10 @@ def _batch_losses(
         attention_BL[row, : len(ids)] = 1
         labels_BL[row, : len(ids)] = torch.tensor(labels)
     device = model.device
+    labels_BL = labels_BL.to(device)
     logits_BLV = model(
         input_ids=input_ids_BL.to(device), attention_mask=attention_BL.to(device), use_cache=False
     ).logits
-    targets_BL = labels_BL[:, 1:].to(device)
-    counted_BL = targets_BL != IGNORED
-    # Only the positions that count are taken to float32.
-    token_losses = functional.cross_entropy(
-        logits_BLV[:, :-1][counted_BL].float(), targets_BL[counted_BL], reduction="none"
-    )
-    losses_BL = torch.zeros(targets_BL.shape, dtype=torch.float64, device=device)
-    losses_BL[counted_BL] = token_losses.double()
-    return losses_BL.sum(dim=1).cpu(), counted_BL.sum(dim=1).cpu()
+    log_probs_BL, counted_BL = label_log_probs(logits_BLV, labels_BL)
+    # Taken from zero, since a loss of nothing negated would be written as -0.0.
+    return (0.0 - log_probs_BL.double().sum(dim=1)).cpu(), counted_BL.sum(dim=1).cpu()

@@ -6,7 +6,7 @@ It is the mean over all held-out tokens (SFT) or pairs (DPO), whatever the batch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,11 @@ from torch import Tensor
 from data_registry.core.errors import ConfigError, NumericsError
 from data_registry.prepared import load_prepared
 from data_registry.schema import EVALUATION_SPLIT, split_share
-from pipelines.basis.passes import split_rows
+from pipelines.basis.dealing import deal
 from pipelines.configs.train import TrainConfig
 from pipelines.core.job import rank, world_size
 from pipelines.engine.untraced import modes_and_rng_kept
+from pipelines.tokens.labels import num_trained
 
 Sums = Callable[[Any, Any, Mapping[str, Any]], Tensor]
 
@@ -75,7 +76,7 @@ def split_held_out(config: TrainConfig, task: str) -> tuple[datasets.Dataset, da
 def sft_held_out(rows: datasets.Dataset) -> HeldOut:
     """The mean token loss on tokenised rows (``input_ids``, ``labels``), and the share of tokens guessed right."""
     samples = rows.to_list()
-    total = sum(sum(label != -100 for label in row["labels"][1:]) for row in samples)
+    total = sum(num_trained(row["labels"]) for row in samples)
 
     def sums(trainer: Any, forward: Any, batch: Mapping[str, Any]) -> Tensor:
         outputs = forward(**batch, use_cache=False, fused_lm_head=True)
@@ -119,10 +120,11 @@ def measure(trainer: Any, held_out: HeldOut) -> dict[str, float]:
     forward = module if engine is None else engine
     device = trainer.args.device
     totals = torch.zeros(len(held_out.names), dtype=torch.float64, device=device)
-    ordered = sorted(held_out.rows, key=_length, reverse=True)
     with modes_and_rng_kept(module, training=False), torch.no_grad():
         size = 1 if held_out.alone else trainer.args.per_device_train_batch_size
-        for rows, weight in _batches(ordered, size):
+        # TRL gathers figures of each row, which takes the same number on all ranks.
+        dealt = deal(held_out.rows, size, length=_length, rank=rank(), world_size=world_size(), same_sizes=True)
+        for rows, weight in dealt:
             batch = _placed(_collate(trainer, rows), device)
             totals += weight * held_out.sums(trainer, forward, batch)
         if world_size() > 1:
@@ -140,15 +142,6 @@ def measure(trainer: Any, held_out: HeldOut) -> dict[str, float]:
         trainer.log(dict(figures))
         trainer.control.should_log = due
     return figures
-
-
-def _batches(rows: Sequence[Any], size: int) -> Iterator[tuple[list[Any], float]]:
-    """This rank's batches with their weights, of the same sizes on all ranks: TRL gathers figures of each row."""
-    whole = len(rows) - len(rows) % (size * world_size())
-    if whole:
-        yield from split_rows(rows[:whole], size, rank(), world_size())
-    if whole < len(rows):
-        yield from split_rows(rows[whole:], 1, rank(), world_size())
 
 
 def _collate(trainer: Any, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

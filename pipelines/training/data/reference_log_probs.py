@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from data_registry.core.manifest import InputRecord
-from pipelines.basis.log_probs import completion_values
-from pipelines.basis.objectives import add_loss_head
+from pipelines.basis.log_probs import add_loss_head, completion_values
 from pipelines.basis.reference_engine import reference_engine, zero3_loading
 from pipelines.configs.train import ReferenceLogpsConfig, TrainDpoConfig
 from pipelines.core.artifact import ArtifactWriter

@@ -1,0 +1,58 @@
+"""How samples are dealt out to ranks for passes over all of them: each counts once, and the ranks stay in step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def deal(
+    samples: Sequence[T],
+    batch_size: int,
+    *,
+    length: Callable[[T], int],
+    rank: int,
+    world_size: int,
+    same_sizes: bool = False,
+) -> Iterator[tuple[list[T], float]]:
+    """This rank's batches, longest samples first, and their weights; equally many on every rank.
+
+    Batches of like lengths waste little padding, and the order does not change a mean. Of samples equally long the
+    order is kept.
+
+    Args:
+        samples: all of them, alike on every rank; at least one.
+        batch_size: most samples of a batch.
+        length: of a sample.
+        rank: of this process.
+        world_size: number of processes.
+        same_sizes: whether batches are to have the same sizes on all ranks: the rest that does not fill a batch on
+            every rank is then dealt out one by one.
+
+    Returns:
+        batches with weight 1, or 0 for one that only keeps the ranks in step.
+    """
+    ordered = sorted(samples, key=length, reverse=True)
+    if not same_sizes:
+        yield from split_rows(ordered, batch_size, rank, world_size)
+        return
+    whole = len(ordered) - len(ordered) % (batch_size * world_size)
+    for part, size in ((ordered[:whole], batch_size), (ordered[whole:], 1)):
+        if part:
+            yield from split_rows(part, size, rank, world_size)
+
+
+def split_rows(samples: Sequence[T], batch_size: int, rank: int, world_size: int) -> Iterator[tuple[list[T], float]]:
+    """This rank's batches of ``samples`` in their order, and their weights, equally many on every rank.
+
+    Every sample is used once over all ranks; a rank that has run out repeats its first batch with weight 0.
+    """
+    mine = list(samples[rank::world_size]) or [samples[0]]
+    has_own = len(samples) > rank
+    count = math.ceil(math.ceil(len(samples) / world_size) / batch_size)
+    for index in range(count):
+        part = mine[index * batch_size : (index + 1) * batch_size]
+        yield (part, 1.0) if part and has_own else (mine[:batch_size], 0.0)
