@@ -12,6 +12,9 @@ from tests.golden.digests import Record
 # Of a tensor, the largest of all: how far it may be from the record, relative to the norm of what training changed in
 # it (of its own norm, where it is no trained weight). Products with a random vector measure this distance.
 TENSOR_TOLERANCE = 1e-5
+# And no nearer than its number format can tell: half a unit in the last place, relative to the tensor's norm. It
+# decides where training changes little, such as in norms' weights, and for rows in bfloat16.
+HALF_UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-9}
 # Other figures, such as losses: relative, and absolute for those that are rounding errors themselves, such as leaks.
 FIGURE_TOLERANCE, FIGURE_FLOOR = 1e-3, 1e-5
 _TENSOR = re.compile(r"([\dx]*) (\w+) (\S+) (\S+) (\S+) (\S+) [0-9a-f]{10}")
@@ -83,7 +86,7 @@ def _close_tensors(recorded: tuple[str, ...], found: tuple[str, ...]) -> bool:
     total, norm, product, change = (float(figure) for figure in recorded[2:])
     now = [float(figure) for figure in found[2:]]
     # What is a change for all elements of a tensor adds up in its sum; figures are written with so many digits.
-    allowed = TENSOR_TOLERANCE * change
+    allowed = max(TENSOR_TOLERANCE * change, HALF_UNIT[recorded[1]] * norm)
     rounding = 1e-9 * max(abs(norm), abs(product))
     return (
         abs(total - now[0]) <= allowed * math.sqrt(size) + 1e-6 * abs(total)

@@ -86,6 +86,8 @@ def _document(path: Path, name: str, root: Path) -> Record:
     if path.name in ("results.json", "basis.json"):
         # The shapes are those of the rows.
         return {f"{name} {key}": value for key, value in values.items() if key != "shapes"}
+    # PEFT keeps names of modules as a set, whose order is another one in every process.
+    values = {key: sorted(value) if key == "target_modules" else value for key, value in values.items()}
     return {name: {"content": digest(json.dumps(values))}}
 
 

@@ -29,8 +29,8 @@ _PATTERNS = (
     (re.compile(r"(?i)\b((?:ogpsa|python|torch|transformers|trl|accelerate|deepspeed|peft|datasets|pyarrow|"
                 r"safetensors)(?:[ =:]|==)+v?)\d+\.\d+[\w.+]*"), r"\1<version>"),
 )  # fmt: skip
-# DeepSpeed says when it has compiled something, which happens once on a machine.
-_NOISE = re.compile(r"^.*(DeepSpeed deepspeed\.ops|site-packages/|ninja: |Warning: ).*\n?", re.MULTILINE)
+# DeepSpeed says when it has compiled something, which happens once on a machine; libraries' progress bars show speed.
+_NOISE = re.compile(r"^.*(DeepSpeed deepspeed\.ops|site-packages/|ninja: |Warning: |%\|).*\n?", re.MULTILINE)
 _RUN_TIMES = re.compile(r"runtime|_per_second|^duration|_s$|^seconds")
 _FIGURE = re.compile(r"\b\d+\.\d{3,}(e-?\d+)?\b|\b\d+(\.\d+)?e-\d+\b")
 # Of values: these are about the machine, or digests of files that hold times.
@@ -51,7 +51,7 @@ def normal(text: str, workspace: Path) -> str:
     """The text without paths of the workspace and of the sources, times, versions and digests."""
     for path, name in ((workspace, "<workspace>"), (ROOT, "<source>"), (Path(sys.prefix), "<python>")):
         text = text.replace(str(path), name)
-    text = _NOISE.sub("", text)
+    text = _NOISE.sub("", text.replace("\r", "\n"))
     for pattern, name in _PATTERNS:
         text = pattern.sub(name, text)
     return "\n".join(line.rstrip() for line in text.split("\n"))
