@@ -17,6 +17,7 @@ from data_registry.prepared import load_prepared
 from pipelines.basis import objectives as basis_objectives
 from pipelines.basis import references as references_basi
 from pipelines.basis import storage
+from pipelines.basis.description import DESCRIPTION_FILE, BasisDescription, ObjectiveRecord
 from pipelines.basis.log_probs import completion_values
 from pipelines.basis.passes import Objective, ReferenceResult, reference_gradients
 from pipelines.basis.reference_engine import ReferenceEngine, reference_engine, zero3_loading
@@ -178,7 +179,7 @@ def write_basis(
         storage.check_finite(access.names, grams)
         references_basi.write_references(writer.path, references)
         description = _describe(config, inputs, references, access, result.losses, grams, architecture)
-        (writer.path / storage.DESCRIPTION_FILE).write_text(description.model_dump_json(indent=1) + "\n")
+        (writer.path / DESCRIPTION_FILE).write_text(description.model_dump_json(indent=1) + "\n")
         writer.summary = {
             "objectives": {record.name: record.loss for record in description.objectives},
             "rank": description.rank,
@@ -197,9 +198,9 @@ def _describe(
     losses: Sequence[float],
     grams: Tensor,
     architecture: str,
-) -> storage.BasisDescription:
+) -> BasisDescription:
     records = [
-        storage.ObjectiveRecord(
+        ObjectiveRecord(
             name=reference.name,
             kind=config.objective,
             data=data.path,
@@ -211,7 +212,7 @@ def _describe(
         for reference, data, loss in zip(references, inputs[1:], losses, strict=True)
     ]
     singular = torch.linalg.eigvalsh(grams.sum(0)).clamp_min(0).sqrt().flip(0)
-    return storage.BasisDescription(
+    return BasisDescription(
         objectives=records,
         scope=config.scope,
         dtype=config.dtype,

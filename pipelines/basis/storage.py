@@ -1,61 +1,25 @@
-"""A basis on disk: safetensors files of ``[k, n_t]`` rows by parameter name, read and written one tensor at a time."""
+"""The rows of a basis on disk: safetensors files of ``[k, n_t]`` by parameter, read and written tensor by tensor."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data_registry.core.errors import ArtifactError, BasisMismatchError, NumericsError
-from data_registry.core.manifest import Manifest, open_artifact
+from data_registry.core.errors import ArtifactError, NumericsError
 from pipelines.engine.shards.access import Shard, ShardAccess
 from pipelines.gradients import projection
 
 INDEX_FILE = "basis.safetensors.index.json"
 GRAM_FILE = "gram.safetensors"
-DESCRIPTION_FILE = "basis.json"
 MAX_FILE_BYTES = 1 << 30
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-class ObjectiveRecord(BaseModel):
-    """One reference objective of a basis."""
-
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    kind: str
-    data: str
-    data_fingerprint: str
-    num_samples: int
-    num_tokens: int
-    loss: float
-
-
-class BasisDescription(BaseModel):
-    """What a basis is, what it was computed from, and how to compute it again."""
-
-    model_config = ConfigDict(extra="forbid")
-    objectives: list[ObjectiveRecord]
-    scope: str
-    dtype: str
-    rank: int
-    seed: int
-    batch_size: int
-    model: str
-    model_fingerprint: str
-    architecture: str
-    lora: dict[str, Any] | None
-    shapes: dict[str, list[int]]
-    singular_values: list[float]
-    beta: float | None = None
 
 
 def write_rows(directory: Path, access: ShardAccess, rows: Sequence[Tensor], dtype: torch.dtype) -> Tensor | None:
@@ -174,42 +138,6 @@ def check_finite(names: Sequence[str], grams: Tensor) -> None:
             f"the reference gradient of {names[int(bad[0])]} is not finite ({len(bad)} of {len(names)} parameters)",
             fix="look at the loss on that data:  ogpsa evaluate MODEL --suite reference-loss --data DATA",
         )
-
-
-def open_basis(directory: Path, *, hashes: bool = False) -> tuple[BasisDescription, Manifest]:
-    """Verify a basis artifact and read its description.
-
-    Raises:
-        InputError: there is no artifact.
-        ArtifactError: it is no basis, or damaged.
-    """
-    manifest = open_artifact(directory, "basis", hashes=hashes)
-    try:
-        text = (directory / DESCRIPTION_FILE).read_text(encoding="utf-8")
-        return BasisDescription.model_validate_json(text), manifest
-    except (OSError, ValidationError) as error:
-        raise ArtifactError(
-            f"'{directory}' does not describe a basis", where=str(directory / DESCRIPTION_FILE)
-        ) from error
-
-
-def check_fit(description: BasisDescription, directory: Path, access: ShardAccess, architecture: str) -> None:
-    """Refuse a basis that was built for other parameters than the model's trainable ones.
-
-    Raises:
-        BasisMismatchError: naming the first parameter that differs.
-    """
-    here = {name: list(shape) for name, shape in zip(access.names, access.shapes, strict=True)}
-    if here == description.shapes:
-        return
-    differing = next(name for name in {**here, **description.shapes} if here.get(name) != description.shapes.get(name))
-    in_model, in_basis = here.get(differing, "absent"), description.shapes.get(differing, "absent")
-    raise BasisMismatchError(
-        f"basis '{directory}' was built for {len(description.shapes)} parameters of {description.architecture}; "
-        f"this model trains {len(here)} parameters of {architecture}",
-        where=f"{differing} is {in_model} here and {in_basis} in the basis",
-        fix="build one for this model:  ogpsa build-basis MODEL --reference DATA --out DIR  (same --lora-* options)",
-    )
 
 
 def read_rows(directory: Path, access: ShardAccess) -> list[Tensor]:

@@ -7,8 +7,8 @@ from typing import Any
 from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import InputRecord, as_input
 from data_registry.prepared import load_prepared
-from pipelines.basis import storage
-from pipelines.basis.storage import BasisDescription
+from pipelines.basis.description import BasisDescription
+from pipelines.basis.opening import open_basis
 from pipelines.configs.train import TrainConfig
 from pipelines.models.lora import lora_settings
 from pipelines.models.reference import ModelSource
@@ -24,7 +24,7 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
     records = [source.input_record()]
     records += [as_input(role, path, load_prepared(path, task=task)[1]) for role, path in config.data_sets().items()]
     if config.basis is not None:
-        description, manifest = storage.open_basis(config.basis)
+        description, manifest = open_basis(config.basis)
         check_options(config, description, records[0].fingerprint)
         records.append(as_input("basis", config.basis, manifest))
     return records

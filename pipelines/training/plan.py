@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from pipelines.basis import storage
+from pipelines.basis.opening import open_basis
 from pipelines.configs.common import EngineConfig
 from pipelines.configs.train import TrainConfig
 from pipelines.core.job import world_size
@@ -90,7 +90,7 @@ def _memory(config: TrainConfig, source: ModelSource) -> Rows:
 def _projection(config: TrainConfig) -> Rows:
     if config.basis is None:
         return [("projection", "none (naive baseline)")]
-    description, _ = storage.open_basis(config.basis)
+    description, _ = open_basis(config.basis)
     elements = sum(math.prod(shape) for shape in description.shapes.values()) * description.rank
     size = elements * (2 if description.dtype == "bf16" else 4)
     refresh = f"every {config.refresh_every} steps" if config.refresh_every else "never"

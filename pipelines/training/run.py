@@ -14,11 +14,9 @@ from transformers.trainer_callback import PrinterCallback
 from data_registry.core import stopping
 from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import Manifest, read_manifest
-from pipelines.basis import objectives as basis_objectives
-from pipelines.basis import references, storage
+from pipelines.basis.opening import open_basis_for_training
 from pipelines.configs.train import TrainConfig
 from pipelines.core.artifact import find_finished
-from pipelines.core.job import rank, world_size
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.engine.shards.opening import open_shards
@@ -142,34 +140,34 @@ def session_maker(
     directory = config.basis
     if directory is None:
         return None
-    description, _ = storage.open_basis(directory)
-    fewer = config.refresh_samples is not None and any(
-        config.refresh_samples < record.num_samples for record in description.objectives
-    )
-    same_weights = description.model_fingerprint == source.input_record().fingerprint and description.lora is None
-    settings = ProjectionSettings(
-        space=config.space,
-        refresh_every=config.refresh_every,
-        refresh_at_start=config.refresh_every > 0 and (fewer or not same_weights),
-        strength=config.strength,
-        seed=description.seed,
-    )
+    fingerprint = source.input_record().fingerprint
 
     def make(model: Any, engine: Any, optimizer: torch.optim.Optimizer) -> ProjectionSession:
         access = open_shards(model, engine)
-        storage.check_fit(description, directory, access, architecture)
-        objectives = references.objectives_for_rank(
-            references.read_references(directory, config.refresh_samples),
-            batch_size=description.batch_size,
+        basis = open_basis_for_training(
+            directory,
+            access,
+            architecture=architecture,
+            model_fingerprint=fingerprint,
             pad_token_id=pad_token_id,
-            rank=rank(),
-            world_size=world_size(),
+            num_samples=config.refresh_samples,
         )
-        rows = storage.read_rows(directory, access)
-        loss_sum = basis_objectives.loss_of(description.objectives[0].kind, description.beta)
+        settings = ProjectionSettings(
+            space=config.space,
+            refresh_every=config.refresh_every,
+            refresh_at_start=config.refresh_every > 0 and not basis.is_current,
+            strength=config.strength,
+            seed=basis.description.seed,
+        )
         device = access.device()
         return ProjectionSession(
-            settings, access, optimizer, rows, objectives, loss_sum, before_batch=lambda: processes.stop_point(device)
+            settings,
+            access,
+            optimizer,
+            basis.rows,
+            basis.objectives,
+            basis.loss_sum,
+            before_batch=lambda: processes.stop_point(device),
         )
 
     return make

@@ -1,0 +1,57 @@
+"""What a basis says of itself: its objectives, the model and the parameters that it is for, and how it was made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+DESCRIPTION_FILE = "basis.json"
+
+
+class ObjectiveRecord(BaseModel):
+    """One reference objective of a basis."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    kind: str
+    data: str
+    data_fingerprint: str
+    num_samples: int
+    num_tokens: int
+    loss: float
+
+
+class BasisDescription(BaseModel):
+    """What a basis is, what it was computed from, and how to compute it again."""
+
+    model_config = ConfigDict(extra="forbid")
+    objectives: list[ObjectiveRecord]
+    scope: str
+    dtype: str
+    rank: int
+    seed: int
+    batch_size: int
+    model: str
+    model_fingerprint: str
+    architecture: str
+    lora: dict[str, Any] | None
+    shapes: dict[str, list[int]]
+    singular_values: list[float]
+    beta: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """The reference loss of its objectives, by name; they all have the same."""
+        return self.objectives[0].kind
+
+    def holds_for(self, model_fingerprint: str, num_samples: int | None = None) -> bool:
+        """Whether a refresh at the weights of a model would give the stored rows again.
+
+        Args:
+            model_fingerprint: of the model that training starts from.
+            num_samples: samples of each objective that a refresh uses; None for all that are kept.
+        """
+        fewer = num_samples is not None and any(num_samples < record.num_samples for record in self.objectives)
+        # Adapters are drawn anew for every run, so that rows of adapters belong to other weights in any case.
+        return not fewer and self.model_fingerprint == model_fingerprint and self.lora is None

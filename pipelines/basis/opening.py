@@ -1,0 +1,117 @@
+"""A basis for training: opened, checked against the model, its rows read by slices and its samples dealt to ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from data_registry.core.errors import ArtifactError, BasisMismatchError
+from data_registry.core.manifest import Manifest, open_artifact
+from pipelines.basis import objectives as basis_objectives
+from pipelines.basis.description import DESCRIPTION_FILE, BasisDescription
+from pipelines.basis.passes import LossSum, Objective
+from pipelines.basis.references import objectives_for_rank, read_references
+from pipelines.basis.storage import read_rows
+from pipelines.core.job import rank, world_size
+from pipelines.engine.shards.access import ShardAccess
+
+
+@dataclass(frozen=True)
+class TrainingBasis:
+    """What a training run needs of its basis.
+
+    Attributes:
+        description: what the basis says of itself.
+        rows: this rank's slices: one ``[k, numel]`` tensor for each of the access's shards, in the stored dtype, on
+            the device where rows belong.
+        objectives: this rank's part of every reference objective, for refreshes.
+        loss_sum: the reference loss of a batch, summed over its units.
+        is_current: whether a refresh at the weights that training starts from would give the same rows.
+    """
+
+    description: BasisDescription
+    rows: list[Tensor]
+    objectives: list[Objective]
+    loss_sum: LossSum
+    is_current: bool
+
+
+def open_basis_for_training(
+    directory: Path,
+    access: ShardAccess,
+    *,
+    architecture: str,
+    model_fingerprint: str,
+    pad_token_id: int,
+    num_samples: int | None = None,
+) -> TrainingBasis:
+    """Open a basis for a model that stands ready to be trained. Every rank calls it and reads its own part.
+
+    Args:
+        directory: of the basis.
+        access: this rank's shards of the trainable parameters.
+        architecture: name of the model's class, for the message where the basis is for another.
+        model_fingerprint: of the model that training starts from.
+        pad_token_id: pads the batches of reference samples.
+        num_samples: samples of each objective that a refresh uses, the first that were drawn; None for all.
+
+    Raises:
+        InputError: there is no artifact.
+        ArtifactError: it is no basis, or damaged.
+        BasisMismatchError: it was built for other parameters than the model's trainable ones.
+    """
+    description, _ = open_basis(directory)
+    check_fit(description, directory, access, architecture)
+    objectives = objectives_for_rank(
+        read_references(directory, num_samples),
+        batch_size=description.batch_size,
+        pad_token_id=pad_token_id,
+        rank=rank(),
+        world_size=world_size(),
+    )
+    return TrainingBasis(
+        description=description,
+        rows=read_rows(directory, access),
+        objectives=objectives,
+        loss_sum=basis_objectives.loss_of(description.kind, description.beta),
+        is_current=description.holds_for(model_fingerprint, num_samples),
+    )
+
+
+def open_basis(directory: Path, *, hashes: bool = False) -> tuple[BasisDescription, Manifest]:
+    """Verify a basis artifact and read its description.
+
+    Raises:
+        InputError: there is no artifact.
+        ArtifactError: it is no basis, or damaged.
+    """
+    manifest = open_artifact(directory, "basis", hashes=hashes)
+    try:
+        text = (directory / DESCRIPTION_FILE).read_text(encoding="utf-8")
+        return BasisDescription.model_validate_json(text), manifest
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(
+            f"'{directory}' does not describe a basis", where=str(directory / DESCRIPTION_FILE)
+        ) from error
+
+
+def check_fit(description: BasisDescription, directory: Path, access: ShardAccess, architecture: str) -> None:
+    """Refuse a basis that was built for other parameters than the model's trainable ones.
+
+    Raises:
+        BasisMismatchError: naming the first parameter that differs.
+    """
+    here = {name: list(shape) for name, shape in zip(access.names, access.shapes, strict=True)}
+    if here == description.shapes:
+        return
+    differing = next(name for name in {**here, **description.shapes} if here.get(name) != description.shapes.get(name))
+    in_model, in_basis = here.get(differing, "absent"), description.shapes.get(differing, "absent")
+    raise BasisMismatchError(
+        f"basis '{directory}' was built for {len(description.shapes)} parameters of {description.architecture}; "
+        f"this model trains {len(here)} parameters of {architecture}",
+        where=f"{differing} is {in_model} here and {in_basis} in the basis",
+        fix="build one for this model:  ogpsa build-basis MODEL --reference DATA --out DIR  (same --lora-* options)",
+    )
