@@ -1,7 +1,7 @@
 """The transforms of a run, called in a fixed order at the places of every step; the chain owns what they share.
 
-Shared are the hooks on the optimizer, the one copy of the weights from before its step, the self-test of the first step,
-and what checkpoints keep. A step without transforms has no chain, and is then exactly the trainer's own.
+Shared are the hooks on the optimizer, the one copy of the weights from before its step, the self-test of the first
+step, and what checkpoints keep. A step without transforms has no chain, and is then exactly the trainer's own.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipelines.basis import storage
+from pipelines.core.job import rank
 from pipelines.engine.shards.access import ShardAccess
 from pipelines.transforms.transform import Transform
 
@@ -48,7 +49,7 @@ class ChangeTracking(Transform):
             for master, start in zip(self.access.masters(), self._start, strict=True)
         ]
         folder = directory / FOLDER
-        if self.access.is_main():
+        if rank() == 0:
             folder.mkdir()
         moved = storage.write_rows(folder, self.access, rows, torch.float32)
         if moved is None:

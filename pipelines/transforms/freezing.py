@@ -68,7 +68,9 @@ def frozen_tensors(patterns: Sequence[str], access: ShardAccess) -> list[int]:
             if (word(*owners[name]) if word is not None else fnmatch.fnmatchcase(name, pattern))
         }
         if not found:
-            problems.append(f"--freeze {pattern} names no parameter that is trained{suggest(pattern, [*WORDS, *access.names])}")
+            problems.append(
+                f"--freeze {pattern} names no parameter that is trained{suggest(pattern, [*WORDS, *access.names])}"
+            )
         frozen |= found
     if problems:
         raise ConfigError(

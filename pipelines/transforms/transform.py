@@ -1,4 +1,4 @@
-"""What a transform is: something that acts in an optimizer step, between the reduced gradient and the next forward pass.
+"""A transform acts in an optimizer step, between the reduced gradient and the next forward pass.
 
 There are three places in a step. The reduced, accumulated gradient can be edited before it is clipped. The change that
 the optimizer made can be edited after it: one group of parameters at a time, since ZeRO steps them so, or all together

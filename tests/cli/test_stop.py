@@ -151,7 +151,7 @@ def launched(tmp_path: Path, point: Point, *arguments: str | Path, torchrun: Seq
 def test_torchrun_hands_signals_on_and_inspect_says_what_became_of_it(
     training: list[str | Path], tmp_path: Path
 ) -> None:
-    at_step = "pipelines.transforms.projection:ProjectionSession.at_boundary"
+    at_step = "pipelines.transforms.chain:TransformChain.at_boundary"
     forwards = ["--signals-to-handle", "SIGTERM,SIGINT,SIGUSR1"]
     for point, options in (
         (Point(at_step, ("SIGTERM",), call=2, to="launcher", ranks=(1,)), []),

@@ -28,7 +28,7 @@ from pipelines.engine import processes
 logger = logging.getLogger(__name__)
 
 FOLDER = ".checkpoints"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _PREFIX = "checkpoint-"
 _PARTIAL = ".partial"
 # What loaders of other tools read without asking, and what can run code when read.
