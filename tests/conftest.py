@@ -1,4 +1,4 @@
-"""What holds for all tests: one thread a process, and no network."""
+"""What holds for all tests: one thread a process, no network, and no clock."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ if not os.path.exists("/dev/nvidia0"):
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from data_registry.core import stopping
 from data_registry.core.errors import InputError
 
-# A signal to the whole job ends the workers too, perhaps a moment before it reaches this process.
-_SAME_SIGNAL_S = 0.2
+# A signal to the whole job ends the workers too, perhaps a moment before it reaches this process; on a busy machine a
+# longer one. The signal ends the wait.
+_SAME_SIGNAL_S = 3.0
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -56,6 +57,7 @@ def ordered_map(
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
+        stopping.check()
         time.sleep(_SAME_SIGNAL_S)
         stopping.check()
         raise InputError(

@@ -15,6 +15,8 @@ step() { # OGPSA ARGUMENTS...
     if [ -z "$signalled" ]; then
         srun --kill-on-bad-exit=1 --cpus-per-task="$CPUS" ogpsa "$@" &
         job=$!
+        # One that came before this line was handed on to nobody.
+        [ -z "$signalled" ] || kill -USR1 "$job"
         while true; do
             interrupted=''
             wait "$job"

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from pipelines.core.job import rank, world_size
 
-# How long other ranks wait for rank zero to report the same failure before they speak themselves.
-PATIENCE_S = 1.5
+# How long other ranks wait for rank zero to report the same failure before they speak themselves. On a busy machine the
+# ranks come to it some seconds apart.
+PATIENCE_S = 5.0
 # A mark older than this is another run's.
 _FRESH_S = 30.0
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from data_registry.core.errors import InputError
 
 TIMEOUT_S = 300.0
-# A task that is there answers at once; what does not is something else.
+# What says nothing for so long is something else, or so busy that it is asked again.
 _ANSWER_S = 2.0
 _PAUSE_S = 0.1
 _MAX_LINE_BYTES = 200
@@ -43,7 +43,7 @@ def agree(
         return _serve(ports, host=host, world_size=world_size, word=word, deadline=deadline)
     while time.monotonic() < deadline:
         for port in ports:
-            if _is_there(host, port, rank=rank, word=word):
+            if _is_there(host, port, rank=rank, word=word, deadline=deadline):
                 return port
         time.sleep(_PAUSE_S)
     raise InputError(
@@ -100,17 +100,21 @@ def _welcome(connection: socket.socket, word: str) -> int:
     if name != word or not rank.isdigit():
         return -1
     connection.sendall(b"welcome\n")
-    # The other closes first: the port of who closes first stays blocked for a while.
-    connection.recv(1)
+    # The other closes first: the port of who closes first stays blocked for a while. It will read its welcome however
+    # busy its machine is, so that it counts even if it takes longer.
+    with contextlib.suppress(OSError):
+        connection.recv(1)
     return int(rank)
 
 
-def _is_there(host: str, port: int, *, rank: int, word: str) -> bool:
+def _is_there(host: str, port: int, *, rank: int, word: str, deadline: float) -> bool:
     """Whether rank zero listens at a port, and has noted this rank."""
     try:
         with socket.create_connection((host, port), timeout=_ANSWER_S) as connection:
             if _line(connection) != word:
                 return False
+            # This is rank zero: it may have counted this rank, and must not be left before it has said so.
+            connection.settimeout(max(_ANSWER_S, deadline - time.monotonic()))
             connection.sendall(f"{word} {rank}\n".encode())
             return _line(connection) == "welcome"
     except OSError:

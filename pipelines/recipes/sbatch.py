@@ -29,6 +29,8 @@ code={preempted}
 if [ -z "$signalled" ]; then
     {command} &
     job=$!
+    # One that came before this line was handed on to nobody.
+    [ -z "$signalled" ] || kill -USR1 "$job"
     while true; do
         interrupted=
         wait "$job"

@@ -64,7 +64,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def run_process(
-    *arguments: str | Path, cwd: Path, env: dict[str, str] | None = None, timeout_s: float = 120
+    *arguments: str | Path, cwd: Path, env: dict[str, str] | None = None, timeout_s: float = 900
 ) -> Outcome:
     """Runs ``ogpsa`` as a process of its own."""
     result = subprocess.run(

@@ -156,13 +156,13 @@ def test_on_a_terminal_two_models_stand_side_by_side() -> None:
         seen = _until(ours, "tokens,", "\n> ")
         assert any(line.count(greedy(QUESTIONS[0])) == 2 for line in seen.splitlines()), seen
         os.write(ours, b"\x04")
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=600) == 0
     finally:
         process.kill()
         os.close(ours)
 
 
-def _until(terminal: int, *texts: str, timeout_s: float = 90) -> str:
+def _until(terminal: int, *texts: str, timeout_s: float = 600) -> str:
     """What a terminal shows until all of these have come in turn."""
     seen, rest, deadline = "", list(texts), time.monotonic() + timeout_s
     at = 0

@@ -53,7 +53,7 @@ def pids(folder: Path) -> list[int]:
     return [int(path.read_text()) for path in folder.glob("pid-*")]
 
 
-def wait_for(condition: object, timeout_s: float = 10.0) -> bool:
+def wait_for(condition: object, timeout_s: float = 600.0) -> bool:
     assert callable(condition)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -92,10 +92,9 @@ def test_the_first_failing_exit_code_comes_through(tmp_path: Path, code: int) ->
 
 
 def test_when_one_fails_the_others_are_ended(tmp_path: Path) -> None:
-    body = READY + ALL_THERE + "sys.exit(4) if rank == 1 else time.sleep(60)"
-    started = time.monotonic()
+    body = READY + ALL_THERE + "sys.exit(4) if rank == 1 else time.sleep(3600)"
     assert processes.start_processes(command(tmp_path, body), 3) == 4
-    assert time.monotonic() - started < 8
+    assert not list(tmp_path.glob("done-*"))
     assert_nobody_left(tmp_path)
 
 
@@ -103,17 +102,17 @@ def test_who_does_not_listen_is_killed_with_its_workers(tmp_path: Path, monkeypa
     monkeypatch.setattr(processes, "GRACE_S", 0.5)
     body = """
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
 (folder / f"pid-worker-{rank}").write_text(str(worker.pid))
 """
-    body += READY + ALL_THERE + "sys.exit(3) if rank == 0 else time.sleep(60)"
+    body += READY + ALL_THERE + "sys.exit(3) if rank == 0 else time.sleep(3600)"
     assert processes.start_processes(command(tmp_path, body), 2) == 3
     assert len(pids(tmp_path)) == 4
     assert_nobody_left(tmp_path)
 
 
 def test_death_by_signal_is_told_as_shells_do(tmp_path: Path) -> None:
-    body = "os.kill(os.getpid(), signal.SIGKILL) if rank == 0 else time.sleep(60)"
+    body = "os.kill(os.getpid(), signal.SIGKILL) if rank == 0 else time.sleep(3600)"
     assert processes.start_processes(command(tmp_path, body), 2) == 128 + signal.SIGKILL
 
 
@@ -139,7 +138,7 @@ signal.signal(signal.SIGUSR1, stop)
 
 @pytest.fixture
 def launcher(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    code = LAUNCHER.format(command=command(tmp_path, PREEMPTIBLE + READY + "time.sleep(60)"), number=2)
+    code = LAUNCHER.format(command=command(tmp_path, PREEMPTIBLE + READY + "time.sleep(3600)"), number=2)
     process = subprocess.Popen([sys.executable, "-c", code])
     assert wait_for(lambda: len(list(tmp_path.glob("ready-*"))) == 2)
     yield process
@@ -152,14 +151,14 @@ def test_signals_reach_every_process_and_75_comes_back(
     launcher: subprocess.Popen[bytes], tmp_path: Path, number: signal.Signals
 ) -> None:
     launcher.send_signal(number)
-    assert launcher.wait(timeout=10) == 75
+    assert launcher.wait(timeout=600) == 75
     assert [(tmp_path / f"saved-{rank}").read_text() for rank in range(2)] == [str(int(number))] * 2
     assert_nobody_left(tmp_path)
 
 
 def test_an_interrupt_ends_all_with_130(launcher: subprocess.Popen[bytes], tmp_path: Path) -> None:
     launcher.send_signal(signal.SIGINT)
-    assert launcher.wait(timeout=10) in (1, 130)  # a plain Python child ends with 130 by signal, or 1 by traceback
+    assert launcher.wait(timeout=600) in (1, 130)  # a plain Python child ends with 130 by signal, or 1 by traceback
     assert_nobody_left(tmp_path)
 
 
@@ -186,7 +185,9 @@ from data_registry.core.errors import InputError
 from ogpsa_cli import __main__
 from ogpsa_cli.launch import ranks
 if os.environ["RANK"] not in {failing!r}:
-    ranks.time.sleep(20)
+    ranks.time.sleep(3600)
+# However much later rank zero starts; where it does not fail, nobody need wait for it.
+ranks.PATIENCE_S = 600.0 if "0" in {failing!r} else 0.1
 sys.exit(__main__._report(InputError("no such data"), verbose=False))
 """
 
@@ -205,7 +206,7 @@ def test_a_mistake_that_all_ranks_make_is_told_once(
 def test_a_wrong_model_in_two_processes_is_told_once(tmp_path: Path) -> None:
     arguments = ["build-basis", str(tmp_path / "none"), "--reference", "r", "--out", str(tmp_path / "b")]
     result = subprocess.run(
-        [sys.executable, "-m", "ogpsa_cli", *arguments, "--num-procs", "2"], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "ogpsa_cli", *arguments, "--num-procs", "2"], capture_output=True, text=True, timeout=600
     )
     assert result.returncode == 2
     assert result.stderr.count("error:") == 1

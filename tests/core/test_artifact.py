@@ -141,7 +141,7 @@ print("done", flush=True)
 """
 
 
-def start_writer(target: Path, then: str = "time.sleep(60)") -> subprocess.Popen[str]:
+def start_writer(target: Path, then: str = "time.sleep(3600)") -> subprocess.Popen[str]:
     code = textwrap.dedent(WRITER).format(tests=str(Path(__file__).parents[2]), target=str(target), then=then)
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None

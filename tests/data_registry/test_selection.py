@@ -9,6 +9,7 @@ import pytest
 
 from data_registry.core import stopping
 from data_registry.core.errors import InputError
+from data_registry.preparing import parallel
 from data_registry.preparing.arrow_folder import ArrowFolder, Staging
 from data_registry.preparing.parallel import ordered_map
 from data_registry.preparing.selection import Draw, Duplicates
@@ -114,7 +115,8 @@ def test_errors_of_workers_keep_their_place():
     assert caught.value.where == "item -2"
 
 
-def test_a_killed_worker_is_an_error_with_a_remedy():
+def test_a_killed_worker_is_an_error_with_a_remedy(monkeypatch):
+    monkeypatch.setattr(parallel, "_SAME_SIGNAL_S", 0.0)
     with pytest.raises(InputError, match="memory") as caught:
         list(ordered_map(end, range(3), num_workers=2))
     assert "--num-workers" in caught.value.fix

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_ranks(
-    module: str, directory: Path, *arguments: str, num_procs: int = 2, timeout_s: int = 900
+    module: str, directory: Path, *arguments: str, num_procs: int = 2, timeout_s: int = 3600
 ) -> dict[str, Any]:
     """Run ``python -m MODULE DIRECTORY ARGUMENTS`` on ranks; its findings are ``DIRECTORY/findings.json``.
 

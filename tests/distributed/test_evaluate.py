@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,8 @@ from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.evaluation.answering.store import read_generations
 from pipelines.evaluation.contract.results import read_results
 from pipelines.evaluation.judges.judging import read_verdicts
+from tests.faults import points
+from tests.faults.points import Point
 
 pytestmark = pytest.mark.distributed
 
@@ -29,12 +30,29 @@ def prompts(tmp_path: Path) -> Path:
     return file
 
 
-def start(out: Path, prompts: Path) -> subprocess.Popen[str]:
-    command = ["evaluate", MODEL_DIR, "--suite", "prompts", "--harmful", prompts, "--out", out, "--num-procs", "2"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "ogpsa_cli", *map(str, command), "--batch-size", "4"],
-        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+LAUNCHER = "import sys; from ogpsa_cli import launch; sys.exit(launch.start_processes(sys.argv[1:], 2, listens=True))"
+
+
+def run(out: Path, prompts: Path, stop: Point | None = None) -> subprocess.CompletedProcess[str]:
+    """Two processes; where there is a stop, the launcher gets a signal when the second of them comes there.
+
+    It ends with the pipes, which the ranks have from it: none of them is alive then.
+    """
+    words = ["evaluate", MODEL_DIR, "--suite", "prompts", "--harmful", prompts, "--out", out, "--batch-size", "4"]
+    arguments = list(map(str, words))
+    command = [sys.executable, "-m", "ogpsa_cli", *arguments, "--num-procs", "2"]
+    if stop is not None:
+        mark = out.with_name("mark")
+        command = [sys.executable, "-c", LAUNCHER, sys.executable, *points.command([stop], mark, *arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=1800, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def at_batch(number: int, signal_name: str) -> Point:
+    """The second process comes to its batch of this number."""
+    function = "pipelines.evaluation.answering.asking:generate_batch"
+    return Point(function, (signal_name,), call=number, to="launcher", ranks=(1,))
 
 
 def shards(folder: Path) -> list[Path]:
@@ -42,31 +60,21 @@ def shards(folder: Path) -> list[Path]:
 
 
 def test_a_killed_and_a_stopped_run_of_two_processes_go_on_and_end_as_one_process_does(tmp_path, prompts):
-    first = start(tmp_path / "r", prompts)
-    deadline = time.monotonic() + 200
-    while len(shards(tmp_path)) < 6 and time.monotonic() < deadline and first.poll() is None:
-        time.sleep(0.02)
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    time.sleep(0.5)  # the ranks die with their parent
+    first = run(tmp_path / "r", prompts, at_batch(7, "SIGKILL"))
+    assert first.returncode == -signal.SIGKILL, first.stderr
     done = shards(tmp_path)
     assert 6 <= len(done) < 75
     assert not (tmp_path / "r").exists()
 
-    second = start(tmp_path / "r", prompts)
-    while len(shards(tmp_path)) < len(done) + 6 and time.monotonic() < deadline and second.poll() is None:
-        time.sleep(0.02)
-    second.send_signal(signal.SIGTERM)
-    _, err = second.communicate(timeout=100)
-    assert second.returncode == 75, err
-    assert err.count("answers: stored; the same command goes on from there") == 1
+    second = run(tmp_path / "r", prompts, at_batch(7, "SIGTERM"))
+    assert second.returncode == 75, second.stderr
+    assert second.stderr.count("answers: stored; the same command goes on from there") == 1
     assert len(done) + 6 <= len(shards(tmp_path)) < 75
 
-    third = start(tmp_path / "r", prompts)
-    out, err = third.communicate(timeout=200)
-    assert third.returncode == 0, err
-    assert "of 300 answers are there already" in err
-    assert out.count("harmful-compliance %") == 1  # one process speaks
+    third = run(tmp_path / "r", prompts)
+    assert third.returncode == 0, third.stderr
+    assert "of 300 answers are there already" in third.stderr
+    assert third.stdout.count("harmful-compliance %") == 1  # one process speaks
     assert not list(tmp_path.glob(".r.partial-*"))
 
     alone = evaluate.run(

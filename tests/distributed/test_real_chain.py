@@ -30,7 +30,7 @@ def ogpsa(directory: Path, *arguments: str, code: int = 0) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "ogpsa_cli", *arguments]
     run = subprocess.run(
-        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=600, check=False
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=3600, check=False
     )
     assert run.returncode == code, f"{' '.join(arguments)}\n{run.stdout[-2000:]}\n{run.stderr[-4000:]}"
     assert "Traceback" not in run.stderr

@@ -21,7 +21,7 @@ def test_the_testbeds_recipe_runs_and_a_lone_process_can_have_zero(tmp_path: Pat
     only = [word for name in wanted for word in ("--only", name)]
     arguments = ["run", "testbed", "--out", "demo", *short, *only]
     # Nothing of a launcher is in the environment: what DeepSpeed asks for has to be set by the command.
-    done = run_process(*arguments, cwd=tmp_path, timeout_s=1200)
+    done = run_process(*arguments, cwd=tmp_path, timeout_s=3600)
     assert done.code == 0, done.err
     assert done.out.count(" made ") == len(wanted)
     sft, dpo = read_manifest(tmp_path / "demo" / "sft"), read_manifest(tmp_path / "demo" / "dpo")

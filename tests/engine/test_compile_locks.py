@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,9 +38,16 @@ def test_a_held_lock_is_left(tmp_path: Path) -> None:
 
 
 def test_a_young_lock_gets_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compile_locks, "PATIENCE_S", 0.6)
     lock = make_lock(tmp_path, 0)
-    began = time.monotonic()
+    waited_s = [0.0]
+    began = lock.stat().st_mtime
+
+    def sleep(seconds: float) -> None:
+        assert lock.exists()
+        waited_s[0] += seconds
+
+    clock = SimpleNamespace(time=lambda: began + waited_s[0], sleep=sleep)
+    monkeypatch.setattr(compile_locks, "time", clock)
     compile_locks.release_abandoned(tmp_path)
     assert not lock.exists()
-    assert time.monotonic() - began >= 0.5
+    assert waited_s[0] == compile_locks.PATIENCE_S

@@ -48,7 +48,8 @@ def armed(points: Sequence[Point], mark: Path) -> Iterator[None]:
 
     Args:
         points: which of them, and when.
-        mark: a file that says, afterwards, when the last of them was reached.
+        mark: a file that says, afterwards, when the last of them was reached; beside it, with another suffix, one
+            that says how often the function was called again.
     """
     with contextlib.ExitStack() as stack:
         if sum(len(point.signals) for point in points) > 1:
@@ -73,14 +74,24 @@ def _wrap(stack: contextlib.ExitStack, point: Point, mark: Path) -> None:
     def reached(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += 1
+        if calls > point.call:
+            further(mark).write_text(str(calls - point.call))
         if calls == point.call:
             mark.write_text(str(time.time()))
             for number in point.signals:
                 _send(point, signal.Signals[number])
+            # A launcher hands it on in its own time; the work must not be over by then.
+            while point.to == "launcher" and stopping.requested() is None:
+                time.sleep(0.01)
         return real(*args, **kwargs)
 
     setattr(holder, name, reached)
     stack.callback(setattr, holder, name, real)
+
+
+def further(mark: Path) -> Path:
+    """The file that says how often work went on after a signal; there is none where it did not."""
+    return mark.with_suffix(".further")
 
 
 def _send(point: Point, number: signal.Signals) -> None:
@@ -90,7 +101,7 @@ def _send(point: Point, number: signal.Signals) -> None:
         os.kill(os.getpid() if point.to == "self" else os.getppid(), number)
 
 
-def command(points: Sequence[Point], mark: Path, *arguments: str | Path) -> list[str]:
+def command(points: Sequence[Point], mark: Path | str, *arguments: str | Path) -> list[str]:
     """What runs ``ogpsa`` with these points after ``python``."""
     told = json.dumps({"points": [asdict(point) for point in points], "mark": str(mark)})
     return ["-m", "tests.faults.points", told, *map(str, arguments)]

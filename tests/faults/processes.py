@@ -15,7 +15,8 @@ from pathlib import Path
 from tests.faults import forks
 from tests.faults.boundaries import Boundary, Fault, Watch
 
-TIMEOUT_S = 400.0
+# A bound for what hangs: a rank that waits for a dead one would wait far longer.
+TIMEOUT_S = 900.0
 _POLL_S = 0.004
 # Everything that the commands import; only imported here, never used, so that a fork is a process that begins.
 _LIBRARIES = (
@@ -99,14 +100,15 @@ def forked(
     process = os.fork()
     if process == 0:
         _be_ogpsa(arguments, directory, (given, out, err), lambda: watch.arm(directory, fault), arm)
-    deadline = began + (TIMEOUT_S if kill is None else kill.after_s)
+    deadline, rank = (began + TIMEOUT_S, None) if kill is None else (began + kill.after_s, kill.rank)
     while True:
         found, status = os.waitpid(process, os.WNOHANG)
         if found:
             break
         if time.monotonic() > deadline:
-            _kill(process, None if kill is None else kill.rank)
-            deadline = began + 2 * TIMEOUT_S
+            _kill(process, rank)
+            # Whoever is still there then goes all together.
+            deadline, rank = began + 2 * TIMEOUT_S, None
         time.sleep(_POLL_S)
     seconds = time.monotonic() - began
     if seconds > TIMEOUT_S:
@@ -164,7 +166,7 @@ def _session(leader: int) -> Iterator[tuple[int, int]]:
                     yield int(entry.name), int(parent)
 
 
-def _wait_until_gone(leader: int, timeout_s: float = 30) -> None:
+def _wait_until_gone(leader: int, timeout_s: float = 300) -> None:
     deadline = time.monotonic() + timeout_s
     while left := list(_session(leader)):
         if time.monotonic() > deadline:

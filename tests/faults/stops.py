@@ -23,7 +23,7 @@ from pathlib import Path
 
 from tests.faults import boundaries, comparison, processes
 from tests.faults.commands import COMMANDS, OUT, Command
-from tests.faults.points import Point
+from tests.faults.points import Point, further
 from tests.faults.processes import Ended
 from tests.faults.trials import Stage
 
@@ -164,6 +164,7 @@ def findings(name: str, root: Path) -> Iterator[Finding]:
     before, mark = stage.begin(), root / "mark"
     for stop in series.stops:
         mark.unlink(missing_ok=True)
+        further(mark).unlink(missing_ok=True)
         ended = stage.run(arm=partial(_arm, stop.points, mark))
         where = ", ".join(f"{point.function.partition(':')[2]} {' '.join(point.signals)}" for point in stop.points)
         finding = Finding(name, where)
@@ -172,6 +173,9 @@ def findings(name: str, root: Path) -> Iterator[Finding]:
         else:
             finding.seconds = max(0.0, time.time() - float(mark.read_text()))
             finding.problems += _unclear(stop, ended)
+            # A step that has begun may end, and be saved; nobody waits for more of the work to be done.
+            if stop.code and further(mark).exists() and int(further(mark).read_text()) > 1:
+                finding.problems.append(f"it went on: {further(mark).read_text()} further calls")
         if stop.code:
             now = comparison.snapshot(stage.place)
             finding.problems += comparison.lost(now, before) + comparison.half_written(stage.place, before)

@@ -28,7 +28,7 @@ def test_short_campaign(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "tests.faults.campaign", "--kills", "6", "--full", "1", "--cut", "1", *chosen,
          "--json", tmp_path / "found.json"],
-        cwd=ROOT, capture_output=True, text=True, timeout=900, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT, capture_output=True, text=True, timeout=3600, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
     trials: list[dict[str, Any]] = json.loads((tmp_path / "found.json").read_text())["trials"]

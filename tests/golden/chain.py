@@ -77,4 +77,8 @@ RANKS: dict[str, str] = {
         for space in SPACES
     },
 }
-RECIPE: dict[str, str] = {"recipe": "run testbed --out recipe --set sft-steps=8 --set dpo-steps=4"}
+_SET = " ".join(
+    f"--set steps.{stage}.trainer.adam_epsilon=1e-6 --set {stage}-steps={steps}"
+    for stage, steps in (("sft", 8), ("dpo", 4))
+)
+RECIPE: dict[str, str] = {"recipe": f"run testbed --out recipe {_SET}"}

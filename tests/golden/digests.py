@@ -46,11 +46,14 @@ def _artifact(directory: Path, root: Path) -> Record:
 
 
 def _start(manifest: dict[str, Any], root: Path) -> dict[str, torch.Tensor]:
-    """The weights that a run started from, by name; empty where the artifact is no run."""
+    """The weights that a run, or the first of a chain of runs, started from; empty where the artifact is no run."""
     if manifest["kind"] != "run":
         return {}
-    model = next(Path(entry["path"]) for entry in manifest["inputs"] if entry["role"] == "model")
-    files = sorted((root / model).rglob("model*.safetensors"))
+    model = root / next(entry["path"] for entry in manifest["inputs"] if entry["role"] == "model")
+    before = json.loads((model / "manifest.json").read_text())
+    if before["kind"] == "run":
+        return _start(before, root)
+    files = sorted(model.rglob("model*.safetensors"))
     return {name: tensor for path in files for name, tensor in load_file(path).items()}
 
 

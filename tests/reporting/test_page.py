@@ -54,7 +54,7 @@ def visit(browser: str, page: Path, *options: str) -> tuple[str, str]:
             "--disable-background-networking", "--enable-logging=stderr", f"--user-data-dir={profile}",
             f"--window-size={WIDTH},{HEIGHT}", *options, page.as_uri(),
         ],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=900, check=True,
     )  # fmt: skip
     return result.stdout, "\n".join(line for line in result.stderr.splitlines() if "CONSOLE" in line)
 

@@ -17,7 +17,9 @@ import data_registry.testbed
 from tests.slurm import cluster
 
 TESTBED_MODEL = Path(data_registry.testbed.__file__).parent / "model"
-PATIENCE_S = 900.0
+# A bound for what hangs; how soon something comes is the machine's affair.
+PATIENCE_S = 1800.0
+OPEN_STATES = frozenset({"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING"})
 
 
 class Slurm:
@@ -33,7 +35,13 @@ class Slurm:
     def call(self, *words: str | Path, cwd: Path | None = None, check: bool = True) -> str:
         """Standard output of a command."""
         done = subprocess.run(
-            list(map(str, words)), env=self.env, cwd=cwd, capture_output=True, text=True, check=False, timeout=120
+            list(map(str, words)),
+            env=self.env,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
         )
         assert done.returncode == 0 or not check, f"{words}: {done.stdout}{done.stderr}"
         return done.stdout
@@ -47,14 +55,18 @@ class Slurm:
         words = self.call("scontrol", "--oneliner", "show", "job", job_id).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
+    def known_jobs(self) -> list[str]:
+        """The ids of all jobs that there have been, in order."""
+        lines = self.call("scontrol", "--oneliner", "show", "jobs", check=False).splitlines()
+        return sorted((word[6:] for line in lines for word in line.split()[:1] if word.startswith("JobId=")), key=int)
+
     def states(self, jobs: Sequence[str]) -> list[str]:
         return [self.job(job)["JobState"] for job in jobs]
 
     def wait(self, jobs: Sequence[str], logs: Path) -> list[str]:
         """Wait until all jobs have ended; their states. What they printed is shown when they take too long."""
         deadline = time.monotonic() + PATIENCE_S
-        open_states = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED"}
-        while set(found := self.states(jobs)) & open_states:
+        while OPEN_STATES.intersection(found := self.states(jobs)):
             assert time.monotonic() < deadline, f"{found} after {PATIENCE_S:.0f} s\n{printed(logs)}"
             time.sleep(0.3)
         return found

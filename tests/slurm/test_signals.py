@@ -62,17 +62,16 @@ def test_tasks_that_are_signalled_save_together_and_a_dead_one_ends_the_step(slu
         with srun(slurm, tmp_path, *train) as process:
             wait_for_steps(process, tmp_path, logged + 2)
             slurm.call("scancel", f"--signal={name}", newest_step(slurm))
-            said = process.communicate(timeout=120)[0]
+            said = process.communicate(timeout=PATIENCE_S)[0]
         assert process.returncode == 75, said
         assert said.count(f"stopped (SIG{name}) at step ") == 1, said
         (metrics,) = tmp_path.glob(".run.partial-*/metrics.jsonl")
         logged = len(metrics.read_text().splitlines())
     with srun(slurm, tmp_path, *train) as process:
         wait_for_steps(process, tmp_path, logged + 2)
-        began = time.monotonic()
         os.kill(task(slurm, rank=1), signal.SIGKILL)
-        said = process.communicate(timeout=120)[0]
-        assert time.monotonic() - began < 30
+        said = process.communicate(timeout=PATIENCE_S)[0]
+        # Otherwise the other would go on for all of its steps.
     # The dead one's, or that of the other, which Slurm ends: srun returns the higher.
     assert process.returncode in (128 + signal.SIGKILL, 128 + signal.SIGTERM), said
     assert "task 1: Killed" in said

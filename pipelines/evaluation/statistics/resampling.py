@@ -18,6 +18,9 @@ _CHUNK_ELEMENTS = 1 << 20
 _NORMAL = NormalDist()
 # The statistic may be missing (a quotient by zero) in as many resamples as move no end by much.
 _EXISTING = 0.99
+# Equal items need not have exactly their value as their mean. Below this share of what was added up, a difference is
+# no spread.
+_SPECK = 1e-12
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,13 @@ class Pool:
     @property
     def means(self) -> Array:
         """``[C]``, supposed items included."""
-        return self.counts @ self.outcomes / self.counts.sum()
+        return sums(self.counts, self.outcomes) / self.counts.sum()
 
     def influence(self, gradient: Array) -> Array:
         """``[R]`` of one item each, on a function of the means with this gradient ``[C]``."""
-        return (self.outcomes - self.means) @ gradient / self.counts.sum()
+        found = (self.outcomes - self.means) @ gradient
+        found[np.abs(found) <= _SPECK * (np.abs(self.outcomes) @ np.abs(gradient))] = 0.0
+        return found / self.counts.sum()
 
     def draw(self, generator: np.random.Generator, resamples: int) -> Iterator[Array]:
         """How often resamples hold each outcome, ``[chunk, R]`` at a time."""
@@ -67,6 +72,15 @@ def pool(items: Array, supposed: Array | None = None, weight: float = 0.0) -> Po
     outcomes, place = np.unique(every, axis=0, return_inverse=True)
     counts = np.bincount(place.reshape(-1), weights=weights).astype(np.float64)
     return Pool(outcomes, counts, len(items))
+
+
+def sums(counts: Array, outcomes: Array) -> Array:
+    """``counts @ outcomes``, ``[..., R]`` by ``[R, C]``, added up in the same order on every processor.
+
+    The order of a matrix product depends on processor and number of rows, and with it the last digits. Where estimates
+    are compared for ties, these would decide what is one, and ends of intervals with them.
+    """
+    return np.stack([(counts * figure).sum(axis=-1) for figure in outcomes.T], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,7 @@ def bca(
     """
     generator = np.random.default_rng(seed)
     drawn = [
-        np.concatenate([counts @ each.outcomes / each.num_items for counts in each.draw(generator, resamples)])
+        np.concatenate([sums(counts, each.outcomes) / each.num_items for counts in each.draw(generator, resamples)])
         for each in pools
     ]
     means = [each.means for each in pools]
@@ -205,7 +219,8 @@ def studentised_ratio(
     estimates, errors = _ratio_and_error(drawn, both.num_items)
     with np.errstate(divide="ignore", invalid="ignore"):
         distances = (estimates - estimate) / errors
-    distances[np.isnan(distances)] = 0.0  # no distance in no spread
+    # No distance in no spread.
+    distances[(errors == 0.0) & (np.abs(estimates - estimate) <= _SPECK * abs(estimate))] = 0.0
     tail = (1 - confidence) / 2
     # No interpolation, which would make a number of an infinite distance and a finite one.
     below, above = np.quantile(distances, [tail, 1 - tail], method="nearest")
