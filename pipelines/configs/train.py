@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from pipelines.configs.build_basis import check_engine
 from pipelines.configs.common import EngineConfig, LoraConfig, OutputConfig, PassThrough
@@ -127,6 +127,12 @@ class TrainConfig(HeldOutConfig, ProjectionConfig):
     trainer: PassThrough = option(
         {}, "Any option of TRL's trainer configuration, as --set trainer.KEY=VALUE.", panel="Training"
     )
+
+    @field_validator("freeze")
+    @classmethod
+    def _split_at_commas(cls, patterns: list[str]) -> list[str]:
+        words = [word.strip() for pattern in patterns for word in pattern.split(",")]
+        return [word for word in words if word]
 
     def check_transforms(self) -> None:
         """Refuse what does not go together, of all that acts in a step.
