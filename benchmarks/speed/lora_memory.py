@@ -70,13 +70,13 @@ def counted(directory: Path, tokens: int) -> dict[str, float]:
     model, _, optimizer = trainer.prepared_engine()
     state = [value for entry in optimizer.state.values() for value in entry.values() if value.numel() > 1]
     masters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    assert trainer.session is not None
+    assert trainer.transforms is not None
     return {
         "frozen weights": _bytes(p for p in model.parameters() if not p.requires_grad),
         "adapters: weights": _bytes(p for p in model.parameters() if p.requires_grad),
         "adapters: master weights": _bytes(masters),
         "adapters: AdamW": _bytes(state),
-        "rows of the basis": _bytes(trainer.session.projector.rows),
+        "rows of the basis": _bytes(trainer.transforms.get("projection").projector.rows),
     }
 
 

@@ -32,7 +32,8 @@ from pipelines.basis.references import ReferenceSet, objectives_for_rank
 from pipelines.core.environment import package_versions
 from pipelines.engine import processes
 from pipelines.engine.shards.opening import open_shards
-from pipelines.transforms.projection import ProjectionSession, ProjectionSettings
+from pipelines.transforms.chain import TransformChain
+from pipelines.transforms.projection import Projection, ProjectionSettings
 
 VOCABULARY, LENGTH, ROWS = 8192, 64, 2
 VARIANTS = ("naive", "gradient", "update", "refresh", "hooks")
@@ -83,33 +84,37 @@ class Bench:
         objectives = objectives_for_rank(
             references, batch_size=2, pad_token_id=0, rank=dist.get_rank(), world_size=dist.get_world_size()
         )
-        self.sessions = {
-            space: ProjectionSession(
+        self.projections = {
+            space: Projection(
                 ProjectionSettings(space, 0, False, 1.0, 0),  # type: ignore[arg-type]
-                self.access, self.engine.basic_optimizer, rows, objectives, token_loss_sum,
+                self.access, rows, objectives, token_loss_sum,
             )
             for space in ("gradient", "update")
         }  # fmt: skip
-        for session in self.sessions.values():
-            session.close()
-            session._reach_test = None
+        self.chains = {
+            space: TransformChain(self.access, self.engine.basic_optimizer, [projection])
+            for space, projection in self.projections.items()
+        }
+        for chain in self.chains.values():
+            chain.close()
+            chain._reach_test = None
         self.full_rows: dict[str, Tensor] = {}
         self.projecting: dict[str, list[float]] = {}
         self.batches = samples(2 * micro_batches, 9)
 
     def step(self, variant: str) -> float:
-        session = self.sessions.get("update" if variant == "update" else "gradient")
+        chain = self.chains["update" if variant == "update" else "gradient"]
         hooks = self._install_hooks() if variant == "hooks" else []
         if variant == "update":
             optimizer = self.engine.basic_optimizer
             hooks += [
-                optimizer.register_step_pre_hook(session._before_optimizer),
-                optimizer.register_step_post_hook(session._after_optimizer),
+                optimizer.register_step_pre_hook(chain._before_optimizer),
+                optimizer.register_step_post_hook(chain._after_optimizer),
             ]
         dist.barrier()
         started = self._now()
         if variant == "refresh":
-            session.refresh()
+            self.projections["gradient"].refresh(self.engine.basic_optimizer)
         for index in range(self.micro_batches):
             part = self.batches[2 * index : 2 * index + 2]
             ids = torch.tensor([row["input_ids"] for row in part], device=self.access.device())
@@ -118,7 +123,7 @@ class Bench:
             self.engine.backward(loss, scale_wrt_gas=False)
         if variant in ("gradient", "refresh", "update"):
             begun = self._now()
-            session.at_boundary(1, measured=False)
+            chain.at_boundary(measured=False)
             self.projecting.setdefault(variant, []).append(self._now() - begun)
         self.engine.step()
         elapsed = self._now() - started
@@ -160,7 +165,7 @@ def measure(precision: str, micro_batches: int, arguments: argparse.Namespace) -
                 times[variant].append(elapsed)
     naive = times["naive"]
     numbers = sum(bench.access.numels)
-    held = bench.sessions["gradient"].projector.num_elements()
+    held = bench.projections["gradient"].projector.num_elements()
     return {
         "precision": precision,
         "micro_batches": micro_batches,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from pipelines.configs.build_basis import check_engine
 from pipelines.configs.common import EngineConfig, LoraConfig, OutputConfig, PassThrough
@@ -29,6 +29,16 @@ class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):
         "gradient: the published rule, projects the gradient. update: makes the optimizer's change itself orthogonal.",
         panel="Projection",
     )
+    scope: Literal["tensor", "layer", "global"] = option(
+        "tensor",
+        "What shares a subspace: every tensor has its own (the published rule), every layer, or all together.",
+        panel="Projection",
+    )
+    momentum: Literal["keep", "reproject"] = option(
+        "keep",
+        "reproject: in gradient space, take out of the optimizer's momentum what lies in the basis at every refresh.",
+        panel="Projection",
+    )
     refresh_every: int = option(
         30,
         "Recompute the basis at the present weights every N steps (and at the start); 0 keeps it fixed.",
@@ -49,6 +59,22 @@ class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):
         le=1,
     )
 
+    def projection_problems(self) -> list[str]:
+        """What does not go together, of the options of projection."""
+        problems = []
+        if self.basis is None:
+            given = {"--scope": self.scope != "tensor", "--momentum": self.momentum != "keep"}
+            problems += [
+                f"{name} says how a basis is used, and needs --basis" for name, is_given in given.items() if is_given
+            ]
+        elif self.momentum == "reproject" and self.space == "update":
+            problems.append(
+                "--momentum reproject is for --space gradient: there the change is projected, momentum and all"
+            )
+        elif self.momentum == "reproject" and self.refresh_every == 0:
+            problems.append("--momentum reproject acts at each refresh, and --refresh-every 0 has none")
+        return problems
+
 
 class TrainConfig(HeldOutConfig, ProjectionConfig):
     """What SFT and DPO training have in common."""
@@ -62,6 +88,17 @@ class TrainConfig(HeldOutConfig, ProjectionConfig):
     learning_rate: float = option(1e-6, "Peak learning rate.", panel="Training", gt=0)
     batch_size: int = option(4, "Samples of one forward pass, per process.", panel="Training", short="b", ge=1)
     accumulation: int = option(4, "Forward passes per optimizer step.", panel="Training", ge=1)
+    freeze: list[str] = option(
+        [],
+        "Parameters that keep their starting weights to the bit: names, patterns such as 'model.layers.0.*', or "
+        "embeddings, norms, biases; several with commas.",
+        panel="Training",
+    )
+    track_change: bool = option(
+        False,
+        "Write how far every weight has moved, from the weights in full precision, into the run's folder change/.",
+        panel="Training",
+    )
     schedule: str = option(
         "cosine", "Learning-rate schedule of transformers: cosine, linear, constant, ...", panel="Training"
     )
@@ -91,6 +128,24 @@ class TrainConfig(HeldOutConfig, ProjectionConfig):
         {}, "Any option of TRL's trainer configuration, as --set trainer.KEY=VALUE.", panel="Training"
     )
 
+    @field_validator("freeze")
+    @classmethod
+    def _split_at_commas(cls, patterns: list[str]) -> list[str]:
+        words = [word.strip() for pattern in patterns for word in pattern.split(",")]
+        return [word for word in words if word]
+
+    def check_transforms(self) -> None:
+        """Refuse what does not go together, of all that acts in a step.
+
+        Raises:
+            ValueError: naming the options.
+        """
+        problems = self.projection_problems()
+        if self.track_change and self.select == "best":
+            problems.append("--track-change measures to the last step, and --select best saves the weights of another")
+        if problems:
+            raise ValueError("; ".join(problems))
+
     def data_sets(self) -> dict[str, Path]:
         """The prepared data sets that training reads, by role."""
         return {"data": self.data} | ({} if self.eval_data is None else {"eval-data": self.eval_data})
@@ -115,6 +170,7 @@ class TrainSftConfig(SftDataConfig, TrainConfig):
     @model_validator(mode="after")
     def _check(self) -> TrainSftConfig:
         check_engine(self)
+        self.check_transforms()
         return self
 
 
@@ -151,6 +207,7 @@ class TrainDpoConfig(TrainConfig):
     @model_validator(mode="after")
     def _check(self) -> TrainDpoConfig:
         check_engine(self)
+        self.check_transforms()
         return self
 
 

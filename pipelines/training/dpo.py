@@ -22,10 +22,10 @@ from pipelines.training.checkpoints import run_files
 from pipelines.training.data.heldout import dpo_held_out, split_held_out
 from pipelines.training.data.reference_log_probs import eval_inputs, with_reference_logps
 from pipelines.training.losses import check_loss, couples_pairs
-from pipelines.training.mixin import ProjectionMixin
+from pipelines.training.mixin import TransformMixin
 
 
-class ProjectedDPOTrainer(ProjectionMixin, DPOTrainer):
+class ProjectedDPOTrainer(TransformMixin, DPOTrainer):
     """TRL's DPO trainer that projects, on pairs that come tokenised and with reference log-probabilities."""
 
     def _prepare_dataset(self, dataset: Any, *arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The one extension of TRL's trainers: it runs a :class:`ProjectionSession` at the right places of the loop.
+"""The one extension of TRL's trainers: it runs a :class:`TransformChain` at the right places of the loop.
 
 With DeepSpeed the place is between ``engine.backward`` at the accumulation boundary and ``engine.step``, which
 accelerate calls in one go; hence ``engine.step`` is wrapped on the instance. Without it, the place is after the last
@@ -18,31 +18,31 @@ from pipelines.engine.shards.access import whole_numel
 from pipelines.training.checkpoints.callback import CheckpointCallback
 from pipelines.training.checkpoints.checkpointer import Checkpointer
 from pipelines.training.selection import HeldOutCallback
-from pipelines.transforms.projection import ProjectionSession
+from pipelines.transforms.chain import TransformChain
 
-SessionMaker = Callable[[Any, Any, torch.optim.Optimizer], ProjectionSession]
+ChainMaker = Callable[[Any, Any, torch.optim.Optimizer], TransformChain]
 
 
-class ProjectionMixin:
-    """Put before a TRL trainer class: ``class Trainer(ProjectionMixin, SFTTrainer)``.
+class TransformMixin:
+    """Put before a TRL trainer class: ``class Trainer(TransformMixin, SFTTrainer)``.
 
     Attributes:
-        make_session: called when training begins with the bare model, its DeepSpeed engine (or None) and the torch
+        make_chain: called when training begins with the bare model, its DeepSpeed engine (or None) and the torch
             optimizer; None for plain training, which is then exactly the trainer's own.
-        session: the running session.
+        transforms: the chain that runs; None without.
         held_out: measures the held-out loss; None without.
         checkpointer: writes checkpoints and goes on from them; None without.
     """
 
-    make_session: SessionMaker | None = None
-    session: ProjectionSession | None = None
+    make_chain: ChainMaker | None = None
+    transforms: TransformChain | None = None
     held_out: HeldOutCallback | None = None
     checkpointer: Checkpointer | None = None
 
-    def install_projection(self, make_session: SessionMaker | None) -> None:
-        """Choose the session, before ``train()``."""
-        self.make_session = make_session
-        self.add_callback(_SessionCallback(self))  # type: ignore[attr-defined]
+    def install_transforms(self, make_chain: ChainMaker | None) -> None:
+        """Choose the transforms, before ``train()``."""
+        self.make_chain = make_chain
+        self.add_callback(_TransformCallback(self))  # type: ignore[attr-defined]
 
     def install_held_out(self, callback: HeldOutCallback) -> None:
         """Choose how the held-out loss is measured, before ``train()``."""
@@ -50,7 +50,7 @@ class ProjectionMixin:
         self.add_callback(callback)  # type: ignore[attr-defined]
 
     def install_checkpoints(self, checkpointer: Checkpointer) -> None:
-        """Choose how checkpoints are written, after :meth:`install_projection` and before ``train()``."""
+        """Choose how checkpoints are written, after :meth:`install_transforms` and before ``train()``."""
         self.checkpointer = checkpointer
         self.add_callback(CheckpointCallback(self, checkpointer))  # type: ignore[attr-defined]
 
@@ -63,32 +63,32 @@ class ProjectionMixin:
         bare = self.accelerator.unwrap_model(self.model)  # type: ignore[attr-defined]
         return bare, None, getattr(optimizer, "optimizer", optimizer)
 
-    def begin_session(self) -> None:
-        """Open the session on the prepared engine and optimizer."""
-        if self.make_session is None:
+    def open_transforms(self) -> None:
+        """Open the transforms on the prepared engine and optimizer."""
+        if self.make_chain is None:
             return
         model, engine, optimizer = self.prepared_engine()
-        self.session = self.make_session(model, engine, optimizer)
+        self.transforms = self.make_chain(model, engine, optimizer)
         if engine is not None:
-            self._wrap_step(engine, self.session)
+            self._wrap_step(engine, self.transforms)
 
-    def _wrap_step(self, engine: Any, session: ProjectionSession) -> None:
+    def _wrap_step(self, engine: Any, transforms: TransformChain) -> None:
         step = engine.step
 
-        def projected_step(*args: Any, **kwargs: Any) -> Any:
+        def transformed_step(*args: Any, **kwargs: Any) -> Any:
             if engine.is_gradient_accumulation_boundary():
-                self._at_boundary(session)
+                self._at_boundary(transforms)
             return step(*args, **kwargs)
 
-        engine.step = projected_step
+        engine.step = transformed_step
 
-    def end_session(self) -> None:
-        """Close the session."""
-        if self.session is not None:
-            self.session.close()
+    def close_transforms(self) -> None:
+        """Take the transforms off the optimizer."""
+        if self.transforms is not None:
+            self.transforms.close()
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The trainer's forward and backward pass; then, without DeepSpeed, projection at the boundary."""
+        """The trainer's forward and backward pass; then, without DeepSpeed, the transforms at the boundary."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
         if not bool(torch.isfinite(loss)):
             raise NumericsError(
@@ -96,21 +96,21 @@ class ProjectionMixin:
                 fix="lower --learning-rate, try --precision fp32, or look at the rows with prepare-data --preview",
             )
         accelerator = self.accelerator  # type: ignore[attr-defined]
-        if self.session is not None and not self.is_deepspeed_enabled and accelerator.sync_gradients:  # type: ignore[attr-defined]
-            self._at_boundary(self.session)
+        if self.transforms is not None and not self.is_deepspeed_enabled and accelerator.sync_gradients:  # type: ignore[attr-defined]
+            self._at_boundary(self.transforms)
         return loss
 
-    def _at_boundary(self, session: ProjectionSession) -> None:
+    def _at_boundary(self, transforms: TransformChain) -> None:
         state: TrainerState = self.state  # type: ignore[attr-defined]
         number = state.global_step + 1
         by_steps = self.args.logging_strategy == "steps"  # type: ignore[attr-defined]
         logged = not by_steps or number in (1, state.max_steps) or number % max(1, int(state.logging_steps)) == 0
-        session.at_boundary(state.global_step, measured=logged)
+        transforms.at_boundary(measured=logged)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """The trainer's log with the projection's diagnostics beside the loss, under ``projection/``."""
-        if self.session is not None and "loss" in logs:
-            logs |= {f"projection/{key}": value for key, value in self.session.figures().items()}
+        """The trainer's log with the transforms' figures beside the loss, under their names."""
+        if self.transforms is not None and "loss" in logs:
+            logs |= self.transforms.figures()
         if self.checkpointer is not None and "train_runtime" in logs:
             _count_earlier_time(logs, self.checkpointer.earlier_s)
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
@@ -154,24 +154,24 @@ def _count_earlier_time(logs: dict[str, float], earlier_s: float) -> None:
             logs[key] *= now_s / (now_s + earlier_s)
 
 
-class _SessionCallback(TrainerCallback):
+class _TransformCallback(TrainerCallback):
     """Tells the mixin where the loop is."""
 
-    def __init__(self, trainer: ProjectionMixin) -> None:
+    def __init__(self, trainer: TransformMixin) -> None:
         self._trainer = trainer
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._trainer.begin_session()
+        self._trainer.open_transforms()
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        session = self._trainer.session
-        if session is not None and session.refresh_due(state.global_step):
+        transforms = self._trainer.transforms
+        if transforms is not None and transforms.refresh_due(state.global_step):
             try:
-                session.refresh()
+                transforms.refresh(state.global_step)
             except Preempted:
                 # Nothing remains of the refresh: the weights and all else are those of the step before.
                 if self._trainer.checkpointer is None:
@@ -179,10 +179,10 @@ class _SessionCallback(TrainerCallback):
                 self._trainer.checkpointer.stop(self._trainer)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._trainer.session is not None:
-            self._trainer.session.end_step()
+        if self._trainer.transforms is not None:
+            self._trainer.transforms.end_step()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._trainer.end_session()
+        self._trainer.close_transforms()

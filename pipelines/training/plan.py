@@ -14,6 +14,8 @@ from pipelines.models.reference import ModelSource
 from pipelines.models.summary import summarize_model
 from pipelines.training.data.plan import DataPlan, Rows
 
+_SCOPES = {"tensor": "", "layer": "a subspace for each layer, ", "global": "one subspace for all parameters, "}
+
 
 def training_plan(config: TrainConfig, source: ModelSource, data: DataPlan) -> Rows:
     """The rows of the plan.
@@ -24,7 +26,7 @@ def training_plan(config: TrainConfig, source: ModelSource, data: DataPlan) -> R
         data: what it is trained on.
     """
     rows = [("model", source.reference), *data.lines, ("engine", plan_text(config))]
-    return [*rows, *_steps(config, data.num_samples), *_memory(config, source), *_projection(config)]
+    return [*rows, *_steps(config, data.num_samples), *_memory(config, source), *_projection(config), *_others(config)]
 
 
 def num_ranks(config: EngineConfig) -> int:
@@ -97,9 +99,19 @@ def _projection(config: TrainConfig) -> Rows:
     values = deepspeed_config(config, on_cpu=False) or {}
     shared = num_ranks(config) if int(values.get("zero_optimization", {}).get("stage", 0)) >= 1 else 1
     return [
-        ("projection", f"{config.space} space, {description.rank} rows a tensor, refreshed {refresh}"),
+        (
+            "projection",
+            f"{config.space} space, {description.rank} rows a tensor, {_SCOPES[config.scope]}refreshed {refresh}",
+        ),
         ("basis", f"{elements:,} numbers, {_size(size / shared)} per rank"),
     ]
+
+
+def _others(config: TrainConfig) -> Rows:
+    rows = [("frozen", ", ".join(config.freeze))] if config.freeze else []
+    if config.track_change:
+        rows.append(("change", "tracked: each rank keeps a copy of its starting weights"))
+    return rows
 
 
 def _size(num_bytes: float) -> str:

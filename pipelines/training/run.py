@@ -12,14 +12,12 @@ from transformers.trainer_callback import PrinterCallback
 
 from data_registry.core import stopping
 from data_registry.core.errors import ConfigError
-from pipelines.basis.opening import open_basis_for_training
 from pipelines.configs.train import TrainConfig
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import on_main
 from pipelines.core.making import Made, Wanted, find, make
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
-from pipelines.engine.shards.opening import open_shards
 from pipelines.models.reference import ModelSource, resolve_model
 from pipelines.training.checkpoints import storage as checkpoint
 from pipelines.training.checkpoints import unfinished
@@ -28,11 +26,10 @@ from pipelines.training.data.heldout import HeldOut, held_out_plan, split_held_o
 from pipelines.training.data.plan import DataPlan
 from pipelines.training.inputs import training_inputs
 from pipelines.training.metrics import MetricsCallback
-from pipelines.training.mixin import SessionMaker
 from pipelines.training.plan import training_plan
 from pipelines.training.saving import save_run
 from pipelines.training.selection import HeldOutCallback
-from pipelines.transforms.projection import ProjectionSession, ProjectionSettings
+from pipelines.training.transforming import chain_maker
 
 
 class MakeTrainer(Protocol):
@@ -117,52 +114,12 @@ def trainer_refusals() -> Iterator[None]:
 def install(
     trainer: Any, config: TrainConfig, source: ModelSource, architecture: str, pad_token_id: int, partial: Path
 ) -> None:
-    """Give a trainer our log in place of its printing, and the projection."""
+    """Give a trainer our log in place of its printing, and the transforms that the options ask for."""
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(MetricsCallback(partial / METRICS_FILE))
-    trainer.install_projection(session_maker(config, source, architecture, pad_token_id))
+    trainer.install_transforms(chain_maker(config, source, architecture, pad_token_id))
 
 
 def install_held_out(trainer: Any, held_out: HeldOut, config: TrainConfig, partial: Path) -> None:
     """Have a trainer measure the held-out loss; after :func:`install`."""
     trainer.install_held_out(HeldOutCallback(trainer, held_out, config, partial / BEST_FOLDER))
-
-
-def session_maker(
-    config: TrainConfig, source: ModelSource, architecture: str, pad_token_id: int
-) -> SessionMaker | None:
-    """How to open the projection session once engine and optimizer stand; None without a basis."""
-    directory = config.basis
-    if directory is None:
-        return None
-    fingerprint = source.input_record().fingerprint
-
-    def make(model: Any, engine: Any, optimizer: torch.optim.Optimizer) -> ProjectionSession:
-        access = open_shards(model, engine)
-        basis = open_basis_for_training(
-            directory,
-            access,
-            architecture=architecture,
-            model_fingerprint=fingerprint,
-            pad_token_id=pad_token_id,
-            num_samples=config.refresh_samples,
-        )
-        settings = ProjectionSettings(
-            space=config.space,
-            refresh_every=config.refresh_every,
-            refresh_at_start=config.refresh_every > 0 and not basis.is_current,
-            strength=config.strength,
-            seed=basis.description.seed,
-        )
-        device = access.device()
-        return ProjectionSession(
-            settings,
-            access,
-            optimizer,
-            basis.rows,
-            basis.objectives,
-            basis.loss_sum,
-            before_batch=lambda: processes.stop_point(device),
-        )
-
-    return make

@@ -36,12 +36,14 @@ def save_run(
     else:
         saved_step = held_out.save_chosen(partial / "model")
     barrier()
-    session = trainer.session
+    transforms = trainer.transforms
+    left = {} if transforms is None else transforms.finish(partial)
     if not is_main():
         return {}
     _remove_leftovers(partial)
     metrics = read_metrics(partial / METRICS_FILE)
-    layers = session.layer_rows if session is not None else []
+    projection = None if transforms is None else transforms.get("projection")
+    layers = projection.layer_rows if projection is not None else []
     if layers:
         columns = dict(zip(("step", "parameter", "removed"), zip(*layers, strict=True), strict=True))
         pq.write_table(pa.table({key: list(values) for key, values in columns.items()}), partial / LAYERS_FILE)
@@ -65,6 +67,7 @@ def save_run(
         final |= held_out.summary() | {"model_of_step": saved_step}
     final |= {key: value for key, value in last.items() if key.startswith("projection/leak/")}
     final |= {key: value for key, value in last.items() if key.startswith("projection/reference_loss/")}
+    final |= left
     (partial / "model" / "README.md").write_text(model_card(config, method, inputs, final), encoding="utf-8")
     return final
 

@@ -20,11 +20,11 @@ from pipelines.training.data.heldout import sft_held_out
 from pipelines.training.data.packing import PackingTest
 from pipelines.training.data.replay import MixtureSampler
 from pipelines.training.data.sft import sft_data
-from pipelines.training.mixin import ProjectionMixin
+from pipelines.training.mixin import TransformMixin
 
 
-class ProjectedSFTTrainer(ProjectionMixin, SFTTrainer):
-    """TRL's SFT trainer that projects; without a session it is TRL's own.
+class ProjectedSFTTrainer(TransformMixin, SFTTrainer):
+    """TRL's SFT trainer with transforms; without any it is TRL's own.
 
     Attributes:
         train_sampler: in place of the trainer's own, where set.

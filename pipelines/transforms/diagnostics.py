@@ -54,8 +54,8 @@ def leak_figures(
     return {f"leak/{name}": leak for name, leak in zip(objectives, leaks.tolist(), strict=True)}
 
 
-def removed_by_tensor(measure: Measure) -> list[float]:
-    """|P g_t| / |g_t| for each tensor."""
+def removed_by_group(measure: Measure) -> list[float]:
+    """|P g| / |g| for each group of tensors."""
     return _ratio(measure.removed.clamp_min(0).sqrt(), measure.squared.sqrt()).tolist()
 
 
@@ -63,12 +63,12 @@ def principal_angles(old: Tensor, new: Tensor, cross: Tensor) -> Tensor:
     """Cosines of the principal angles between two row spans, from Gram matrices alone.
 
     Args:
-        old: ``[T, k, k]`` float64 factor of the old rows' pseudo-inverse (``inverse_factor``).
-        new: ``[T, k, k]`` the new rows' factor.
-        cross: ``[T, k, k]`` float64 inner products, old rows by new rows.
+        old: ``[G, k, k]`` float64 factor of the old rows' pseudo-inverse (``inverse_factor``).
+        new: ``[G, k, k]`` the new rows' factor.
+        cross: ``[G, k, k]`` float64 inner products, old rows by new rows.
 
     Returns:
-        ``[T, k]`` float64, descending; zeros where a span has fewer dimensions.
+        ``[G, k]`` float64, descending; zeros where a span has fewer dimensions.
     """
     return torch.linalg.svdvals(old.transpose(-1, -2) @ cross @ new).clamp(0, 1)
 

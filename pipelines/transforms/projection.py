@@ -1,27 +1,33 @@
-"""Projection within a training run: what happens at each step and at each refresh. Knows shards, not trainers."""
+"""Projection as a transform: the gradient, or the optimizer's change, loses what lies in the reference subspace."""
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from pipelines.basis.passes import LossSum, Objective, ReferenceResult, reference_gradients
-from pipelines.engine.shards.access import MasterSlice, ShardAccess
+from pipelines.engine.shards.access import ShardAccess
 from pipelines.gradients import projection
 from pipelines.transforms import diagnostics
 from pipelines.transforms.projector import Measure, Projector
-from pipelines.transforms.reach_test import ReachTest
+from pipelines.transforms.scope import Scope, group_tensors
+from pipelines.transforms.transform import Figures, StepPart, Transform
 
-logger = logging.getLogger(__name__)
+# What optimizers call the running mean of gradients.
+_MOMENTA = ("exp_avg", "momentum_buffer")
 
-Figures = dict[str, float]
+
+def keeps_momentum(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimizer keeps a running mean of gradients, as long as the parameters, that can be re-projected."""
+    return type(optimizer).__name__ != "Adafactor" and bool(
+        optimizer.defaults.get("betas") or optimizer.defaults.get("momentum")
+    )
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,8 @@ class ProjectionSettings:
         refresh_at_start: whether the stored rows belong to other weights than those training starts from.
         strength: share of the forbidden component that is removed.
         seed: of dropout in reference passes.
+        scope: what shares a subspace.
+        momentum: ``"reproject"`` takes out of the optimizer's momentum what lies in the subspace of every refresh.
     """
 
     space: Literal["gradient", "update"]
@@ -41,103 +49,104 @@ class ProjectionSettings:
     refresh_at_start: bool
     strength: float
     seed: int
+    scope: Scope = "tensor"
+    momentum: Literal["keep", "reproject"] = "keep"
 
 
-class ProjectionSession:
+class Projection(Transform):
     """Projects at every optimizer step and refreshes the rows when due.
 
     Args:
         settings: how.
         access: this rank's shards.
-        optimizer: the torch optimizer that steps the master weights.
         rows: the basis: one ``[k, numel]`` tensor for each shard.
         objectives: this rank's part of every reference objective, for refreshes.
         loss_sum: the reference loss of a batch, summed over its tokens.
+        left_alone: tensors that are frozen, so that their part of the subspace must not count.
         before_batch: called before each batch of a refresh, on all ranks alike; what it raises ends the refresh, of
             which then nothing remains.
     """
+
+    name: ClassVar[str] = "projection"
+    order: ClassVar[int] = 20
+    reads_gradient: ClassVar[bool] = True
 
     def __init__(
         self,
         settings: ProjectionSettings,
         access: ShardAccess,
-        optimizer: torch.optim.Optimizer,
         rows: Sequence[Tensor],
         objectives: Sequence[Objective],
         loss_sum: LossSum,
         *,
+        left_alone: Collection[int] = (),
         before_batch: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings, self.access = settings, access
         self.objectives, self._loss_sum = list(objectives), loss_sum
         self._before_batch = before_batch
         self.names = [objective.name for objective in objectives]
-        self.projector = Projector(access, rows, settings.strength)
+        groups = group_tensors(access.names, settings.scope)
+        self.projector = Projector(access, rows, settings.strength, groups=groups, left_alone=left_alone)
+        self.needs_whole_step = settings.space == "update" and settings.scope != "tensor"
         self._dtype = rows[0].dtype if rows else torch.float32
         self._steps = 0
-        self._reach_test: ReachTest | None = ReachTest(access.names)
-        self._change = _StepChange(self)
         self._gradient: Measure | None = None
+        self._removed = _Sum()
+        self._final = _Sum()
+        self._norms: list[float] = []
         self.refresh_figures: Figures = {}
         self.layer_rows: list[tuple[int, str, float]] = []
-        self._hooks = [
-            optimizer.register_step_pre_hook(self._before_optimizer),
-            optimizer.register_step_post_hook(self._after_optimizer),
-        ]
-
-    def close(self) -> None:
-        """Remove the hooks from the optimizer."""
-        for hook in self._hooks:
-            hook.remove()
 
     # --- Each step ---
 
-    def at_boundary(self, step: int, *, measured: bool = True) -> None:
-        """Act on the accumulated, reduced gradient: between the last backward pass and clipping.
-
-        Args:
-            step: number of the optimizer step, from 0.
-            measured: whether figures are wanted of this step: norms cost a pass over the gradient, the leak a copy of
-                the master weights.
-        """
-        gradients = self.access.gradients()
-        self._change.measured = measured
+    def on_gradient(self, gradients: Sequence[Tensor | None], *, measured: bool) -> bool:
+        """Project the gradient, or in update space only measure it."""
+        self._removed.clear()
+        self._final.clear()
+        self._norms = []
+        self._steps += 1
         if self.settings.space == "gradient":
             measure = self.projector.project_(gradients, norms=measured)
             self._gradient = measure if measured else None
-            self.access.gradients_edited()
-        elif measured:
+            return True
+        if measured:
             self._gradient = self.projector.measure(gradients)
-        if self._reach_test is not None:
-            self._reach_test.expect(self.access.shards, gradients)
-        self._change.start()
-        self._steps = step + 1
+        return False
 
-    def _before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        which, masters = self._concerned(optimizer)
-        if self._reach_test is not None:
-            self._reach_test.check(which, [master.gradient() for master in masters])
-        self._change.before(which, masters)
+    def keeps_weights(self, shard: int, *, measured: bool) -> bool:
+        """In update space always, in gradient space where the change is measured."""
+        return measured or (self.settings.space == "update" and not self.projector.leaves_alone(shard))
 
-    def _after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        self._change.after()
+    def on_change(self, part: StepPart, *, measured: bool) -> bool:
+        """In update space: project the change."""
+        if self.settings.space == "gradient":
+            return False
+        # A copy that is kept for others is of a tensor that is left alone.
+        changing = [
+            (shard, master.weights(), before)
+            for shard, master, before in zip(part.which, part.masters, part.before, strict=True)
+            if before is not None and not self.projector.leaves_alone(shard)
+        ]
+        # The difference of close numbers is exact, so the weights themselves can hold the change meanwhile.
+        for _, weights, before in changing:
+            weights.sub_(before)
+        which = [shard for shard, _, _ in changing]
+        measure = self.projector.project_([weights for _, weights, _ in changing], which, norms=measured)
+        for _, weights, before in changing:
+            weights.add_(before)
+        if measured:
+            self._removed.add(measure)
+        return True
 
-    def _concerned(self, optimizer: torch.optim.Optimizer) -> tuple[list[int], list[MasterSlice]]:
-        # ZeRO steps one group (stages 1, 2) or sub-group (stage 3) at a time.
-        present = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        masters = self.access.masters()
-        which = [index for index, master in enumerate(masters) if id(master.owner) in present]
-        return which, [masters[index] for index in which]
+    def observes_change(self, *, measured: bool) -> bool:
+        """Where the step is measured."""
+        return measured
 
-    def end_step(self) -> None:
-        """Conclude the first step's self-test.
-
-        Raises:
-            EngineError: the optimizer did not see the edited gradient.
-        """
-        if self._reach_test is not None:
-            self._reach_test.conclude()
-            self._reach_test = None
+    def on_final_change(self, part: StepPart, change: Sequence[Tensor | None]) -> None:
+        """Measure what remained."""
+        self._final.add(self.projector.measure(change, part.which))
+        self._norms.append(self.projector.total_norm([master.weights() for master in part.masters]))
 
     # --- Refresh ---
 
@@ -148,11 +157,11 @@ class ProjectionSession:
             return self.settings.refresh_at_start
         return every > 0 and step % every == 0
 
-    def refresh(self) -> Figures:
-        """Recompute the rows at the present weights, leaving no trace in the training state.
+    def refresh(self, optimizer: Any) -> None:
+        """Recompute the rows at the present weights, and re-project the optimizer's momentum where that is asked for.
 
-        Returns:
-            ``reference_loss/NAME`` of each objective, and ``drift_degrees``: the mean principal angle to the old rows.
+        The figures of the next log line have ``reference_loss/NAME`` of each objective, and ``drift_degrees``: the
+        mean principal angle to the old rows.
         """
         result = self.compute_rows()
         rows = [row.to(self._dtype) for row in result.rows]
@@ -160,7 +169,8 @@ class ProjectionSession:
         figures["drift_degrees"] = self._drift(rows)
         self.projector.replace(rows)
         self.refresh_figures = figures
-        return figures
+        if self.settings.momentum == "reproject" and self._steps > 0:
+            self._reproject_momentum(optimizer)
 
     def compute_rows(self) -> ReferenceResult:
         """The reference gradients at the present weights, float32, without taking them over."""
@@ -173,108 +183,86 @@ class ProjectionSession:
             before_batch=self._before_batch,
         )
 
+    def _reproject_momentum(self, optimizer: torch.optim.Optimizer) -> None:
+        momenta = []
+        for master in self.access.masters():
+            state = optimizer.state.get(master.owner, {})
+            key = next((key for key in _MOMENTA if isinstance(state.get(key), Tensor)), None)
+            # A parameter that no loss depends on has none.
+            momenta.append(None if key is None else master.part_of(state[key]))
+        self.projector.project_(momenta, norms=False)
+
     def _drift(self, rows: Sequence[Tensor]) -> float:
-        old_factors, k = self.projector.factors, self.projector.num_rows
-        cross = torch.zeros(2, len(self.access.names), k, k, dtype=torch.float64, device=self.access.device())
-        for shard, old, new in zip(self.access.shards, self.projector.rows, rows, strict=True):
+        projector, k = self.projector, self.projector.num_rows
+        cross = torch.zeros(2, len(projector.names), k, k, dtype=torch.float64, device=self.access.device())
+        for index, (old, new) in enumerate(zip(projector.rows, rows, strict=True)):
+            if projector.leaves_alone(index):
+                continue
+            group = projector.group_of(index)
             for j in range(k):
-                cross[0, shard.tensor, :, j] += projection.dots(old, new[j]).to(cross.device)
-            cross[1, shard.tensor] += projection.gram(new).to(cross.device)
+                cross[0, group, :, j] += projection.dots(old, new[j]).to(cross.device)
+            cross[1, group] += projection.gram(new).to(cross.device)
         if not self.access.replicated and self.access.world_size > 1:
             dist.all_reduce(cross)
-        cosines = diagnostics.principal_angles(old_factors, projection.inverse_factor(cross[1]), cross[0])
-        kept = torch.arange(k, device=cosines.device) < self.projector.ranks[:, None]
+        cosines = diagnostics.principal_angles(projector.factors, projection.inverse_factor(cross[1]), cross[0])
+        kept = torch.arange(k, device=cosines.device) < projector.ranks[:, None]
         return float(torch.rad2deg(torch.acos(cosines[kept])).mean()) if bool(kept.any()) else 0.0
 
     # --- Going on from a checkpoint ---
 
-    def progress(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside rows and layer figures, JSON-ready."""
+    def state(self) -> dict[str, Any]:
+        """Steps done, and figures that wait for the log."""
         return {"steps": self._steps, "refresh_figures": self.refresh_figures}
 
-    def restore(self, progress: dict[str, Any], layer_rows: Sequence[tuple[int, str, float]]) -> None:
-        """Take over what :meth:`progress` gave and the layer figures of earlier steps."""
-        self._steps = int(progress["steps"])
-        self.refresh_figures = dict(progress["refresh_figures"])
-        self.layer_rows = list(layer_rows)
+    def tensors(self) -> dict[str, Sequence[Tensor]]:
+        """The rows in force."""
+        return {"rows": self.projector.rows}
+
+    def restore(self, state: dict[str, Any], tensors: dict[str, list[Tensor]]) -> None:
+        """Take them over; the rows in the dtype in which they were kept."""
+        self._steps = int(state["steps"])
+        self.refresh_figures = dict(state["refresh_figures"])
+        self.projector.replace(tensors["rows"])
 
     # --- Figures ---
 
     def figures(self) -> Figures:
-        """The last step's diagnostics, and those of a refresh since the last call, for the log."""
+        """The last step's diagnostics, and those of a refresh since the last call."""
         figures: Figures = {}
-        measure = self._change.removed if self.settings.space == "update" else self._gradient
+        projector = self.projector
+        measure = self._removed.total() if self.settings.space == "update" else self._gradient
         if self._gradient is not None:
-            figures |= diagnostics.gradient_figures(self._gradient, self.projector, self.names)
+            figures |= diagnostics.gradient_figures(self._gradient, projector, self.names)
         if measure is not None:
-            shares = diagnostics.gradient_figures(measure, self.projector, self.names)
+            shares = diagnostics.gradient_figures(measure, projector, self.names)
             figures |= {key: shares[key] for key in ("removed", "removed_random")}
-            removed = diagnostics.removed_by_tensor(measure)
-            self.layer_rows += [(self._steps, *row) for row in zip(self.access.names, removed, strict=True)]
-        if self._change.final is not None:
-            figures |= diagnostics.leak_figures(
-                self._change.final, self.projector, self.names, self._change.weights_norm
-            )
+            removed = diagnostics.removed_by_group(measure)
+            self.layer_rows += [(self._steps, *row) for row in zip(projector.names, removed, strict=True)]
+        final = self._final.total()
+        if final is not None:
+            figures |= diagnostics.leak_figures(final, projector, self.names, math.hypot(*self._norms))
         figures |= self.refresh_figures
         self.refresh_figures = {}
         return figures
 
 
-class _StepChange:
-    """The optimizer's change of one step: measured, and in update space made orthogonal to the rows.
+class _Sum:
+    """Measures of the parts of a step, added up."""
 
-    Attributes:
-        measured: whether this step's change is measured.
-        removed: what projection of the change found, summed over the optimizer's groups.
-        final: the change that remained, where measured.
-        weights_norm: norm of the weights that it was added to.
-    """
+    def __init__(self) -> None:
+        self._measures: list[Measure] = []
 
-    def __init__(self, session: ProjectionSession) -> None:
-        self._session = session
-        self.measured = False
-        self.removed: Measure | None = None
-        self.final: Measure | None = None
-        self.weights_norm = 0.0
-        self._held: tuple[list[int], list[MasterSlice], list[Tensor]] | None = None
-        self._removed_now: list[Measure] = []
-        self._final_now: list[Measure] = []
-        self._norms_now: list[float] = []
+    def clear(self) -> None:
+        self._measures = []
 
-    def start(self) -> None:
-        self.final = None
-        self._removed_now, self._final_now, self._norms_now = [], [], []
+    def add(self, measure: Measure) -> None:
+        self._measures.append(measure)
 
-    def before(self, which: list[int], masters: list[MasterSlice]) -> None:
-        if self._session.settings.space == "update" or self.measured:
-            self._held = (which, masters, [master.weights().clone() for master in masters])
+    def total(self) -> Measure | None:
+        if not self._measures:
+            return None
 
-    def after(self) -> None:
-        if self._held is None:
-            return
-        which, masters, old = self._held
-        self._held = None
-        weights = [master.weights() for master in masters]
-        projector = self._session.projector
-        if self._session.settings.space == "update":
-            # The difference of close numbers is exact, so the weights themselves can hold the change meanwhile.
-            for new, before in zip(weights, old, strict=True):
-                new.sub_(before)
-            self._removed_now.append(projector.project_(weights, which, norms=self.measured))
-            for new, before in zip(weights, old, strict=True):
-                new.add_(before)
-            self.removed = _sum(self._removed_now) if self.measured else None
-        if self.measured:
-            for new, before in zip(weights, old, strict=True):
-                before.neg_().add_(new)
-            self._final_now.append(projector.measure(old, which))
-            self.final = _sum(self._final_now)
-            self._norms_now.append(projector.total_norm(weights))
-            self.weights_norm = math.hypot(*self._norms_now)
+        def total(pick: Callable[[Measure], Tensor]) -> Tensor:
+            return torch.stack([pick(measure) for measure in self._measures]).sum(0)
 
-
-def _sum(measures: Sequence[Measure]) -> Measure:
-    def total(pick: Callable[[Measure], Tensor]) -> Tensor:
-        return torch.stack([pick(measure) for measure in measures]).sum(0)
-
-    return Measure(total(lambda m: m.inner), total(lambda m: m.squared), total(lambda m: m.removed))
+        return Measure(total(lambda m: m.inner), total(lambda m: m.squared), total(lambda m: m.removed))

@@ -1,8 +1,11 @@
-"""Sharded projection: each rank touches only its own shards; one reduction of T x (k + 1) numbers makes it whole."""
+"""Sharded projection: each rank touches only its own shards; one reduction of G x (k + 1) numbers makes it whole.
+
+G groups of tensors each have one subspace; with one group for each tensor, G is their number T.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +15,7 @@ from torch import Tensor
 from data_registry.core.errors import NumericsError
 from pipelines.engine.shards.access import Shard, ShardAccess
 from pipelines.gradients import projection
+from pipelines.transforms.scope import Groups, group_tensors
 
 
 @dataclass(frozen=True)
@@ -19,9 +23,9 @@ class Measure:
     """What one projection found, summed over ranks. Tensors are float64 on the compute device.
 
     Attributes:
-        inner: ``[T, k]`` inner products of the rows with the vector before projection.
-        squared: ``[T]`` the vector's squared norms before projection; NaN where they were not asked for.
-        removed: ``[T]`` squared norms of its components in the rows' spans.
+        inner: ``[G, k]`` inner products of the rows with the vector before projection.
+        squared: ``[G]`` the vector's squared norms before projection; NaN where they were not asked for.
+        removed: ``[G]`` squared norms of its components in the rows' spans.
     """
 
     inner: Tensor
@@ -30,7 +34,7 @@ class Measure:
 
 
 class Projector:
-    """Projects sharded vectors (gradients or updates) off the rows of a basis, tensor by tensor.
+    """Projects sharded vectors (gradients or updates) off the rows of a basis, group by group.
 
     Rows lie where the vectors lie: on the host, if the optimizer is offloaded. What is summed over ranks lies on
     the compute device, where the ranks can reduce it.
@@ -39,15 +43,30 @@ class Projector:
         access: this rank's shards.
         rows: one ``[k, numel]`` tensor for each shard, float32 or bfloat16, on ``access.rows_device()``.
         strength: share of the component that is removed.
+        groups: what shares a subspace; every tensor has its own by default.
+        left_alone: tensors that neither count nor are changed, such as frozen ones.
 
     Raises:
         NumericsError: a row is not finite.
     """
 
-    def __init__(self, access: ShardAccess, rows: Sequence[Tensor], strength: float = 1.0) -> None:
+    def __init__(
+        self,
+        access: ShardAccess,
+        rows: Sequence[Tensor],
+        strength: float = 1.0,
+        *,
+        groups: Groups | None = None,
+        left_alone: Collection[int] = (),
+    ) -> None:
         self.shards: list[Shard] = list(access.shards)
-        self.names = access.names
-        self.numels = access.numels
+        self._groups = groups or group_tensors(access.names, "tensor")
+        self._left_alone = frozenset(left_alone)
+        self.names = self._groups.names
+        self.numels = [0] * len(self.names)
+        for tensor, numel in enumerate(access.numels):
+            if tensor not in self._left_alone:
+                self.numels[self._groups.of[tensor]] += numel
         self._reduce_over_ranks = not access.replicated
         self._device = access.device()
         self.strength = strength
@@ -65,8 +84,9 @@ class Projector:
         # A rank may hold no shard at all; it still takes part in every reduction.
         k = self._agree_on_rows(k)
         grams = torch.zeros(len(self.names), k, k, dtype=torch.float64, device=self._device)
-        for shard, block in zip(self.shards, self.rows, strict=True):
-            grams[shard.tensor] += projection.gram(block).to(self._device)
+        for index, block in enumerate(self.rows):
+            if not self.leaves_alone(index):
+                grams[self.group_of(index)] += projection.gram(block).to(self._device)
         self.grams = self._sum(grams)
         bad = (~torch.isfinite(self.grams)).flatten(1).any(1).nonzero()
         if len(bad):
@@ -94,9 +114,9 @@ class Projector:
         measure = self.measure(vectors, which, norms=norms)
         weights = self.strength * projection.coefficients(self.factors, measure.inner)
         for index, vector in zip(shards, vectors, strict=True):
-            tensor = self.shards[index].tensor
-            if vector is not None and self._is_projected(tensor):
-                projection.subtract_(vector, self.rows[index], weights[tensor], exact=self._exact[tensor])
+            group = self.group_of(index)
+            if vector is not None and not self.leaves_alone(index) and self._is_projected(group):
+                projection.subtract_(vector, self.rows[index], weights[group], exact=self._exact[group])
         return measure
 
     def measure(
@@ -106,13 +126,13 @@ class Projector:
         shards = range(len(self.shards)) if which is None else which
         sums = torch.zeros(len(self.names), self.num_rows + 1, dtype=torch.float64, device=self._device)
         for index, vector in zip(shards, vectors, strict=True):
-            if vector is None:
+            if vector is None or self.leaves_alone(index):
                 continue
-            tensor = self.shards[index].tensor
-            inner = projection.dots(self.rows[index], vector, exact=self._exact[tensor])
-            sums[tensor, :-1] += inner.to(self._device)
+            group = self.group_of(index)
+            inner = projection.dots(self.rows[index], vector, exact=self._exact[group])
+            sums[group, :-1] += inner.to(self._device)
             if norms:
-                sums[tensor, -1] += projection.squared_norm(vector).to(self._device)
+                sums[group, -1] += projection.squared_norm(vector).to(self._device)
         sums = self._sum(sums)
         inner = sums[:, :-1]
         squared = sums[:, -1] if norms else torch.full_like(sums[:, -1], torch.nan)
@@ -130,8 +150,16 @@ class Projector:
         """Numbers of the basis that this rank holds."""
         return sum(block.numel() for block in self.rows)
 
-    def _is_projected(self, tensor: int) -> bool:
-        return projection.is_projectable(self.numels[tensor], self.num_rows)
+    def group_of(self, shard: int) -> int:
+        """The group of a shard's tensor."""
+        return self._groups.of[self.shards[shard].tensor]
+
+    def leaves_alone(self, shard: int) -> bool:
+        """Whether a shard's tensor neither counts nor is changed."""
+        return self.shards[shard].tensor in self._left_alone
+
+    def _is_projected(self, group: int) -> bool:
+        return projection.is_projectable(self.numels[group], self.num_rows)
 
     def _sum(self, values: Tensor) -> Tensor:
         if self._reduce_over_ranks and dist.get_world_size() > 1:

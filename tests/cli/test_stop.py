@@ -86,7 +86,7 @@ def training(made: Path, tmp_path: Path) -> list[str | Path]:
     ]  # fmt: skip
 
 
-AT_STEP = "pipelines.transforms.projection:ProjectionSession.at_boundary"
+AT_STEP = "pipelines.transforms.chain:TransformChain.at_boundary"
 NOTHING_LEFT = "stopped ({}): nothing half-written is left; run the same command again"
 SAVED = re.compile(r"stopped \((SIGTERM|SIGUSR1|SIGINT)\) at step (\d+) of \d+: saved; the same command goes on")
 

@@ -75,8 +75,8 @@ _TIDYING = (
     Point("pipelines.core.artifact:discard", ("SIGINT",)),
 )
 _FORMAT = "verdicts.yaml"
-_AT_BOUNDARY = "pipelines.transforms.projection:ProjectionSession.at_boundary"
-_REFRESH = "pipelines.transforms.projection:ProjectionSession.refresh"
+_AT_BOUNDARY = "pipelines.transforms.chain:TransformChain.at_boundary"
+_REFRESH = "pipelines.transforms.chain:TransformChain.refresh"
 _GENERATING = "pipelines.evaluation.answering.asking:generate_batch"
 SERIES: dict[str, Series] = {
     "prepare-data": Series(COMMANDS["prepare-data"], (

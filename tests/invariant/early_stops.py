@@ -36,7 +36,7 @@ def stopped_in_basis(directory: Path, model: Path, references: Sequence[Path], *
 
     whole = build("undisturbed")
     access = "Zero12Access" if engine.get("zero") == 2 else "ReplicatedAccess"
-    point = Point(f"pipelines.engine.shards.access:{access}.accumulate", call=2, ranks=(1,))
+    point = Point(f"pipelines.engine.shards.opening:{access}.accumulate", call=2, ranks=(1,))
     said = _stopped(lambda: build("stopped"), point, directory)
     left = sorted(path.name for path in directory.iterdir() if path.name not in ("undisturbed", "mark-1"))
     same = _contents(build("stopped")) == _contents(whole)

@@ -24,7 +24,8 @@ from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.engine.shards.access import ShardAccess
 from pipelines.models.reference import resolve_model
 from pipelines.training import sft
-from pipelines.transforms.projection import ProjectionSession
+from pipelines.transforms.chain import TransformChain
+from pipelines.transforms.projection import Projection
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
 
@@ -93,10 +94,10 @@ def plain_trl() -> Iterator[None]:
     """``make_trainer`` builds TRL's own class, with nothing of ours in it."""
 
     class Plain(SFTTrainer):
-        make_session = None
-        session = None
+        make_chain = None
+        transforms = None
 
-        def install_projection(self, make_session: Any) -> None: ...
+        def install_transforms(self, make_chain: Any) -> None: ...
 
     ours = sft.ProjectedSFTTrainer
     sft.ProjectedSFTTrainer = Plain  # type: ignore[assignment, misc]
@@ -150,40 +151,49 @@ def unequal(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return found + ([] if torch.equal(a["rng"], b["rng"]) else ["rng"])
 
 
-class ThrownAway(ProjectionSession):
+class ThrownAway(Projection):
     """Computes the rows before every step and uses nothing of it."""
 
-    def at_boundary(self, step: int, *, measured: bool = True) -> None:
-        self._reach_test = None
+    reads_gradient = False
+
+    def on_gradient(self, gradients: Any, *, measured: bool) -> bool:
+        return False
+
+    def keeps_weights(self, shard: int, *, measured: bool) -> bool:
+        return False
+
+    def observes_change(self, *, measured: bool) -> bool:
+        return False
 
     def refresh_due(self, step: int) -> bool:
         return True
 
-    def refresh(self) -> dict[str, float]:
+    def refresh(self, optimizer: Any) -> None:
         assert all(bool(torch.isfinite(row).all()) for row in self.compute_rows().rows)
-        return {}
 
     def figures(self) -> dict[str, float]:
         return {}
 
 
 def throw_away(trainer: Any) -> None:
-    make = trainer.make_session
+    make = trainer.make_chain
 
-    def thrown(model: Any, engine: Any, optimizer: Any) -> ProjectionSession:
-        session = make(model, engine, optimizer)
-        session.__class__ = ThrownAway
-        return session
+    def thrown(model: Any, engine: Any, optimizer: Any) -> TransformChain:
+        chain = make(model, engine, optimizer)
+        (projection,) = chain.transforms
+        projection.__class__ = ThrownAway
+        chain.close()
+        return TransformChain(chain.access, optimizer, [projection])
 
-    trainer.make_session = thrown
+    trainer.make_chain = thrown
 
 
 def share_of_basis(trainer: Any) -> dict[str, Any]:
-    session = trainer.session
-    mine = session.projector.num_elements()
+    projection = trainer.transforms.get("projection")
+    mine = projection.projector.num_elements()
     counts = [None] * world_size()
     dist.all_gather_object(counts, mine)
-    return {"mine": counts, "whole": sum(session.access.numels) * len(session.names)}
+    return {"mine": counts, "whole": sum(projection.access.numels) * len(projection.names)}
 
 
 def worst_leak(changes: list[dict[str, torch.Tensor]], basis: Path) -> float:

@@ -29,7 +29,7 @@ from pipelines.engine import processes
 from pipelines.training import sft
 from pipelines.training.checkpoints import storage
 from pipelines.training.checkpoints.checkpointer import Checkpointer
-from pipelines.training.checkpoints.engine_state import read_rows
+from pipelines.training.checkpoints.engine_state import read_tensors
 from pipelines.training.data import reference_log_probs
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
@@ -45,6 +45,10 @@ WITHIN_FIRST, BETWEEN, WITHIN_SECOND = 2, 4, 5
 SFT: dict[str, Any] = {"method": "sft", "space": "gradient"}
 DPO: dict[str, Any] = {"method": "dpo", "space": "gradient"}
 LORA: dict[str, Any] = {"lora_rank": 4, "lora_dropout": 0.1}
+# All transforms at once.
+ALL: dict[str, Any] = {"track_change": True, "freeze": ["norms"], "momentum": "reproject", "scope": "layer"}
+ALL_IN_UPDATE: dict[str, Any] = {**ALL, "space": "update", "momentum": "keep"}
+ALL_LORA: dict[str, Any] = {**LORA, **ALL, "freeze": ["*layers.0*"], "scope": "global"}
 # Every step is measured: rising losses end the run long before its last step, and the best weights are older. Where
 # they rise from the first step on, it still goes beyond the steps at which it is stopped.
 HELD_OUT: dict[str, Any] = {
@@ -60,27 +64,27 @@ TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "sft data parallel, bf16": ({**SFT, "precision": "bf16"}, (WITHIN_SECOND,)),
     "sft zero0 bf16, update space": ({**SFT, "zero": 0, "precision": "bf16", "space": "update"}, (WITHIN_FIRST,)),
     "sft zero0 lora": ({**SFT, **LORA, "zero": 0}, (WITHIN_SECOND,)),
-    "sft zero2": ({**SFT, "zero": 2}, (WITHIN_FIRST, IN_REFRESH, 4)),
-    "sft zero2 offload, update space": ({**SFT, "zero": 2, "offload": True, "space": "update"}, (WITHIN_SECOND,)),
+    "sft zero2": ({**SFT, **ALL, "zero": 2}, (WITHIN_FIRST, IN_REFRESH, 4)),
+    "sft zero2 offload, update space": ({**SFT, **ALL_IN_UPDATE, "zero": 2, "offload": True}, (WITHIN_SECOND,)),
     "sft zero2 lora": ({**SFT, **LORA, "zero": 2}, (WITHIN_SECOND,)),
     "sft zero3 bf16, update space": (
-        {**SFT, "zero": 3, "precision": "bf16", "space": "update"},
+        {**SFT, **ALL_IN_UPDATE, "zero": 3, "precision": "bf16"},
         (BETWEEN, IN_REFRESH),
     ),
-    "sft zero3 lora": ({**SFT, **LORA, "zero": 3}, (WITHIN_SECOND,)),
+    "sft zero3 lora": ({**SFT, **ALL_LORA, "zero": 3}, (WITHIN_SECOND,)),
     "sft zero3, held out": ({**SFT, **HELD_OUT, "zero": 3}, (WITHIN_FIRST, 1)),
-    "dpo zero0": ({**DPO, "zero": 0}, (WITHIN_SECOND,)),
+    "dpo zero0": ({**DPO, **ALL, "zero": 0}, (WITHIN_SECOND,)),
     "dpo zero0 lora": ({**DPO, **LORA, "zero": 0}, (WITHIN_SECOND,)),
     "dpo zero2": ({**DPO, "zero": 2, "space": "update"}, (WITHIN_FIRST,)),
     "dpo zero2 lora": ({**DPO, **LORA, "zero": 2}, (WITHIN_SECOND,)),
     "dpo zero2, held out": ({**DPO, **HELD_OUT, "zero": 2}, (WITHIN_FIRST, 1)),
     "dpo zero3": ({**DPO, "zero": 3}, (WITHIN_SECOND,)),
-    "dpo zero3 lora": ({**DPO, **LORA, "zero": 3}, (WITHIN_SECOND,)),
+    "dpo zero3 lora": ({**DPO, **ALL_LORA, "zero": 3}, (WITHIN_SECOND,)),
 }
 ALONE: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
-    "sft": ({**SFT}, (WITHIN_FIRST, 2, 3)),
+    "sft": ({**SFT, **ALL}, (WITHIN_FIRST, 2, 3)),
     "sft, no basis": ({**SFT, "basis": None}, (WITHIN_SECOND,)),
-    "sft lora": ({**SFT, **LORA, "space": "update"}, (WITHIN_SECOND,)),
+    "sft lora": ({**SFT, **ALL_LORA, "momentum": "keep", "space": "update"}, (WITHIN_SECOND,)),
     # A refresh where an epoch begins: the loader has drawn from the generators already.
     "dpo": ({**DPO, "space": "update", "refresh_every": 4, "epochs": 3.0}, (IN_REFRESH, 3)),
 }
@@ -212,8 +216,12 @@ def record(run: Path) -> dict[str, Any]:
     weights: dict[str, torch.Tensor] = {}
     for file in (run / "model").glob("*.safetensors"):
         weights |= load_file(file)
+    change: dict[str, torch.Tensor] = {}
+    for file in (run / "change").glob("basis-*.safetensors"):
+        change |= load_file(file)
     return {
         "weights": weights,
+        "change": change,
         "metrics": [{key: value for key, value in line.items() if key not in TIMES} for line in lines],
         "layers": layers.read_bytes() if layers.exists() else b"",
         "left": sorted(path.name for path in run.iterdir() if path.name.startswith(".")),
@@ -225,6 +233,10 @@ def differences(one: Whole, other: Whole) -> list[str]:
     (a, held_a), (b, held_b) = one, other
     found = [key for key in ("metrics", "layers") if a[key] != b[key]]
     found += [name for name in a["weights"] if not torch.equal(a["weights"][name], b["weights"][name])]
+    if a["change"].keys() != b["change"].keys() or any(
+        not torch.equal(a["change"][name], b["change"][name]) for name in a["change"]
+    ):
+        found.append("change")
     same = len(held_a["state"]) == len(held_b["state"])
     if not same or not all(torch.equal(x, y) for x, y in zip(held_a["state"], held_b["state"], strict=True)):
         found.append("optimizer")
@@ -268,13 +280,18 @@ def _not_again(*args: Any, **kwargs: Any) -> Any:
 
 def broken(world: World, name: str, mode: dict[str, Any], whole: Whole) -> dict[str, list[str]]:
     """What is found when one thing at a time is not put back: the comparison must notice."""
-    real = read_rows
-    keep_rows = mock.patch(
-        "pipelines.training.checkpoints.checkpointer.read_rows",
-        lambda source, access: [row.flip(0) + 1 for row in real(source, access)],
-    )
+    real = read_tensors
+
+    def other_than(kept: str) -> Any:
+        def read(source: Path, access: Any) -> dict[str, list[torch.Tensor]]:
+            found = real(source, access)
+            return {**found, kept: [tensor.flip(0) + 1 for tensor in found[kept]]}
+
+        return mock.patch("pipelines.training.checkpoints.checkpointer.read_tensors", read)
+
     breakages = {
-        "basis rows": keep_rows,
+        "basis rows": other_than("projection.rows"),
+        "starting weights": other_than("change.start"),
         "random state": mock.patch.object(Checkpointer, "load_random_state"),
     }
     found = {}

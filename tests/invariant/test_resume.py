@@ -72,6 +72,7 @@ def test_what_is_not_put_back_is_noticed(found: dict[str, Any]) -> None:
         pytest.skip("done on two ranks")
     broken = found["broken on purpose"]
     assert "optimizer" in broken["basis rows"]
+    assert broken["starting weights"] == ["change"]
     assert "random state" in broken["random state"]
 
 

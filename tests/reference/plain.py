@@ -6,7 +6,8 @@ process, no trainer, no engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,27 @@ def project(vector: Tensor, rows: Sequence[Tensor]) -> Tensor:
     return (vector.flatten().double() - (B.T @ solution)[:, 0]).float().view_as(vector)
 
 
+def project_all(
+    vectors: dict[str, Tensor], basis: Sequence[dict[str, Tensor]], scope: str = "tensor", frozen: Collection[str] = ()
+) -> dict[str, Tensor]:
+    """Project vectors by name; what shares a subspace is laid end to end first. Frozen ones stay as they are."""
+    together: dict[str, list[str]] = {}
+    for name in vectors:
+        layer = re.search(r"layers\.\d+\.", name)
+        key = {"tensor": name, "global": "all", "layer": layer.group() if layer else name}[scope]
+        if name not in frozen:
+            together.setdefault(key, []).append(name)
+    projected = dict(vectors)
+    for names in together.values():
+        whole = project(
+            torch.cat([vectors[name].flatten() for name in names]),
+            [torch.cat([row[name].flatten() for name in names]) for row in basis],
+        )
+        for name, part in zip(names, whole.split([vectors[name].numel() for name in names]), strict=True):
+            projected[name] = part.view_as(vectors[name])
+    return projected
+
+
 def train(
     model: nn.Module,
     data: Sequence[Row],
@@ -76,11 +98,15 @@ def train(
     space: str,
     loss: Loss = mean_token_loss,
     reference_loss: Loss = mean_token_loss,
+    scope: str = "tensor",
+    momentum: str = "keep",
+    frozen: Collection[str] = (),
 ) -> None:
     """Train in place; the rows of step s are ``data[s * rows_per_step : (s + 1) * rows_per_step]``."""
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    decayed = [p for name, p in named.items() if "norm" not in name and "bias" not in name]
-    plain = [p for name, p in named.items() if "norm" in name or "bias" in name]
+    trained = {name: p for name, p in named.items() if name not in frozen}
+    decayed = [p for name, p in trained.items() if "norm" not in name and "bias" not in name]
+    plain = [p for name, p in trained.items() if "norm" in name or "bias" in name]
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=lr, eps=eps
     )
@@ -88,13 +114,22 @@ def train(
     for step in range(steps):
         if pools and (step == 0 or (refresh_every and step % refresh_every == 0)):
             basis = [gradient(model, pool, reference_loss) for pool in pools]
-        for name, grad in gradient(model, data[step * rows_per_step : (step + 1) * rows_per_step], loss).items():
-            named[name].grad = project(grad, [b[name] for b in basis]) if basis and space == "gradient" else grad
+            if momentum == "reproject" and step > 0:
+                states = {name: optimizer.state[p] for name, p in trained.items()}
+                kept = project_all({name: state["exp_avg"] for name, state in states.items()}, basis, scope)
+                for name, state in states.items():
+                    state["exp_avg"].copy_(kept[name])
+        grads = gradient(model, data[step * rows_per_step : (step + 1) * rows_per_step], loss)
+        if basis and space == "gradient":
+            grads = project_all(grads, basis, scope, frozen)
+        for name, p in trained.items():
+            p.grad = grads[name]
         if max_norm:
-            nn.utils.clip_grad_norm_(list(named.values()), max_norm)
-        before = {name: p.detach().clone() for name, p in named.items()}
+            nn.utils.clip_grad_norm_(list(trained.values()), max_norm)
+        before = {name: p.detach().clone() for name, p in trained.items()}
         optimizer.step()
         if basis and space == "update":
             with torch.no_grad():
-                for name, p in named.items():
-                    p.copy_(before[name] + project(p - before[name], [b[name] for b in basis]))
+                changes = project_all({name: p - before[name] for name, p in trained.items()}, basis, scope)
+                for name, p in trained.items():
+                    p.copy_(before[name] + changes[name])

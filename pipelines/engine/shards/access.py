@@ -49,6 +49,10 @@ class MasterSlice:
         """Live flat view of the master weights, ``[numel]``."""
         return self.owner.data.view(-1).narrow(0, self.offset, self.numel)
 
+    def part_of(self, tensor: Tensor) -> Tensor:
+        """Live flat view, ``[numel]``, of this part of optimizer state that is spread like ``owner``."""
+        return tensor.view(-1).narrow(0, self.offset, self.numel)
+
     def gradient(self) -> Tensor | None:
         """Live flat view of the gradient that the optimizer is about to read, ``[numel]``; None outside its step."""
         grad = self.owner.grad

@@ -1,7 +1,7 @@
 """Saving a trainer and putting it back as it was: a run that goes on is the run that was never stopped, to the bit.
 
-What the trainer's own checkpoints leave out is here: the basis rows in force, sums that a logged mean is taken over,
-figures that wait for the next log, the log itself.
+What the trainer's own checkpoints leave out is here: what transforms keep (such as basis rows), sums that a
+logged mean is taken over, figures that wait for the next log, the log itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipelines.engine import processes
 from pipelines.engine.shards.access import ShardAccess
 from pipelines.engine.shards.opening import open_shards
 from pipelines.training.checkpoints import random_state, storage
-from pipelines.training.checkpoints.engine_state import read_engine_state, read_rows, write_engine_state
+from pipelines.training.checkpoints.engine_state import read_engine_state, read_tensors, write_engine_state
 from pipelines.training.checkpoints.run_files import METRICS_FILE
 from pipelines.training.checkpoints.storage import RunRecord
 
@@ -119,17 +119,18 @@ class Checkpointer:
     def _write(self, trainer: Any, directory: Path, random: dict[str, Any]) -> list[Path]:
         assert self._access is not None
         assert self._optimizer is not None
-        session = trainer.session
-        rows = session.projector.rows if session is not None else []
-        files = write_engine_state(directory, self._access, self._optimizer, rows, rank())
+        transforms = trainer.transforms
+        kept = {} if transforms is None else transforms.tensors()
+        files = write_engine_state(directory, self._access, self._optimizer, kept, rank())
         files.append(_dump(directory / _rank_file(rank()), {"random": random, **self._rank_state(trainer)}))
         if is_main():
             files.append(_dump(directory / _TRAINER_FILE, dataclasses.asdict(trainer.state)))
             files.append(_dump(directory / _PROGRESS_FILE, self._progress(trainer)))
             if (self.run_directory / METRICS_FILE).exists():
                 files.append(Path(shutil.copy(self.run_directory / METRICS_FILE, directory)))
-            if session is not None and session.layer_rows:
-                steps, names, removed = zip(*session.layer_rows, strict=True)
+            projection = None if transforms is None else transforms.get("projection")
+            if projection is not None and projection.layer_rows:
+                steps, names, removed = zip(*projection.layer_rows, strict=True)
                 table = pa.table({"step": list(steps), "parameter": list(names), "removed": list(removed)})
                 pq.write_table(table, directory / _LAYERS_FILE)
                 files.append(directory / _LAYERS_FILE)
@@ -144,14 +145,14 @@ class Checkpointer:
         }
 
     def _progress(self, trainer: Any) -> dict[str, Any]:
-        session, engine = trainer.session, trainer.prepared_engine()[1]
+        transforms, engine = trainer.transforms, trainer.prepared_engine()[1]
         return {
             "losses_logged": trainer._total_loss_scalar,
             "last_logged": trainer._globalstep_last_logged,
             "scheduler": trainer.lr_scheduler.state_dict(),
             "learning_rates": [group["lr"] for group in trainer.optimizer.param_groups],
             "engine": {} if engine is None else {name: getattr(engine, name) for name in _ENGINE_COUNTERS},
-            "session": None if session is None else session.progress(),
+            "transforms": None if transforms is None else transforms.state(),
             "callbacks": {type(callback).__name__: callback.state()["attributes"] for callback in _exportable(trainer)},
             "elapsed_s": self.earlier_s + time.monotonic() - self._began,
         }
@@ -195,7 +196,7 @@ class Checkpointer:
         random_state.restore(self._read(_rank_file(rank()))["random"])
 
     def load_progress(self, trainer: Any) -> None:
-        """Put back what the log and the projection had in hand; when training begins, after the session is open."""
+        """Put back what the log and the transforms had in hand; when training begins, after the transforms are open."""
         assert self.source is not None
         progress = self._read(_PROGRESS_FILE)
         parts = [self._read(path.name) for path in sorted(self.source.glob("rank-*.json"))]
@@ -214,11 +215,13 @@ class Checkpointer:
         for callback in _exportable(trainer):
             for name, value in progress["callbacks"].get(type(callback).__name__, {}).items():
                 setattr(callback, name, value)
-        session = trainer.session
-        if session is not None:
-            session.projector.replace(read_rows(self.source, session.access))
-            layers = pq.read_table(self.source / _LAYERS_FILE).to_pylist() if self._has(_LAYERS_FILE) else []
-            session.restore(progress["session"], [(row["step"], row["parameter"], row["removed"]) for row in layers])
+        transforms = trainer.transforms
+        if transforms is not None:
+            transforms.restore(progress["transforms"], read_tensors(self.source, transforms.access))
+            projection = transforms.get("projection")
+            if projection is not None and self._has(_LAYERS_FILE):
+                layers = pq.read_table(self.source / _LAYERS_FILE).to_pylist()
+                projection.layer_rows = [(row["step"], row["parameter"], row["removed"]) for row in layers]
 
     def _read(self, name: str) -> dict[str, Any]:
         assert self.source is not None

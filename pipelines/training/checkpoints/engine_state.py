@@ -1,4 +1,4 @@
-"""Master weights, optimizer state and basis rows of a run, written by shards and read back for any world size.
+"""Master weights, optimizer state and what transforms keep, written by shards and read back for any world size.
 
 Everything is keyed by parameter name and offset, as :class:`ShardAccess` shows it, so that neither the engine's own
 layout nor the number of ranks is in the files, and nothing is pickled. Frozen parameters are not written: they are
@@ -7,7 +7,7 @@ those of the model that training started from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,17 @@ from data_registry.core.errors import EngineError
 from pipelines.engine.shards.access import MasterSlice, ShardAccess
 from pipelines.weights.pieces import PieceReader, PieceWriter
 
-_WEIGHTS, _ROWS = "weights", "rows"
+_WEIGHTS, _KEPT = "weights", "kept"
 # Optimizer state as long as the parameter is spread like it; the rest (step counts) is small and kept whole.
 _SPREAD, _WHOLE, _NUMBER = "spread", "whole", "number"
 
 
 def write_engine_state(
-    directory: Path, access: ShardAccess, optimizer: torch.optim.Optimizer, rows: Sequence[Tensor], rank: int
+    directory: Path,
+    access: ShardAccess,
+    optimizer: torch.optim.Optimizer,
+    kept: Mapping[str, Sequence[Tensor]],
+    rank: int,
 ) -> list[Path]:
     """Write this rank's part.
 
@@ -32,7 +36,7 @@ def write_engine_state(
         directory: where all ranks write.
         access: this rank's shards.
         optimizer: the torch optimizer that steps the master weights.
-        rows: the basis rows in force, ``[k, numel]`` for each shard; empty without projection.
+        kept: what transforms keep: by name, ``[..., numel]`` for each shard.
         rank: this rank.
 
     Returns:
@@ -50,8 +54,9 @@ def write_engine_state(
         for key, value in optimizer.state.get(master.owner, {}).items():
             kind, tensor = _classified(key, value, master, name, replicated=access.replicated)
             writer.add(kind, name, shard.start, tensor)
-    for shard, block in zip(access.shards, rows, strict=bool(rows)):
-        writer.add(_ROWS, access.names[shard.tensor], shard.start, block)
+    for key, tensors in kept.items():
+        for shard, tensor in zip(access.shards, tensors, strict=True):
+            writer.add(f"{_KEPT}.{key}", access.names[shard.tensor], shard.start, tensor)
     writer.finish()
     return writer.files
 
@@ -60,7 +65,7 @@ def _classified(key: str, value: Any, master: MasterSlice, name: str, *, replica
     if not isinstance(value, Tensor):
         return f"{_NUMBER}.{key}", torch.tensor(value)
     if value.numel() == master.owner.numel() and value.numel() > 1:
-        return f"{_SPREAD}.{key}", value.reshape(-1).narrow(0, master.offset, master.numel)
+        return f"{_SPREAD}.{key}", master.part_of(value.reshape(-1))
     if replicated or value.numel() == 1:
         return f"{_WHOLE}.{key}", value
     raise EngineError(
@@ -87,7 +92,7 @@ def read_engine_state(directory: Path, access: ShardAccess, optimizer: torch.opt
                     piece = reader.read(kind, name, shard.start, shard.numel)
                     if key not in state:
                         state[key] = torch.zeros_like(master.owner.data, dtype=piece.dtype)
-                    state[key].view(-1).narrow(0, master.offset, master.numel).copy_(piece)
+                    master.part_of(state[key]).copy_(piece)
                 elif how == _WHOLE:
                     tensor = reader.whole(kind, name)
                     state[key] = tensor if stays_on_host and key == "step" else tensor.to(master.owner.device)
@@ -96,14 +101,18 @@ def read_engine_state(directory: Path, access: ShardAccess, optimizer: torch.opt
     access.weights_edited()
 
 
-def read_rows(directory: Path, access: ShardAccess) -> list[Tensor]:
-    """The basis rows that were in force, ``[k, numel]`` for each of this rank's shards.
+def read_tensors(directory: Path, access: ShardAccess) -> dict[str, list[Tensor]]:
+    """What transforms kept: by name, ``[..., numel]`` for each of this rank's shards, where rows belong.
 
     Raises:
-        KeyError: there are none.
+        KeyError: the files do not hold all of a tensor.
     """
     with PieceReader(directory) as reader:
-        return [
-            reader.read(_ROWS, access.names[shard.tensor], shard.start, shard.numel).to(access.rows_device())
-            for shard in access.shards
-        ]
+        kinds = {kind for name in access.names for kind in reader.kinds(name) if kind.startswith(f"{_KEPT}.")}
+        return {
+            kind.removeprefix(f"{_KEPT}."): [
+                reader.read(kind, access.names[shard.tensor], shard.start, shard.numel).to(access.rows_device())
+                for shard in access.shards
+            ]
+            for kind in sorted(kinds)
+        }

@@ -26,7 +26,7 @@ from pipelines.core.placing import put_in_place, sync_file, write_text_durably
 logger = logging.getLogger(__name__)
 
 FOLDER = ".checkpoints"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _PREFIX = "checkpoint-"
 _PARTIAL = ".partial"
 # What loaders of other tools read without asking, and what can run code when read.

@@ -1,0 +1,175 @@
+"""The transforms of a run, called in a fixed order at the places of every step; the chain owns what they share.
+
+Shared are the hooks on the optimizer, the one copy of the weights from before its step, the self-test of the first
+step, and what checkpoints keep. A step without transforms has no chain, and is then exactly the trainer's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.engine.shards.access import MasterSlice, ShardAccess
+from pipelines.transforms.reach_test import ReachTest
+from pipelines.transforms.transform import Figures, StepPart, Transform
+
+
+class TransformChain:
+    """Calls the transforms of a run.
+
+    Args:
+        access: this rank's shards.
+        optimizer: the torch optimizer that steps the master weights.
+        transforms: in any order; they act in that of their ``order``.
+    """
+
+    def __init__(self, access: ShardAccess, optimizer: torch.optim.Optimizer, transforms: Sequence[Transform]) -> None:
+        self.access = access
+        self.transforms = sorted(transforms, key=lambda transform: transform.order)
+        self._optimizer = optimizer
+        self._measured = False
+        self._needs_whole_step = any(transform.needs_whole_step for transform in self.transforms)
+        self._parts: list[StepPart] = []
+        self._held: tuple[list[int], list[MasterSlice], list[Tensor | None]] | None = None
+        watched = any(transform.reads_gradient for transform in self.transforms)
+        self._reach_test: ReachTest | None = ReachTest(access.names) if watched else None
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._before_optimizer),
+            optimizer.register_step_post_hook(self._after_optimizer),
+        ]
+
+    def close(self) -> None:
+        """Remove the hooks from the optimizer."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def get(self, name: str) -> Any:
+        """The transform of that name; None where the run has none."""
+        return next((transform for transform in self.transforms if transform.name == name), None)
+
+    # --- Each step ---
+
+    def at_boundary(self, *, measured: bool = True) -> None:
+        """Act on the accumulated, reduced gradient: between the last backward pass and clipping.
+
+        Args:
+            measured: whether figures are wanted of this step: norms cost a pass over the gradient, and what is said of
+                the change costs a copy of the master weights.
+        """
+        gradients = self.access.gradients()
+        self._measured = measured
+        self._parts = []
+        edited = [transform.on_gradient(gradients, measured=measured) for transform in self.transforms]
+        if any(edited):
+            self.access.gradients_edited()
+        if self._reach_test is not None:
+            self._reach_test.expect(self.access.shards, gradients)
+
+    def _before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        which, masters = self._concerned(optimizer)
+        if self._reach_test is not None:
+            self._reach_test.check(which, [master.gradient() for master in masters])
+        before = [
+            master.weights().clone() if self._is_kept(shard) else None
+            for shard, master in zip(which, masters, strict=True)
+        ]
+        self._held = (which, masters, before)
+
+    def _is_kept(self, shard: int) -> bool:
+        return any(transform.keeps_weights(shard, measured=self._measured) for transform in self.transforms)
+
+    def _after_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        assert self._held is not None
+        part = StepPart(*self._held)
+        self._held = None
+        if self._needs_whole_step:
+            self._parts.append(part)
+        else:
+            self._change(part)
+
+    def _change(self, part: StepPart) -> bool:
+        edited = [transform.on_change(part, measured=self._measured) for transform in self.transforms]
+        observers = [each for each in self.transforms if each.observes_change(measured=self._measured)]
+        if observers:
+            # The copy has served as such, and can hold the change.
+            change = [
+                None if before is None else before.neg_().add_(master.weights())
+                for master, before in zip(part.masters, part.before, strict=True)
+            ]
+            for transform in observers:
+                transform.on_final_change(part, change)
+        return any(edited)
+
+    def _concerned(self, optimizer: torch.optim.Optimizer) -> tuple[list[int], list[MasterSlice]]:
+        # ZeRO steps one group (stages 1, 2) or sub-group (stage 3) at a time.
+        present = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        masters = self.access.masters()
+        which = [index for index, master in enumerate(masters) if id(master.owner) in present]
+        return which, [masters[index] for index in which]
+
+    def end_step(self) -> None:
+        """Conclude a step, once all groups have been stepped: edits that need them together, and the self-test.
+
+        Raises:
+            EngineError: the optimizer did not see the edited gradient.
+        """
+        if self._needs_whole_step:
+            parts, self._parts = self._parts, []
+            which = [shard for part in parts for shard in part.which]
+            masters = [master for part in parts for master in part.masters]
+            if self._change(StepPart(which, masters, [before for part in parts for before in part.before])):
+                self.access.weights_edited()
+        for transform in self.transforms:
+            transform.end_step()
+        if self._reach_test is not None:
+            self._reach_test.conclude()
+            self._reach_test = None
+
+    # --- Between steps ---
+
+    def refresh_due(self, step: int) -> bool:
+        """Whether some transform is to be refreshed before optimizer step ``step`` (from 0)."""
+        return any(transform.refresh_due(step) for transform in self.transforms)
+
+    def refresh(self, step: int) -> None:
+        """Refresh those that are due."""
+        for transform in self.transforms:
+            if transform.refresh_due(step):
+                transform.refresh(self._optimizer)
+
+    def figures(self) -> Figures:
+        """The figures of all transforms, as ``NAME/FIGURE``."""
+        return {
+            f"{transform.name}/{key}": value
+            for transform in self.transforms
+            for key, value in transform.figures().items()
+        }
+
+    # --- Checkpoints, and the end ---
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside tensors, by transform; JSON-ready."""
+        return {transform.name: transform.state() for transform in self.transforms}
+
+    def tensors(self) -> dict[str, Sequence[Tensor]]:
+        """What a checkpoint keeps by shard, as ``TRANSFORM.NAME``."""
+        return {
+            f"{transform.name}.{key}": values
+            for transform in self.transforms
+            for key, values in transform.tensors().items()
+        }
+
+    def restore(self, state: Mapping[str, Any], tensors: Mapping[str, list[Tensor]]) -> None:
+        """Take over what :meth:`state` and :meth:`tensors` gave."""
+        for transform in self.transforms:
+            start = f"{transform.name}."
+            mine = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+            transform.restore(state[transform.name], mine)
+
+    def finish(self, directory: Path) -> dict[str, Any]:
+        """Have every transform write what it leaves, and give the figures for the manifest. Collective."""
+        return {key: value for transform in self.transforms for key, value in transform.finish(directory).items()}
