@@ -188,7 +188,6 @@ def _describe(
     singular = torch.linalg.eigvalsh(grams.sum(0)).clamp_min(0).sqrt().flip(0)
     return BasisDescription(
         objectives=records,
-        scope=config.scope,
         dtype=config.dtype,
         rank=len(records),
         seed=config.seed,

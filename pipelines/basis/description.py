@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 DESCRIPTION_FILE = "basis.json"
 
@@ -27,7 +27,6 @@ class BasisDescription(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     objectives: list[ObjectiveRecord]
-    scope: str
     dtype: str
     rank: int
     seed: int
@@ -39,6 +38,12 @@ class BasisDescription(BaseModel):
     shapes: dict[str, list[int]]
     singular_values: list[float]
     beta: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_scope(cls, values: Any) -> Any:
+        # Earlier versions wrote one here, always the same. What shares a subspace is said where a basis is used.
+        return {key: value for key, value in values.items() if key != "scope"} if isinstance(values, dict) else values
 
     @property
     def kind(self) -> str:

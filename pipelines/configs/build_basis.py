@@ -33,7 +33,6 @@ class BuildBasisConfig(OutputConfig, EngineConfig, LoraConfig):
     beta: float = option(0.2, "Beta of the preference loss, for --objective dpo.", gt=0)
     num_samples: int = option(200, "Samples of each reference data set, drawn with --seed.", short="n", ge=1)
     seed: int = option(0, "Seed of the draw.")
-    scope: Literal["tensor"] = option("tensor", "What shares a subspace: tensor keeps one for each parameter tensor.")
     dtype: Literal["fp32", "bf16"] = option("fp32", "Number format in which the rows are stored.")
     batch_size: int = option(4, "Samples of one forward pass, per process.", short="b", ge=1)
     max_length: int = option(2048, "Longest sequence in tokens; longer ones are cut.", ge=2)

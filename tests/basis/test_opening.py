@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from transformers import AutoModelForCausalLM
 
 from data_registry.core.errors import ArtifactError, BasisMismatchError, InputError
+from pipelines.basis.description import DESCRIPTION_FILE, BasisDescription
 from pipelines.basis.log_probs import add_loss_head
 from pipelines.basis.opening import TrainingBasis, open_basis_for_training
 from pipelines.basis.passes import reference_gradients
@@ -88,3 +91,12 @@ def test_what_is_no_basis_is_refused(world: Path) -> None:
         opened(world, "nothing")
     with pytest.raises(ArtifactError, match="where a basis is needed"):
         opened(world, "alpha")
+
+
+def test_a_description_of_an_earlier_version_is_read(world: Path) -> None:
+    """It had a scope, which is an option of training now."""
+    text = json.loads((world / "tokens" / DESCRIPTION_FILE).read_text())
+    assert "scope" not in text
+    assert BasisDescription.model_validate({**text, "scope": "tensor"}) == BasisDescription.model_validate(text)
+    with pytest.raises(ValidationError):
+        BasisDescription.model_validate({**text, "scopes": "tensor"})

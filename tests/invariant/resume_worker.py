@@ -327,7 +327,7 @@ def main(directory: Path, *only: str) -> None:
             place = on_main(lambda: _made(directory / "early"))
             findings["stopped in its basis"] = early_stops.stopped_in_basis(place, world.model, world.pools)
         if name == "dpo zero0":
-            config = world.config("early dpo", "run", mode, refresh_every=0)
+            config = world.config("early dpo", "run", mode, refresh_every=0, momentum="keep")
             findings["stopped in reference log-probs"] = early_stops.stopped_in_reference_logps(
                 config, call, directory / "dpo-zero0" / reference_log_probs.FOLDER
             )
