@@ -11,8 +11,6 @@ from trl import DPOConfig, DPOTrainer
 
 from pipelines.configs.train import TrainDpoConfig
 from pipelines.core.job import on_main
-from pipelines.models.loading import load_training_model
-from pipelines.models.lora import check_targets, lora_settings, peft_config
 from pipelines.models.reference import ModelSource
 from pipelines.tokens.pairs import SIDES, encode_pairs
 from pipelines.training import inputs as inputs_training
@@ -69,20 +67,9 @@ def make_trainer(
         records = inputs if config.eval_data is None else eval_inputs(inputs)
         held_out = with_reference_logps(held_out, config, source, records, ds_config, pad_token_id, device)
     arguments = trainer_arguments(DPOConfig, config, run_files.work_directory(partial), ds_config)
-    model = load_training_model(config, source)
-    settings = lora_settings(config)
-    if settings is not None:
-        check_targets(model, settings)
-    architecture = type(model.get_base_model() if source.is_adapter else model).__name__
-    with steps.trainer_refusals():
-        trainer = ProjectedDPOTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=datasets.Dataset.from_list(pairs),
-            processing_class=tokenizer,
-            peft_config=peft_config(settings) if settings else None,
-        )
-    steps.install(trainer, config, source, architecture, pad_token_id, partial)
+    trainer: ProjectedDPOTrainer = steps.build_trainer(
+        ProjectedDPOTrainer, config, source, arguments, datasets.Dataset.from_list(pairs), tokenizer, partial
+    )
     if held_out is not None:
         steps.install_held_out(trainer, dpo_held_out(held_out, alone=couples_pairs(config)), config, partial)
     return trainer

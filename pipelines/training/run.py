@@ -18,6 +18,8 @@ from pipelines.core.job import on_main
 from pipelines.core.making import Made, Wanted, find, make
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
+from pipelines.models.loading import load_training_model
+from pipelines.models.lora import check_targets, lora_settings, peft_config
 from pipelines.models.reference import ModelSource, resolve_model
 from pipelines.training.checkpoints import storage as checkpoint
 from pipelines.training.checkpoints import unfinished
@@ -99,7 +101,7 @@ def plan_training(
 
 
 @contextlib.contextmanager
-def trainer_refusals() -> Iterator[None]:
+def _refusals() -> Iterator[None]:
     """Around a trainer's construction: TRL and PEFT check there what does not go together.
 
     Raises:
@@ -111,15 +113,49 @@ def trainer_refusals() -> Iterator[None]:
         raise ConfigError(f"the trainer refuses its options: {' '.join(str(error).split())}") from error
 
 
-def install(
-    trainer: Any, config: TrainConfig, source: ModelSource, architecture: str, pad_token_id: int, partial: Path
-) -> None:
-    """Give a trainer our log in place of its printing, and the transforms that the options ask for."""
+def build_trainer(
+    trainer_class: type,
+    config: TrainConfig,
+    source: ModelSource,
+    arguments: Any,
+    rows: Any,
+    tokenizer: Any,
+    partial: Path,
+) -> Any:
+    """A trainer on the model that training starts from, with our log and the transforms that the options ask for.
+
+    Args:
+        trainer_class: TRL's, extended by the mixin.
+        config: the command's options.
+        source: the model.
+        arguments: the trainer's own configuration; made before, since under ZeRO 3 it announces the engine, so that
+            weights are loaded in shards.
+        rows: what it trains on.
+        tokenizer: whose chat template is saved with the model.
+        partial: directory of the run being made.
+
+    Raises:
+        ConfigError: the trainer or PEFT refuses its options.
+    """
+    model = load_training_model(config, source)
+    settings = lora_settings(config)
+    if settings is not None:
+        check_targets(model, settings)
+    architecture = type(model.get_base_model() if source.is_adapter else model).__name__
+    with _refusals():
+        trainer = trainer_class(
+            model=model,
+            args=arguments,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            peft_config=peft_config(settings) if settings else None,
+        )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(MetricsCallback(partial / METRICS_FILE))
-    trainer.install_transforms(chain_maker(config, source, architecture, pad_token_id))
+    trainer.install_transforms(chain_maker(config, source, architecture, int(tokenizer.pad_token_id)))
+    return trainer
 
 
 def install_held_out(trainer: Any, held_out: HeldOut, config: TrainConfig, partial: Path) -> None:
-    """Have a trainer measure the held-out loss; after :func:`install`."""
+    """Have a trainer measure the held-out loss; after :func:`build_trainer`."""
     trainer.install_held_out(HeldOutCallback(trainer, held_out, config, partial / BEST_FOLDER))

@@ -9,8 +9,6 @@ import torch
 from trl import SFTConfig, SFTTrainer
 
 from pipelines.configs.train import TrainSftConfig
-from pipelines.models.loading import load_training_model
-from pipelines.models.lora import check_targets, lora_settings, peft_config
 from pipelines.models.reference import ModelSource
 from pipelines.training import inputs
 from pipelines.training import run as steps
@@ -50,26 +48,14 @@ def make_trainer(
     """
     tokenizer = inputs.load_training_tokenizer(config, source)
     data = sft_data(config, tokenizer)
-    # Before the model: under ZeRO 3 the arguments announce the engine, and weights are then loaded in shards.
     arguments = trainer_arguments(SFTConfig, config, run_files.work_directory(partial), ds_config)
-    model = load_training_model(config, source)
-    settings = lora_settings(config)
-    if settings is not None:
-        check_targets(model, settings)
-    architecture = type(model.get_base_model() if source.is_adapter else model).__name__
-    with steps.trainer_refusals():
-        trainer = ProjectedSFTTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=data.rows,
-            processing_class=tokenizer,
-            peft_config=peft_config(settings) if settings else None,
-        )
+    trainer: ProjectedSFTTrainer = steps.build_trainer(
+        ProjectedSFTTrainer, config, source, arguments, data.rows, tokenizer, partial
+    )
     if data.sampler is not None:
         trainer.train_sampler = data.sampler
     if config.packing:
         trainer.add_callback(PackingTest(trainer))
-    steps.install(trainer, config, source, architecture, int(tokenizer.pad_token_id), partial)
     if data.held_out is not None:
         steps.install_held_out(trainer, sft_held_out(data.held_out), config, partial)
     return trainer

@@ -99,7 +99,7 @@ SERIES: dict[str, Series] = {
         Command(("train-sft", "model", "--data", "safety", "--max-steps", "6", "--save-every", "4",
                  "--eval-split", "0.25", "--eval-every", "5", *_TRAINING, "--out", OUT)), (
         at("pipelines.training.sft:sft_data"),
-        at("pipelines.training.sft:load_training_model", "SIGUSR1"),
+        at("pipelines.training.run:load_training_model", "SIGUSR1"),
         interrupted_twice_at(_AT_BOUNDARY),
         at(_AT_BOUNDARY, "SIGINT", says="step 1 of 6: saved", stays=True),
         # The refresh is given up: what is saved is the step before it.
