@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from data_registry.prepared import load_prepared
-from pipelines.basis import references as basis_objectives
 from pipelines.basis.building import (
     basis_inputs,
     compute_gradients,
@@ -13,6 +12,7 @@ from pipelines.basis.building import (
     with_reference,
     write_basis,
 )
+from pipelines.basis.references import objectives_for_rank
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.core.job import on_main, rank, world_size
 from pipelines.core.making import Made, Wanted, find, make
@@ -37,7 +37,7 @@ def run(config: BuildBasisConfig) -> Made:
     references, pad_token_id = tokenised_references(config, source)
     engine, architecture = open_engine(config, source, device)
     references = with_reference(config, references, engine, pad_token_id)
-    objectives = basis_objectives.objectives_for_rank(
+    objectives = objectives_for_rank(
         references,
         batch_size=config.batch_size,
         pad_token_id=pad_token_id,
