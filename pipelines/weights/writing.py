@@ -12,12 +12,9 @@ import torch
 from torch import Tensor
 
 from pipelines.models.files import WEIGHTS, WEIGHTS_INDEX
-from pipelines.weights.stored import DTYPES
+from pipelines.weights.stored import ALL_DTYPES
 
-MAX_SHARD_BYTES = 5_000_000_000
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_NAMES |= {torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"}
-_NAMES |= {torch.bool: "BOOL"}
+_NAMES = {dtype: name for name, dtype in ALL_DTYPES.items()}
 _ALIGNMENT = 8
 
 
