@@ -18,7 +18,7 @@ from pipelines.merging.rule import Rule, merge_dense, weighted
 from pipelines.merging.target import Target
 from pipelines.weights.read_ahead import read_ahead
 from pipelines.weights.stored import Checkpoint, Stored, check_finite, difference, read_blocks, row_blocks
-from pipelines.weights.writing import ModelFiles, PlannedTensor, writing_order
+from pipelines.weights.writing import PlannedTensor, ShardedFiles, writing_order
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def write_full(merge: FullMerge, targets: Sequence[Target], max_shard_bytes: int
     """
     plan = _plan(merge)
     with ExitStack() as stack:
-        files = [stack.enter_context(ModelFiles(target.directory, plan, max_shard_bytes)) for target in targets]
+        files = [stack.enter_context(ShardedFiles(target.directory, plan, max_shard_bytes)) for target in targets]
         progress = stack.enter_context(Progress("merging", total=len(plan), unit="tensors"))
         for tensor in plan:
             for file in files:
@@ -194,7 +194,7 @@ def _plan(merge: FullMerge) -> list[PlannedTensor]:
     return writing_order([PlannedTensor(name, item.torch_dtype, item.shape) for name, item in stored.items()])
 
 
-def _copy(merge: FullMerge, tensor: PlannedTensor, targets: Sequence[Target], files: Sequence[ModelFiles]) -> None:
+def _copy(merge: FullMerge, tensor: PlannedTensor, targets: Sequence[Target], files: Sequence[ShardedFiles]) -> None:
     for rows in read_blocks(merge.finetuned.stored[tensor.name], merge.workers):
         for file in files:
             file.write(rows)
@@ -203,7 +203,7 @@ def _copy(merge: FullMerge, tensor: PlannedTensor, targets: Sequence[Target], fi
 
 
 def _write_matrix(
-    merge: FullMerge, matrix: Matrix, dtype: torch.dtype, targets: Sequence[Target], files: Sequence[ModelFiles]
+    merge: FullMerge, matrix: Matrix, dtype: torch.dtype, targets: Sequence[Target], files: Sequence[ShardedFiles]
 ) -> None:
     record, V, D = measure_matrix(merge, matrix)
     decided = [

@@ -13,7 +13,7 @@ from pipelines.merging.measuring import AdapterMerge, Changes, MeasuredLayer, me
 from pipelines.merging.rule import Change
 from pipelines.merging.target import Target
 from pipelines.weights.stored import Checkpoint, Stored, check_finite, read_blocks
-from pipelines.weights.writing import ModelFiles, PlannedTensor, natural, writing_order
+from pipelines.weights.writing import PlannedTensor, ShardedFiles, natural, writing_order
 
 
 def write_models(merge: AdapterMerge, base: Checkpoint, targets: Sequence[Target], max_shard_bytes: int) -> None:
@@ -37,7 +37,7 @@ def write_models(merge: AdapterMerge, base: Checkpoint, targets: Sequence[Target
     )
     ordered = [layers[tensor.name] for tensor in plan if tensor.name in layers]
     with ExitStack() as stack:
-        files = [stack.enter_context(ModelFiles(target.directory, plan, max_shard_bytes)) for target in targets]
+        files = [stack.enter_context(ShardedFiles(target.directory, plan, max_shard_bytes)) for target in targets]
         found = stack.enter_context(closing(measure(merge, ordered)))
         for tensor in plan:
             source = merge.finetuned.extras.get(tensor.name, base.stored[tensor.name])
@@ -65,7 +65,7 @@ def _check_untied(base: Checkpoint, name: str) -> None:
         )
 
 
-def _copy(source: Stored, tensor: PlannedTensor, files: Sequence[ModelFiles], workers: int) -> None:
+def _copy(source: Stored, tensor: PlannedTensor, files: Sequence[ShardedFiles], workers: int) -> None:
     if source.shape != tensor.shape:
         raise InputError(
             f"'{tensor.name}' is {list(source.shape)} in the adapter and {list(tensor.shape)} in the base model",
@@ -83,7 +83,7 @@ def _add_change(
     source: Stored,
     tensor: PlannedTensor,
     targets: Sequence[Target],
-    files: Sequence[ModelFiles],
+    files: Sequence[ShardedFiles],
     transposed: bool,
 ) -> None:
     changes = Changes(merge.rule, measured)

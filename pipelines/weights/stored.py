@@ -28,8 +28,8 @@ DTYPES: Mapping[str, torch.dtype] = {
 """The floating dtypes by safetensors' names."""
 
 ALL_DTYPES: Mapping[str, torch.dtype] = {
-    **DTYPES, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-    "BOOL": torch.bool,
+    **DTYPES, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 
 
