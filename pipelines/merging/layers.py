@@ -23,18 +23,16 @@ class Direction:
         aligned: where the aligned weight lies.
         unaligned: where the unaligned weight lies.
         transposed: it is stored as ``[in, out]``.
-        index: which matrix of a stack; None for a matrix of its own.
     """
 
     aligned: Stored
     unaligned: Stored
     transposed: bool = False
-    index: int | None = None
 
     def reads(self) -> Iterator[Read]:
         """What reads the rows of V in blocks, float32."""
         for start, stop in row_blocks(self.aligned.shape):
-            yield partial(difference, self.aligned, self.unaligned, start, stop, index=self.index)
+            yield partial(difference, self.aligned, self.unaligned, start, stop)
 
     @property
     def num_reads(self) -> int:
@@ -43,7 +41,7 @@ class Direction:
 
     def whole(self) -> Tensor:
         """V as ``[out, in]``."""
-        V = difference(self.aligned, self.unaligned, 0, self.aligned.shape[-2], index=self.index)
+        V = difference(self.aligned, self.unaligned, 0, self.aligned.shape[-2])
         return V.T if self.transposed else V
 
 

@@ -64,6 +64,7 @@ class OpenedAdapters:
 
     def write(self, targets: Sequence[Target]) -> None:
         """See :class:`OpenedMerge`."""
+        _check_ranks(self.merge)
         if self.base is not None:
             write_models(self.merge, self.base, targets, self.max_shard_bytes)
         else:
@@ -173,3 +174,15 @@ def _open_adapters(sources: Sources) -> tuple[Adapter, Adapter | None]:
             fix="give two adapters, or two full models (an adapter becomes one with --output model)",
         )
     return finetuned, open_adapter(other)
+
+
+def _check_ranks(merge: AdapterMerge) -> None:
+    """Factors that are to be added must be of one shape."""
+    for layer in merge.layers if merge.rule.adds_factors else ():
+        if layer.finetuned and layer.safe and layer.finetuned.rank != layer.safe.rank:
+            raise InputError(
+                f"the published arithmetic adds factors, and those of '{layer.name}' have different ranks: "
+                f"{layer.finetuned.rank} and {layer.safe.rank}",
+                where=f"{layer.finetuned.A.file} and {layer.safe.A.file}",
+                fix="leave --original-semantics out, or use adapters of one rank",
+            )
