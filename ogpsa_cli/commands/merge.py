@@ -31,7 +31,7 @@ def execute(config: MergeConfig) -> int:
 
 def _line(merged: Merged) -> str:
     summary = merged.manifest.summary
-    repaired = summary.get("merged", 0) + summary.get("projected", 0)
+    repaired = sum(record.is_repaired for record in merged.records)
     return (
         f"{merged.path}: threshold {summary.get('threshold', 0):.5g}, {repaired} of {summary['layers']} layers repaired"
     )
