@@ -114,20 +114,21 @@ def straightforward(root: Path, out: Path) -> list[float]:
 
 def streamed(root: Path, out: Path) -> list[float]:
     """Ours, exact sums by concatenation."""
-    from pipelines.merging.job import open_job
-    from pipelines.merging.measuring import Target
+    from pipelines.configs.merge_methods import METHODS
+    from pipelines.merging.opened import open_inputs
     from pipelines.merging.rule import Rule
     from pipelines.merging.sources import Sources
+    from pipelines.merging.target import Target
     from pipelines.models.reference import resolve_model
 
     aligned, unaligned = resolve_model(str(root / "aligned")), resolve_model(str(root / "unaligned"))
     task, safe = (resolve_model(str(root / part), base=aligned) for part in ("task", "safe"))
-    job = open_job(
-        Sources(task, safe, aligned, aligned, unaligned), Rule("linear", (0.8, 0.2), 1.0, 0),
+    opened = open_inputs(
+        Sources(task, safe, aligned, aligned, unaligned), Rule(METHODS["linear"], (0.8, 0.2), 1.0, 0),
         into_model=False, max_rank=None, max_shard_bytes=10**9, allow_unpaired=False, workers=2,
     )  # fmt: skip
     target = Target(0.35, out)
-    job.write([target])
+    opened.write([target])
     return [record.rho for record in target.records if record.rho is not None]
 
 
@@ -135,7 +136,7 @@ def measure(which: str, root: Path, threads: int) -> None:
     """In a process of its own: print times, memory and cosines."""
     import safetensors  # noqa: F401
 
-    import pipelines.merging.job  # noqa: F401
+    import pipelines.merging.opened  # noqa: F401
 
     torch.set_num_threads(threads)
     torch.mm(torch.randn(64, 64), torch.randn(64, 64))

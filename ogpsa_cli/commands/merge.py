@@ -31,7 +31,7 @@ def execute(config: MergeConfig) -> int:
 
 def _line(merged: Merged) -> str:
     summary = merged.manifest.summary
-    repaired = summary.get("merged", 0) + summary.get("projected", 0)
+    repaired = sum(record.is_repaired for record in merged.records)
     return (
         f"{merged.path}: threshold {summary.get('threshold', 0):.5g}, {repaired} of {summary['layers']} layers repaired"
     )
@@ -60,14 +60,14 @@ def _cells(record: LayerRecord) -> tuple[list[str], bool]:
     rank = "+".join(ranks) + (f" → {record.rank_merged}" if record.rank_merged is not None else "")
     norms = (record.norm_finetuned, record.norm_safe, record.norm_merged)
     cells = [record.layer, _number(record.rho, ".4f"), record.action, *(_number(norm, ".3g") for norm in norms), rank]
-    return [*cells, _number(record.error, ".1e")], record.action in ("merged", "projected")
+    return [*cells, _number(record.error, ".1e")], record.is_repaired
 
 
 def _by_type(records: list[LayerRecord]) -> list[tuple[list[str], bool]]:
     rows = []
     for kind in dict.fromkeys(record.module_type for record in records):
         group = [record for record in records if record.module_type == kind]
-        repaired = sum(record.action in ("merged", "projected") for record in group)
+        repaired = sum(record.is_repaired for record in group)
         rhos = sorted(record.rho for record in group if record.rho is not None)
         spread = f"{rhos[0]:.4f} to {rhos[-1]:.4f}" if rhos else ""
         norms = [

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from data_registry.core.errors import ArtifactError, NumericsError
 from pipelines.engine.shards.access import Shard, ShardAccess
 from pipelines.gradients import projection
+from pipelines.weights.writing import MAX_FILE_BYTES, Layout, PlannedTensor, ShardedFiles, write_tensors
 
-INDEX_FILE = "basis.safetensors.index.json"
 GRAM_FILE = "gram.safetensors"
-MAX_FILE_BYTES = 1 << 30
+_LAYOUT = Layout("basis", metadata={"format": "ogpsa-basis"})
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -35,18 +35,26 @@ def write_rows(directory: Path, access: ShardAccess, rows: Sequence[Tensor], dty
         ``[T, k, k]`` float64 Gram matrices of the stored values on rank zero, None elsewhere.
     """
     main = not dist.is_initialized() or dist.get_rank() == 0
-    writer = _Writer(directory)
-    grams = []
-    for name, stored in _whole_tensors(access, rows, dtype):
-        if main:
+    grams: list[Tensor] = []
+    with ExitStack() as stack:
+        files: ShardedFiles | None = None
+        for name, stored in _whole_tensors(access, rows, dtype):
+            if not main:
+                continue
             assert stored is not None
+            if files is None:
+                files = stack.enter_context(_files(directory, access, stored.shape[0], dtype))
             grams.append(projection.gram(stored))
-            writer.add(name, stored)
+            files.add(name, stored)
     if not main:
         return None
-    writer.finish()
-    save_file(dict(zip(access.names, grams, strict=True)), str(directory / GRAM_FILE))
+    write_tensors(directory / GRAM_FILE, dict(zip(access.names, grams, strict=True)))
     return torch.stack(grams)
+
+
+def _files(directory: Path, access: ShardAccess, k: int, dtype: torch.dtype) -> ShardedFiles:
+    plan = [PlannedTensor(name, dtype, (k, numel)) for name, numel in zip(access.names, access.numels, strict=True)]
+    return ShardedFiles(directory, plan, MAX_FILE_BYTES, _LAYOUT)
 
 
 def _whole_tensors(
@@ -91,37 +99,6 @@ def _gather(
     return whole
 
 
-class _Writer:
-    """Collects tensors into files of bounded size, named once their number is known."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.pending: dict[str, Tensor] = {}
-        self.files: list[list[str]] = []
-
-    def add(self, name: str, tensor: Tensor) -> None:
-        size = sum(t.numel() * t.element_size() for t in self.pending.values())
-        if self.pending and size + tensor.numel() * tensor.element_size() > MAX_FILE_BYTES:
-            self._flush()
-        self.pending[name] = tensor.contiguous()
-
-    def _flush(self) -> None:
-        save_file(self.pending, str(self.directory / f"part-{len(self.files)}"), metadata={"format": "pt"})
-        self.files.append(list(self.pending))
-        self.pending = {}
-
-    def finish(self) -> None:
-        if self.pending:
-            self._flush()
-        weight_map = {}
-        for number, names in enumerate(self.files):
-            file = f"basis-{number + 1:05d}-of-{len(self.files):05d}.safetensors"
-            (self.directory / f"part-{number}").rename(self.directory / file)
-            weight_map.update(dict.fromkeys(names, file))
-        index = {"metadata": {"format": "ogpsa-basis"}, "weight_map": weight_map}
-        (self.directory / INDEX_FILE).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-
-
 def check_finite(names: Sequence[str], grams: Tensor) -> None:
     """Refuse rows that are not finite, before they become an artifact.
 
@@ -150,7 +127,7 @@ def read_rows(directory: Path, access: ShardAccess) -> list[Tensor]:
         ArtifactError: a file is missing or damaged.
     """
     try:
-        weight_map = json.loads((directory / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"]
+        weight_map = json.loads((directory / _LAYOUT.index).read_text(encoding="utf-8"))["weight_map"]
         rows = []
         for shard in access.shards:
             name = access.names[shard.tensor]

@@ -33,19 +33,18 @@ def plan(config: MergeConfig) -> list[tuple[str, str]]:
         ArtifactError: as for :func:`run`.
     """
     sources = resolve_sources(config)
-    job = open_merge(config, sources)
+    opened = open_merge(config, sources)
     rows = [(name, source.reference) for name, source in named_sources(sources)]
-    rows += [("unpaired", text) for text in job.unpaired]
+    rows += [("unpaired", text) for text in opened.unpaired]
     if not config.needs_criterion:
         return [*rows, ("layers", f"all merged by {config.method}, weights {config.weights}")]
-    first = job.report(config.cos_threshold[0])
+    first = opened.report(config.cos_threshold[0])
     thresholds = thresholds_of(config, first)
     for threshold in thresholds:
         count = sum(rule_of(config).is_below(record.rho, threshold) for record in first if record.rho is not None)
         rows.append(("threshold", f"{threshold:.5g}: {count} of {len(first)} layers below"))
     for record in first:
         below = [record.rho is not None and rule_of(config).is_below(record.rho, value) for value in thresholds]
-        word = "projected" if config.method == "safelora" else "merged"
-        words = ", ".join(word if is_below else "kept" for is_below in below)
+        words = ", ".join(config.repair.action if is_below else "kept" for is_below in below)
         rows.append((record.layer, f"rho {record.rho:.5f}  {words}" if record.rho is not None else record.action))
     return rows

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 
 from pipelines.configs.common import OutputConfig
+from pipelines.configs.merge_methods import METHODS, MergeMethod, merge_types
 from pipelines.core.config import option
 
-Method = Literal["safemerge", "safelora", "linear", "ties", "dare-linear"]
-MergeType = Literal["linear", "ties", "dare-linear"]
+if TYPE_CHECKING:
+    MethodName = str
+    MergeType = str
+else:
+    MethodName = Literal[*METHODS]
+    MergeType = Literal[*merge_types()]
 
+DEFAULT_MERGE_TYPE = "linear"
+DEFAULT_WEIGHTS = (0.8, 0.2)
 DEFAULT_THRESHOLD = 0.35
 DEFAULT_DENSITY = 0.5
-_CRITERION = ("safemerge", "safelora")
+
+
+def _listed(names: Sequence[str], word: str) -> str:
+    """Names in a sentence: ``a, b and c``."""
+    return f" {word} ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
+
+
+def _those(condition: Callable[[MergeMethod], bool]) -> str:
+    """The names of the methods of which that is true."""
+    return _listed([method.name for method in METHODS.values() if condition(method)], "and")
+
+
+_DOES = ", ".join(f"{method.name} {method.summary}" for method in METHODS.values() if method.has_criterion)
+_WITH_CRITERION = _those(lambda method: method.has_criterion)
+_WITHOUT_SAFE = _those(lambda method: not method.takes_safe)
+_WITH_DENSITY = _those(lambda method: method.takes_density)
+_RANDOM = _those(lambda method: method.is_random)
 
 
 class MergeConfig(OutputConfig):
@@ -35,7 +58,7 @@ class MergeConfig(OutputConfig):
         runtime=True,
     )
     safe: str | None = option(
-        None, "The safe adapter or model that is merged in. Not for safelora.", panel="Models", runtime=True
+        None, f"The safe adapter or model that is merged in. Not for {_WITHOUT_SAFE}.", panel="Models", runtime=True
     )
     base: str | None = option(
         None,
@@ -48,16 +71,11 @@ class MergeConfig(OutputConfig):
         None, "Aligned model of the criterion (the chat model); by default the base.", panel="Models", runtime=True
     )
     unaligned: str | None = option(
-        None, "The same model before its alignment, for safemerge and safelora.", panel="Models", runtime=True
+        None, f"The same model before its alignment, for {_WITH_CRITERION}.", panel="Models", runtime=True
     )
-    method: Method = option(
-        "safemerge",
-        "safemerge merges the layers below the threshold, safelora projects them; linear, ties and dare-linear merge "
-        "all layers.",
-        short="m",
-    )
-    merge_type: MergeType = option("linear", "How safemerge merges a layer: linear, ties or dare-linear.")
-    weights: list[float] = option([0.8, 0.2], "Weights of the fine-tuned and the safe changes.")
+    method: MethodName = option("safemerge", f"{_DOES}; {_listed(merge_types(), 'and')} merge all layers.", short="m")
+    merge_type: MergeType = option(DEFAULT_MERGE_TYPE, f"How safemerge merges a layer: {_listed(merge_types(), 'or')}.")
+    weights: list[float] = option([*DEFAULT_WEIGHTS], "Weights of the fine-tuned and the safe changes.")
     cos_threshold: list[float] = option(
         [DEFAULT_THRESHOLD],
         "A layer whose cosine is below this is repaired. Several, as 0.2,0.35,0.5, make one result each in one pass.",
@@ -67,9 +85,12 @@ class MergeConfig(OutputConfig):
     )
     merge_fraction: float | None = option(None, "Share of the layers to repair, for --threshold auto.", ge=0, le=1)
     density: float | None = option(
-        None, f"Share of elements that ties and dare-linear keep; {DEFAULT_DENSITY} by default.", gt=0, le=1
+        None,
+        f"Share of elements that {_WITH_DENSITY} keep; {DEFAULT_DENSITY} by default.",
+        gt=0,
+        le=1,
     )
-    seed: int = option(0, "Seed of dare-linear, and of its compression into an adapter.", ge=0)
+    seed: int = option(0, f"Seed of {_RANDOM}, and of its compression into an adapter.", ge=0)
     original_semantics: bool = option(
         False,
         "Compute as the published scripts do, for comparison: rounded cosines, factors added instead of changes. "
@@ -107,14 +128,13 @@ class MergeConfig(OutputConfig):
     @property
     def needs_criterion(self) -> bool:
         """Whether layers are chosen by their cosine."""
-        return self.method in _CRITERION
+        return METHODS[self.method].has_criterion
 
     @property
-    def combination(self) -> MergeType | None:
-        """How two changes become one; None for safelora."""
-        if self.method == "safelora":
-            return None
-        return self.merge_type if self.method == "safemerge" else self.method
+    def repair(self) -> MergeMethod:
+        """The method by which a layer is repaired."""
+        method = METHODS[self.method]
+        return METHODS[self.merge_type] if method.uses_merge_type else method
 
     @model_validator(mode="after")
     def _check(self) -> MergeConfig:
@@ -137,23 +157,24 @@ def _number_problems(config: MergeConfig) -> list[str]:
 
 def _method_problems(config: MergeConfig) -> list[str]:
     problems = []
+    method = METHODS[config.method]
     needed = {
-        "--safe": config.safe is None and config.method != "safelora",
+        "--safe": config.safe is None and method.takes_safe,
         "--unaligned": config.unaligned is None and config.needs_criterion,
         "--merge-fraction": config.merge_fraction is None and config.threshold == "auto",
     }
     problems += [f"{name} is required with this method" for name, missing in needed.items() if missing]
     # An option that the method does not look at is a misunderstanding.
     idle = {
-        "--safe": config.safe is not None and config.method == "safelora",
+        "--safe": config.safe is not None and not method.takes_safe,
         "--aligned": config.aligned is not None and not config.needs_criterion,
         "--unaligned": config.unaligned is not None and not config.needs_criterion,
         "--cos-threshold": config.cos_threshold != [DEFAULT_THRESHOLD] and not config.needs_criterion,
         "--threshold auto": config.threshold == "auto" and not config.needs_criterion,
-        "--merge-type": config.merge_type != "linear" and config.method != "safemerge",
-        "--weights": config.weights != [0.8, 0.2] and config.method == "safelora",
-        "--density": config.density is not None and config.combination not in ("ties", "dare-linear"),
-        "--seed": config.seed != 0 and config.combination not in ("ties", "dare-linear"),
+        "--merge-type": config.merge_type != DEFAULT_MERGE_TYPE and not method.uses_merge_type,
+        "--weights": config.weights != [*DEFAULT_WEIGHTS] and not method.takes_safe,
+        "--density": config.density is not None and not config.repair.takes_density,
+        "--seed": config.seed != 0 and not config.repair.uses_seed,
         "--output report": config.output == "report" and not config.needs_criterion,
     }
     problems += [f"{name} has no effect with --method {config.method}" for name, given in idle.items() if given]
@@ -169,9 +190,10 @@ def _method_problems(config: MergeConfig) -> list[str]:
 def _original_problems(config: MergeConfig) -> list[str]:
     if not config.original_semantics:
         return []
+    is_published = METHODS[config.method].uses_merge_type or config.repair.published is not None
     refused = {
-        f"--method {config.method}": not config.needs_criterion,
-        f"--merge-type {config.merge_type}": config.merge_type != "linear",
+        f"--method {config.method}": not config.needs_criterion or not is_published,
+        f"--merge-type {config.merge_type}": METHODS[config.merge_type].published is None,
         "--rank": config.rank is not None,
     }
     return [f"--original-semantics does not go with {name}" for name, given in refused.items() if given]

@@ -9,9 +9,11 @@ from contextlib import ExitStack, closing
 from data_registry.core.errors import NumericsError
 from pipelines.merging.adapters import PREFIX
 from pipelines.merging.factors import Factors, norm
+from pipelines.merging.layer_records import record_of
 from pipelines.merging.layers import Layer
-from pipelines.merging.measuring import AdapterMerge, Changes, Measured, Target, copied_record, measure, record_of
+from pipelines.merging.measuring import AdapterMerge, Changes, MeasuredLayer, measure, record_of_layer
 from pipelines.merging.rule import Change, as_factors
+from pipelines.merging.target import Target
 from pipelines.models.files import ADAPTER_WEIGHTS
 from pipelines.weights.stored import DTYPES, Stored
 from pipelines.weights.writing import TensorFile
@@ -51,15 +53,17 @@ def write_adapters(merge: AdapterMerge, targets: Sequence[Target], max_rank: int
                 _add_factors(file, measured.layer, stored)
                 target.shapes[measured.layer.name] = (stored.rank, stored.scaling)
                 target.records.append(
-                    record_of(measured, target.threshold, change.action, norm_merged=norm(stored),
+                    record_of_layer(measured, target.threshold, change.action, norm_merged=norm(stored),
                               rank_merged=stored.rank, error=error)
                 )  # fmt: skip
         _copy_extras(files, [item for item in extras if item not in wide])
     for target in targets:
-        target.records.extend(copied_record(name) for name in sorted(merge.finetuned.extras))
+        target.records.extend(record_of(name, "copied") for name in sorted(merge.finetuned.extras))
 
 
-def _as_factors(merge: AdapterMerge, measured: Measured, change: Change, max_rank: int | None) -> tuple[Factors, float]:
+def _as_factors(
+    merge: AdapterMerge, measured: MeasuredLayer, change: Change, max_rank: int | None
+) -> tuple[Factors, float]:
     present = [factors for factors in (measured.finetuned, measured.safe) if factors is not None]
     name = measured.layer.name
     stored, error = as_factors(

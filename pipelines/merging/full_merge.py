@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,15 +12,13 @@ from torch import Tensor
 
 from data_registry.core.errors import InputError
 from pipelines.core.progress import Progress
-from pipelines.merging.criterion import COLUMNS, project, project_dense
-from pipelines.merging.layer_records import LayerRecord
-from pipelines.merging.layers import depth_of, type_of
-from pipelines.merging.measuring import Target
-from pipelines.merging.model_merge import dtype_of, whole_blocks
-from pipelines.merging.rule import Rule, combine_dense
+from pipelines.merging.criterion import project_dense
+from pipelines.merging.layer_records import LayerRecord, record_of
+from pipelines.merging.rule import Rule, merge_dense, weighted
+from pipelines.merging.target import Target
 from pipelines.weights.read_ahead import read_ahead
-from pipelines.weights.stored import Checkpoint, Stored, check_finite, difference, row_blocks
-from pipelines.weights.writing import ModelFiles, PlannedTensor, writing_order
+from pipelines.weights.stored import Checkpoint, Stored, check_finite, difference, read_blocks, row_blocks
+from pipelines.weights.writing import PlannedTensor, ShardedFiles, writing_order
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class FullMerge:
 
     Attributes:
         finetuned: what is to be repaired.
-        safe: what is merged in; None for SafeLoRA.
+        safe: what is merged in; None where the method takes none.
         base: what fine-tuning started from; None where the method needs none.
         models: the aligned and the unaligned one; None for methods without criterion.
         rule: how.
@@ -78,11 +76,11 @@ class Matrix:
 
 
 def _differences(left: Stored, right: Stored, index: int | None, workers: int) -> list[Tensor]:
-    jobs = (
+    reads = (
         lambda start=start, stop=stop: difference(left, right, start, stop, index=index)
         for start, stop in row_blocks(left.shape)
     )
-    with read_ahead(jobs, workers) as blocks:
+    with read_ahead(reads, workers) as blocks:
         return list(blocks)
 
 
@@ -146,15 +144,13 @@ def matrices(merge: FullMerge, name: str) -> list[Matrix]:
 def measure_matrix(merge: FullMerge, matrix: Matrix) -> tuple[LayerRecord, list[Tensor], Tensor | None]:
     """The cosine and the norms of a matrix; also V in blocks and the fine-tuned change, as far as they were read."""
     if matrix.direction is None:
-        return LayerRecord(matrix.name, type_of(matrix.name), depth_of(matrix.name), None, None, "merged"), [], None
+        return record_of(matrix.name, "merged"), [], None
     D = matrix.change(matrix.finetuned, merge.workers)
-    needs_V = matrix.name not in merge.known or merge.rule.combination is None
+    needs_V = matrix.name not in merge.known or merge.rule.repair.takes_direction
     V = _differences(*matrix.direction, matrix.index, merge.workers) if needs_V else []
     rho, v_norm = merge.known[matrix.name] if matrix.name in merge.known else project_dense(V, D)
-    record = LayerRecord(
-        matrix.name, type_of(matrix.name), depth_of(matrix.name), rho, None, "kept",
-        norm_finetuned=float(torch.linalg.vector_norm(D, dtype=torch.float64)), norm_alignment=v_norm,
-    )  # fmt: skip
+    D_norm = float(torch.linalg.vector_norm(D, dtype=torch.float64))
+    record = record_of(matrix.name, "kept", rho=rho, norm_finetuned=D_norm, norm_alignment=v_norm)
     return record, V, D
 
 
@@ -167,7 +163,7 @@ def report_full(merge: FullMerge, threshold: float) -> list[LayerRecord]:
             for matrix in matrices(merge, name):
                 record, _, _ = measure_matrix(merge, matrix)
                 below = record.rho is not None and merge.rule.is_below(record.rho, threshold)
-                records.append(_decided(record, threshold, _word(merge) if below else "kept"))
+                records.append(_decided(merge, record, threshold, below=below))
             progress.advance()
     return records
 
@@ -180,7 +176,7 @@ def write_full(merge: FullMerge, targets: Sequence[Target], max_shard_bytes: int
     """
     plan = _plan(merge)
     with ExitStack() as stack:
-        files = [stack.enter_context(ModelFiles(target.directory, plan, max_shard_bytes)) for target in targets]
+        files = [stack.enter_context(ShardedFiles(target.directory, plan, max_shard_bytes)) for target in targets]
         progress = stack.enter_context(Progress("merging", total=len(plan), unit="tensors"))
         for tensor in plan:
             for file in files:
@@ -195,21 +191,19 @@ def write_full(merge: FullMerge, targets: Sequence[Target], max_shard_bytes: int
 
 def _plan(merge: FullMerge) -> list[PlannedTensor]:
     stored = merge.finetuned.stored
-    return writing_order([PlannedTensor(name, dtype_of(item), item.shape) for name, item in stored.items()])
+    return writing_order([PlannedTensor(name, item.torch_dtype, item.shape) for name, item in stored.items()])
 
 
-def _copy(merge: FullMerge, tensor: PlannedTensor, targets: Sequence[Target], files: Sequence[ModelFiles]) -> None:
-    for rows in whole_blocks(merge.finetuned.stored[tensor.name], merge.workers):
+def _copy(merge: FullMerge, tensor: PlannedTensor, targets: Sequence[Target], files: Sequence[ShardedFiles]) -> None:
+    for rows in read_blocks(merge.finetuned.stored[tensor.name], merge.workers):
         for file in files:
             file.write(rows)
     for target in targets:
-        target.records.append(
-            LayerRecord(tensor.name, type_of(tensor.name), depth_of(tensor.name), None, None, "copied")
-        )
+        target.records.append(record_of(tensor.name, "copied"))
 
 
 def _write_matrix(
-    merge: FullMerge, matrix: Matrix, dtype: torch.dtype, targets: Sequence[Target], files: Sequence[ModelFiles]
+    merge: FullMerge, matrix: Matrix, dtype: torch.dtype, targets: Sequence[Target], files: Sequence[ShardedFiles]
 ) -> None:
     record, V, D = measure_matrix(merge, matrix)
     decided = [
@@ -228,30 +222,28 @@ def _write_matrix(
             file.write(stored[below])
     for below, target in zip(decided, targets, strict=True):
         error = (errors[below] / norms[below]) ** 0.5 if norms[below] > 0 else 0.0
-        word = _word(merge) if below else "kept"
-        target.records.append(_decided(record, target.threshold, word, error=error))
+        target.records.append(_decided(merge, record, target.threshold, below=below, error=error))
 
 
-def _word(merge: FullMerge) -> str:
-    return "projected" if merge.rule.combination is None else "merged"
-
-
-def _decided(record: LayerRecord, threshold: float | None, action: str, **more: Any) -> LayerRecord:
-    values = {**record.__dict__, "action": action, **more}
-    return LayerRecord(**{**values, "threshold": threshold if record.rho is not None else None})
+def _decided(
+    merge: FullMerge, record: LayerRecord, threshold: float | None, *, below: bool, error: float | None = None
+) -> LayerRecord:
+    """The row on a measured matrix, with what was done to it."""
+    action = merge.rule.action(has_finetuned=True, has_safe=merge.safe is not None, below=below)
+    return replace(record, action=action, error=error, threshold=threshold if record.rho is not None else None)
 
 
 def _rows(merge: FullMerge, matrix: Matrix, below: bool, V: list[Tensor], D: Tensor | None) -> Iterator[Tensor]:
     """The rows of a merged or kept matrix in blocks: the fine-tuned dtype if kept, else float32."""
     stored, weights = matrix.finetuned, merge.rule.weights
-    if not below or (merge.rule.combination == "linear" and weights == (1.0, 0.0)):
+    on_weights = merge.rule.function("weights")
+    if not below or (on_weights and weights == (1.0, 0.0)):
         yield from _read(merge, matrix, [stored])
         return
-    if merge.rule.combination == "linear" and abs(sum(weights) - 1) < 1e-9:
-        # The base cancels. lerp gives both ends, and what is equal, to the last digit.
+    if on_weights and not merge.rule.repair.needs_base(weights):
         assert matrix.safe is not None
         for finetuned, safe in _read(merge, matrix, [stored, matrix.safe], together=True):
-            yield torch.lerp(finetuned.float(), safe.float(), weights[1])
+            yield on_weights(finetuned, safe, weights)
         return
     assert matrix.base is not None
     total = _merged_change(merge, matrix, V, D)
@@ -265,14 +257,8 @@ def _rows(merge: FullMerge, matrix: Matrix, below: bool, V: list[Tensor], D: Ten
 def _merged_change(merge: FullMerge, matrix: Matrix, V: list[Tensor], D: Tensor | None) -> Tensor:
     """``[rows, columns]`` float32: the change of the merged weight from the base; ``D`` is overwritten."""
     D = D if D is not None else _flat_change(merge, matrix, matrix.finetuned)
-    if merge.rule.combination is None:
-        for start in range(0, D.shape[1], COLUMNS):
-            part = D[:, start : start + COLUMNS]
-            part.copy_(project(V, part.contiguous()).CB)
-        return D
-    assert matrix.safe is not None
-    S = _flat_change(merge, matrix, matrix.safe)
-    return combine_dense(merge.rule, matrix.name, list(zip(merge.rule.weights, (D, S), strict=True)))
+    S = _flat_change(merge, matrix, matrix.safe) if matrix.safe is not None else None
+    return merge_dense(merge.rule, matrix.name, weighted(merge.rule, D, S), V)
 
 
 def _flat_change(merge: FullMerge, matrix: Matrix, of: Stored) -> Tensor:
@@ -288,14 +274,14 @@ def _flat_change(merge: FullMerge, matrix: Matrix, of: Stored) -> Tensor:
 def _read(merge: FullMerge, matrix: Matrix, sources: Sequence[Stored], *, together: bool = False) -> Iterator[Any]:
     """Rows of one tensor, or of several together, in blocks, checked to be finite."""
 
-    def job(start: int, stop: int) -> list[Tensor]:
+    def read(start: int, stop: int) -> list[Tensor]:
         whole = len(sources[0].shape) < 2
         rows = [source.read() if whole else source.read(start, stop, index=matrix.index) for source in sources]
         for tensor, source in zip(rows, sources, strict=True):
             check_finite(tensor.float(), source)
         return rows
 
-    jobs = (lambda start=start, stop=stop: job(start, stop) for start, stop in row_blocks(sources[0].shape))
-    with read_ahead(jobs, merge.workers) as blocks:
+    reads = (lambda start=start, stop=stop: read(start, stop) for start, stop in row_blocks(sources[0].shape))
+    with read_ahead(reads, merge.workers) as blocks:
         for rows in blocks:
             yield rows if together else rows[0]

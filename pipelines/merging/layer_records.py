@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 LAYERS_FILE = "layers.parquet"
+REPAIRS = ("merged", "projected")
+_NUMBER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,30 @@ class LayerRecord:
     rank_merged: int | None = None
     error: float | None = None
 
+    @property
+    def is_repaired(self) -> bool:
+        """Whether the layer is another than the fine-tuned one because of what was found or asked."""
+        return self.action in REPAIRS
+
+
+def depth_of(name: str) -> int | None:
+    """The number of the block that a tensor belongs to; None outside blocks."""
+    found = _NUMBER.search(name)
+    return int(found[1]) if found else None
+
+
+def type_of(name: str) -> str:
+    """What kind of module a tensor belongs to, such as ``q_proj``."""
+    parts = [part for part in re.sub(r"(\.weight|\[\d+\])+$", "", name).split(".") if not part.isdigit()]
+    return parts[-1] if parts else name
+
+
+def record_of(
+    name: str, action: str, *, rho: float | None = None, threshold: float | None = None, **more: Any
+) -> LayerRecord:
+    """The row on a layer or tensor, with what its name says; the threshold counts only where there is a rho."""
+    return LayerRecord(name, type_of(name), depth_of(name), rho, threshold if rho is not None else None, action, **more)
+
 
 _TYPES = {"str": pa.string(), "int | None": pa.int64(), "float | None": pa.float64()}
 
@@ -72,7 +99,7 @@ def figures(records: Sequence[LayerRecord]) -> dict[str, Any]:
     rhos = sorted(record.rho for record in layers if record.rho is not None)
     errors = [record.error for record in layers if record.error is not None]
     found: dict[str, Any] = {"layers": len(layers)}
-    for action in ("merged", "projected", "kept", "safe only"):
+    for action in (*REPAIRS, "kept", "safe only"):
         count = sum(record.action == action for record in layers)
         if count:
             found[action.replace(" ", "_")] = count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,23 +10,9 @@ from torch import Tensor
 
 from data_registry.core.errors import InputError
 from pipelines.merging.adapters import AdaptedModule, Adapter
-from pipelines.weights.read_ahead import Job
+from pipelines.weights.read_ahead import Read
 from pipelines.weights.stored import Checkpoint, Stored, difference, row_blocks
 from pipelines.weights.writing import natural
-
-_NUMBER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
-
-
-def depth_of(name: str) -> int | None:
-    """The number of the block that a tensor belongs to; None outside blocks."""
-    found = _NUMBER.search(name)
-    return int(found[1]) if found else None
-
-
-def type_of(name: str) -> str:
-    """What kind of module a tensor belongs to, such as ``q_proj``."""
-    parts = [part for part in re.sub(r"(\.weight|\[\d+\])+$", "", name).split(".") if not part.isdigit()]
-    return parts[-1] if parts else name
 
 
 @dataclass(frozen=True)
@@ -38,27 +23,25 @@ class Direction:
         aligned: where the aligned weight lies.
         unaligned: where the unaligned weight lies.
         transposed: it is stored as ``[in, out]``.
-        index: which matrix of a stack; None for a matrix of its own.
     """
 
     aligned: Stored
     unaligned: Stored
     transposed: bool = False
-    index: int | None = None
 
-    def jobs(self) -> Iterator[Job]:
-        """Reads the rows of V in blocks, float32."""
+    def reads(self) -> Iterator[Read]:
+        """What reads the rows of V in blocks, float32."""
         for start, stop in row_blocks(self.aligned.shape):
-            yield partial(difference, self.aligned, self.unaligned, start, stop, index=self.index)
+            yield partial(difference, self.aligned, self.unaligned, start, stop)
 
     @property
-    def num_jobs(self) -> int:
+    def num_reads(self) -> int:
         """How many blocks there are."""
         return sum(1 for _ in row_blocks(self.aligned.shape))
 
     def whole(self) -> Tensor:
         """V as ``[out, in]``."""
-        V = difference(self.aligned, self.unaligned, 0, self.aligned.shape[-2], index=self.index)
+        V = difference(self.aligned, self.unaligned, 0, self.aligned.shape[-2])
         return V.T if self.transposed else V
 
 

@@ -11,13 +11,13 @@ from pipelines.configs.merge import DEFAULT_DENSITY, MergeConfig
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.making import Made, Wanted, make_all
 from pipelines.merging.criterion import threshold_for
-from pipelines.merging.job import Job, open_job
 from pipelines.merging.layer_records import LAYERS_FILE, LayerRecord, figures, read_records, write_records
-from pipelines.merging.measuring import Target
+from pipelines.merging.opened import OpenedMerge, open_inputs
 from pipelines.merging.output import write_card
 from pipelines.merging.plots import draw_rho
 from pipelines.merging.rule import Rule
 from pipelines.merging.sources import Sources, named_sources
+from pipelines.merging.target import Target
 from pipelines.models.reference import MODEL_FOLDER
 
 REPORT_KIND = "merge-report"
@@ -58,7 +58,7 @@ def one_for_each_threshold(config: MergeConfig) -> list[MergeConfig]:
 def rule_of(config: MergeConfig) -> Rule:
     """What becomes of a layer, as the options say."""
     return Rule(
-        combination=config.combination,
+        repair=config.repair,
         weights=(config.weights[0], config.weights[1]),
         density=config.density if config.density is not None else DEFAULT_DENSITY,
         seed=config.seed,
@@ -66,9 +66,9 @@ def rule_of(config: MergeConfig) -> Rule:
     )
 
 
-def open_merge(config: MergeConfig, sources: Sources) -> Job:
+def open_merge(config: MergeConfig, sources: Sources) -> OpenedMerge:
     """The inputs opened and paired."""
-    return open_job(
+    return open_inputs(
         sources,
         rule_of(config),
         into_model=config.output == "model",
@@ -94,47 +94,47 @@ def wanted_results(config: MergeConfig, inputs: list[InputRecord]) -> list[Wante
     return [Wanted(each.out, kind, each, inputs, overwrite=config.overwrite) for each in one_for_each_threshold(config)]
 
 
-def make_results(job: Job, config: MergeConfig, sources: Sources, wanted: Sequence[Wanted]) -> MergeResult:
+def make_results(opened: OpenedMerge, config: MergeConfig, sources: Sources, wanted: Sequence[Wanted]) -> MergeResult:
     """The results, those that are not there yet made in one pass."""
     by_path = {each.out: each for each in one_for_each_threshold(config)}
 
     def write(writers: Mapping[Path, ArtifactWriter]) -> None:
-        _write(job, config, sources, [(by_path[path], writer) for path, writer in writers.items()])
+        _write(opened, config, sources, [(by_path[path], writer) for path, writer in writers.items()])
 
     made = make_all(wanted, write)
     merged = [Merged(each.path, each.manifest, each.up_to_date, read_records(each.path / LAYERS_FILE)) for each in made]
     up_to_date = all(each.up_to_date for each in made)
-    return MergeResult(config.out, made[0].manifest, up_to_date, merged, job.unpaired)
+    return MergeResult(config.out, made[0].manifest, up_to_date, merged, opened.unpaired)
 
 
 def _write(
-    job: Job, config: MergeConfig, sources: Sources, to_do: Sequence[tuple[MergeConfig, ArtifactWriter]]
+    opened: OpenedMerge, config: MergeConfig, sources: Sources, to_do: Sequence[tuple[MergeConfig, ArtifactWriter]]
 ) -> None:
     """Write the results, all in one pass; a threshold that is to be chosen takes a pass of its own before it."""
     thresholds: list[float | None] = [each.cos_threshold[0] if config.needs_criterion else None for each, _ in to_do]
     if config.threshold == "auto":
-        found = job.report(config.cos_threshold[0])
-        job = job.knowing(found)
+        found = opened.report(config.cos_threshold[0])
+        opened = opened.knowing(found)
         thresholds = list(thresholds_of(config, found))
     targets = [
         Target(threshold, writer.path / MODEL_FOLDER) for threshold, (_, writer) in zip(thresholds, to_do, strict=True)
     ]
     if config.output == "report":
-        _report(job, targets)
+        _report(opened, targets)
     else:
         for target in targets:
             target.directory.mkdir()
-        job.write(targets)
+        opened.write(targets)
     for target, (each, writer) in zip(targets, to_do, strict=True):
         _describe(each, sources, target, writer)
 
 
-def _report(job: Job, targets: Sequence[Target]) -> None:
+def _report(opened: OpenedMerge, targets: Sequence[Target]) -> None:
     for target in targets:
         assert target.threshold is not None
-        target.records.extend(job.report(target.threshold))
+        target.records.extend(opened.report(target.threshold))
         # The next threshold needs no second look at the weights.
-        job = job.knowing(target.records)
+        opened = opened.knowing(target.records)
 
 
 def _describe(config: MergeConfig, sources: Sources, target: Target, writer: ArtifactWriter) -> None:

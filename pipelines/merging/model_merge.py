@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
-
-import torch
-from torch import Tensor
 
 from data_registry.core.errors import InputError
 from pipelines.merging.factors import Factors
+from pipelines.merging.layer_records import record_of
 from pipelines.merging.layers import is_transposed
-from pipelines.merging.measuring import AdapterMerge, Changes, Measured, Target, copied_record, measure, record_of
+from pipelines.merging.measuring import AdapterMerge, Changes, MeasuredLayer, measure, record_of_layer
 from pipelines.merging.rule import Change
-from pipelines.weights.read_ahead import read_ahead
-from pipelines.weights.stored import DTYPES, Checkpoint, Stored, check_finite, row_blocks
-from pipelines.weights.writing import ModelFiles, PlannedTensor, natural, writing_order
+from pipelines.merging.target import Target
+from pipelines.weights.stored import Checkpoint, Stored, check_finite, read_blocks
+from pipelines.weights.writing import PlannedTensor, ShardedFiles, natural, writing_order
 
 
 def write_models(merge: AdapterMerge, base: Checkpoint, targets: Sequence[Target], max_shard_bytes: int) -> None:
@@ -34,10 +32,12 @@ def write_models(merge: AdapterMerge, base: Checkpoint, targets: Sequence[Target
     layers = {layer.weight_name: layer for layer in merge.layers}
     for name in layers:
         _check_untied(base, name)
-    plan = writing_order([PlannedTensor(name, dtype_of(stored), stored.shape) for name, stored in base.stored.items()])
+    plan = writing_order(
+        [PlannedTensor(name, stored.torch_dtype, stored.shape) for name, stored in base.stored.items()]
+    )
     ordered = [layers[tensor.name] for tensor in plan if tensor.name in layers]
     with ExitStack() as stack:
-        files = [stack.enter_context(ModelFiles(target.directory, plan, max_shard_bytes)) for target in targets]
+        files = [stack.enter_context(ShardedFiles(target.directory, plan, max_shard_bytes)) for target in targets]
         found = stack.enter_context(closing(measure(merge, ordered)))
         for tensor in plan:
             source = merge.finetuned.extras.get(tensor.name, base.stored[tensor.name])
@@ -51,7 +51,7 @@ def write_models(merge: AdapterMerge, base: Checkpoint, targets: Sequence[Target
             _add_change(merge, measured, source, tensor, targets, files, transposed)
     for target in targets:
         target.records.sort(key=lambda record: natural(record.layer))
-        target.records.extend(copied_record(name) for name in sorted(merge.finetuned.extras))
+        target.records.extend(record_of(name, "copied") for name in sorted(merge.finetuned.extras))
 
 
 def _check_untied(base: Checkpoint, name: str) -> None:
@@ -65,46 +65,25 @@ def _check_untied(base: Checkpoint, name: str) -> None:
         )
 
 
-def dtype_of(stored: Stored) -> torch.dtype:
-    """The dtype of a tensor on disk, floating or not."""
-    known = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8}
-    found = DTYPES.get(stored.dtype) or known.get(stored.dtype) or (torch.bool if stored.dtype == "BOOL" else None)
-    if found is None:
-        raise InputError(
-            f"'{stored.name}' is stored as {stored.dtype}, which is not known here", where=str(stored.file)
-        )
-    return found
-
-
-def _copy(source: Stored, tensor: PlannedTensor, files: Sequence[ModelFiles], workers: int) -> None:
+def _copy(source: Stored, tensor: PlannedTensor, files: Sequence[ShardedFiles], workers: int) -> None:
     if source.shape != tensor.shape:
         raise InputError(
             f"'{tensor.name}' is {list(source.shape)} in the adapter and {list(tensor.shape)} in the base model",
             where=str(source.file),
             fix="use the base model that the adapter was trained on",
         )
-    for rows in whole_blocks(source, workers):
+    for rows in read_blocks(source, workers):
         for file in files:
             file.write(rows.to(tensor.dtype))
 
 
-def whole_blocks(source: Stored, workers: int) -> Iterator[Tensor]:
-    """The rows of a tensor in blocks; all at once where it is no matrix."""
-    if len(source.shape) != 2:
-        yield source.read()
-        return
-    jobs = (lambda start=start, stop=stop: source.read(start, stop) for start, stop in row_blocks(source.shape))
-    with read_ahead(jobs, workers) as blocks:
-        yield from blocks
-
-
 def _add_change(
     merge: AdapterMerge,
-    measured: Measured,
+    measured: MeasuredLayer,
     source: Stored,
     tensor: PlannedTensor,
     targets: Sequence[Target],
-    files: Sequence[ModelFiles],
+    files: Sequence[ShardedFiles],
     transposed: bool,
 ) -> None:
     changes = Changes(merge.rule, measured)
@@ -113,7 +92,7 @@ def _add_change(
     errors = dict.fromkeys(made, 0.0)
     norms = dict.fromkeys(made, 0.0)
     start = 0
-    for rows in whole_blocks(source, merge.workers):
+    for rows in read_blocks(source, merge.workers):
         stop = start + rows.shape[0]
         stored = {}
         check_finite(rows.float(), source)
@@ -130,7 +109,7 @@ def _add_change(
         below, change = changes.at(target.threshold)
         error = (errors[below] / norms[below]) ** 0.5 if norms[below] > 0 else 0.0
         target.records.append(
-            record_of(measured, target.threshold, change.action, norm_merged=norms[below] ** 0.5, error=error)
+            record_of_layer(measured, target.threshold, change.action, norm_merged=norms[below] ** 0.5, error=error)
         )
 
 

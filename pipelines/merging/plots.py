@@ -56,7 +56,7 @@ def _draw_type(axes: Any, records: Sequence[LayerRecord], kind: str, index: int)
     colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
     depths = np.array([-1 if record.depth is None else record.depth for record in records])
     rhos = np.array([record.rho for record in records], dtype=float)
-    repaired = np.array([record.action in ("merged", "projected") for record in records])
+    repaired = np.array([record.is_repaired for record in records])
     # Experts share a depth: the line goes through their mean.
     levels = np.unique(depths)
     means = [rhos[depths == level].mean() for level in levels]

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from pipelines.merging import dense, original
+from pipelines.configs.merge_methods import Form, MergeMethod
+from pipelines.merging import original
 from pipelines.merging.criterion import Projection
 from pipelines.merging.factors import Factors, low_rank, relative_error, truncate, weighted_sum
+from pipelines.merging.seeding import generator_for
 
-Combination = Literal["linear", "ties", "dare-linear"]
+ChangeT = TypeVar("ChangeT")
+
 Action = Literal["kept", "merged", "projected", "safe only", "copied"]
 
 
@@ -23,14 +27,14 @@ class Rule:
     """How layers are merged.
 
     Attributes:
-        combination: how two changes become one; None where a change is projected instead (SafeLoRA).
+        repair: the method by which a layer is repaired.
         weights: of the fine-tuned and the safe change.
-        density: for ties and dare-linear.
-        seed: for dare-linear and the compression of dense changes.
+        density: for methods that take it.
+        seed: for methods that are random, and for the compression of dense changes.
         original: compute as the published scripts do.
     """
 
-    combination: Combination | None
+    repair: MergeMethod
     weights: tuple[float, float]
     density: float
     seed: int
@@ -38,9 +42,29 @@ class Rule:
 
     def is_below(self, rho: float, threshold: float) -> bool:
         """Whether a layer is repaired."""
-        if self.original and self.combination is None:
-            return rho <= threshold  # SafeLoRA's script, unlike SafeMERGE's, counts equality.
+        if self.original and self.repair.published is not None and self.repair.published.repairs_at_threshold:
+            return rho <= threshold
         return rho < threshold
+
+    def action(self, *, has_finetuned: bool, has_safe: bool, below: bool) -> Action:
+        """What is done to a layer that has these changes."""
+        if not has_finetuned:
+            return "safe only"
+        if not below or (self.repair.takes_safe and not has_safe):
+            return "kept"
+        return self.repair.action
+
+    @property
+    def adds_factors(self) -> bool:
+        """Whether factors are added instead of changes, as a published script does."""
+        return self.original and self.repair.published is not None and self.repair.published.adds_factors
+
+    def function(self, form: Form) -> Callable[..., Any] | None:
+        """The method's arithmetic on factors, dense changes or weights; None where it has none."""
+        if form not in self.repair.works_on:
+            return None
+        found: Callable[..., Any] = getattr(importlib.import_module(self.repair.module), f"on_{form}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -86,39 +110,61 @@ def merge_layer(
     """
     present = [factors.B.dtype for factors in (finetuned, safe) if factors is not None]
     dtype = functools.reduce(torch.promote_types, present, torch.float32)
+    action = rule.action(has_finetuned=finetuned is not None, has_safe=safe is not None, below=below)
     if finetuned is None:
         assert safe is not None
-        return Change("safe only", weighted_sum([(rule.weights[1], safe)], safe.scaling, dtype))
-    if rule.combination is None:
-        if not below:
-            return Change("kept", finetuned)
-        assert projection is not None
-        return Change("projected", Factors(finetuned.A.to(dtype), projection.CB.to(dtype), finetuned.scaling))
-    if safe is None:
-        return Change("kept", finetuned)
-    if rule.original:
+        return Change(action, weighted_sum([(rule.weights[1], safe)], safe.scaling, dtype))
+    if rule.adds_factors and safe is not None:
         weights = rule.weights if below else (1.0, 0.0)
         terms = list(zip(weights, (finetuned, safe), strict=True))
-        aim = weighted_sum(terms, finetuned.scaling, dtype)
-        return Change("merged" if below else "kept", original.sum_of_factors(terms), aim)
-    if not below:
-        return Change("kept", finetuned)
-    terms = list(zip(rule.weights, (finetuned, safe), strict=True))
-    if rule.combination == "linear" or (rule.combination == "dare-linear" and rule.density == 1):
-        return Change("merged", weighted_sum(terms, finetuned.scaling, dtype))
-    return Change("merged", combine_dense(rule, name, [(weight, term.dense()) for weight, term in terms]))
+        return Change(action, original.sum_of_factors(terms), weighted_sum(terms, finetuned.scaling, dtype))
+    if action == "kept":
+        return Change(action, finetuned)
+    terms = weighted(rule, finetuned, safe)
+    if on_factors := rule.function("factors"):
+        merged = on_factors(terms, finetuned.scaling, dtype, **_arguments(rule, projection))
+        if merged is not None:
+            return Change(action, merged)
+    return Change(action, merge_dense(rule, name, [(weight, term.dense()) for weight, term in terms]))
 
 
-def combine_dense(rule: Rule, name: str, terms: Sequence[tuple[float, Tensor]]) -> Tensor:
-    """Merge dense changes by the rule's combination; they are overwritten."""
-    if rule.combination == "ties":
-        return dense.ties(terms, rule.density)
-    if rule.combination == "dare-linear":
-        return dense.dare_linear(terms, rule.density, dense.generator_for(rule.seed, name))
-    total = torch.zeros_like(terms[0][1])
-    for weight, term in terms:
-        total.add_(term, alpha=weight)
-    return total
+def weighted(rule: Rule, finetuned: ChangeT, safe: ChangeT | None) -> list[tuple[float, ChangeT]]:
+    """The changes that a method takes, with their weights."""
+    if not rule.repair.takes_safe:
+        return [(1.0, finetuned)]
+    assert safe is not None
+    return list(zip(rule.weights, (finetuned, safe), strict=True))
+
+
+def merge_dense(
+    rule: Rule, name: str, terms: Sequence[tuple[float, Tensor]], direction: Sequence[Tensor] = ()
+) -> Tensor:
+    """Merge dense changes by the rule's method.
+
+    Args:
+        rule: how.
+        name: of the tensor, which seeds what is random.
+        terms: weights and float32 changes of one shape, which are overwritten.
+        direction: float32 rows of V in blocks, for methods that take it.
+    """
+    on_dense = rule.function("dense")
+    assert on_dense is not None
+    arguments = _arguments(rule, direction)
+    if rule.repair.is_random:
+        arguments["generator"] = generator_for(rule.seed, name)
+    merged: Tensor = on_dense(terms, **arguments)
+    return merged
+
+
+def _arguments(rule: Rule, direction: Projection | Sequence[Tensor] | None) -> dict[str, Any]:
+    """What the method takes beside the changes."""
+    arguments: dict[str, Any] = {}
+    if rule.repair.takes_density:
+        arguments["density"] = rule.density
+    if rule.repair.takes_direction:
+        assert direction is not None
+        arguments["direction"] = direction
+    return arguments
 
 
 def as_factors(
@@ -149,7 +195,7 @@ def as_factors(
     if isinstance(value, Factors):
         stored = truncate(value, max_rank or value.rank, dtype)
         return stored, relative_error(stored, change.aim or value)
-    generator = dense.generator_for(rule.seed, f"{name} low rank")
+    generator = generator_for(rule.seed, f"{name} low rank")
     stored = low_rank(value, max_rank or default_rank, scaling, dtype, generator)
     return stored, _dense_error(stored, value)
 

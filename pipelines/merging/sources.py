@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.merge import MergeConfig
+from pipelines.configs.merge_methods import METHODS
 from pipelines.models.reference import ModelSource, resolve_model
 
 logger = logging.getLogger(__name__)
@@ -33,10 +34,11 @@ def resolve_sources(config: MergeConfig) -> Sources:
         base, aligned = base or aligned, aligned or base
         if aligned is None:
             raise ConfigError("full models need --aligned (the model before fine-tuning) for the criterion")
-    elif base is None and (config.method != "linear" or abs(sum(config.weights) - 1) > 1e-9):
+    elif base is None and config.repair.needs_base(config.weights):
+        free = [method.name for method in METHODS.values() if "weights" in method.works_on]
         raise ConfigError(
             f"--method {config.method} of full models needs --base, what fine-tuning started from "
-            "(only linear with weights that sum to 1 does not)"
+            f"(only {' or '.join(free)} with weights that sum to 1 does not)"
         )
     _check_output(config, finetuned)
     return Sources(finetuned, safe, base, aligned, unaligned)
@@ -90,7 +92,7 @@ class Sources:
 
     Attributes:
         finetuned: adapter or full model.
-        safe: what is merged in, of the same sort; None for SafeLoRA.
+        safe: what is merged in, of the same sort; None where the method takes none.
         base: what the adapters change, or where full fine-tuning started; None where no method needs it.
         aligned: for the criterion.
         unaligned: for the criterion.

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-MAX_FILE_BYTES = 1 << 30
+from pipelines.weights.writing import MAX_FILE_BYTES, write_tensors
+
 _PATTERN = "pieces-*.safetensors"
 
 
@@ -35,7 +35,7 @@ class PieceWriter:
         size = tensor.numel() * tensor.element_size()
         if self._pending and self._bytes + size > MAX_FILE_BYTES:
             self.finish()
-        # A copy: views of one storage would be refused, and what they show may move on.
+        # A copy: what a view shows may move on before the file is full.
         self._pending[f"{kind}:{start}:{name}"] = tensor.detach().to("cpu", copy=True).contiguous()
         self._bytes += size
 
@@ -44,7 +44,7 @@ class PieceWriter:
         if not self._pending:
             return
         path = self._directory / f"pieces-{self._rank:05d}-{len(self.files):05d}.safetensors"
-        save_file(self._pending, str(path), metadata={"format": "pt"})
+        write_tensors(path, self._pending)
         self.files.append(path)
         self._pending, self._bytes = {}, 0
 

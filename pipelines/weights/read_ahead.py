@@ -1,4 +1,4 @@
-"""Reading ahead: jobs run in threads while their results are taken in order."""
+"""Reading ahead: reads run in threads while their results are taken in order."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
-Job = Callable[[], Any]
+Read = Callable[[], Any]
 
 AHEAD = 4
 """Results that wait: enough that reader and threads seldom wait for each other, and little memory."""
 
 
 @contextmanager
-def read_ahead(jobs: Iterable[Job], workers: int) -> Iterator[Iterator[Any]]:
-    """Run jobs in ``workers`` threads, at most ``AHEAD`` more than that ahead of the reader.
+def read_ahead(reads: Iterable[Read], workers: int) -> Iterator[Iterator[Any]]:
+    """Run reads in ``workers`` threads, at most ``AHEAD`` more than that ahead of the reader.
 
     Yields:
-        The results, in the order of the jobs whatever the number of workers. An exception of a job is raised where
+        The results, in the order of the reads whatever the number of workers. An exception of a read is raised where
         its result would have come.
     """
-    remaining = iter(jobs)
+    remaining = iter(reads)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
-    pending: deque[Future[Any]] = deque(pool.submit(job) for job in islice(remaining, workers + AHEAD))
+    pending: deque[Future[Any]] = deque(pool.submit(read) for read in islice(remaining, workers + AHEAD))
 
     def results() -> Iterator[Any]:
         while pending:
             result = pending.popleft().result()
-            pending.extend(pool.submit(job) for job in islice(remaining, 1))
+            pending.extend(pool.submit(read) for read in islice(remaining, 1))
             yield result
 
     try:

@@ -16,6 +16,7 @@ from data_registry.core.documents import suggest
 from data_registry.core.errors import InputError
 from pipelines.models.files import CONFIG, WEIGHTS, WEIGHTS_INDEX, check_weight_files, first_line, read_json
 from pipelines.models.reference import ModelSource, model_directory
+from pipelines.weights.read_ahead import read_ahead
 
 BLOCK_ELEMENTS = 1 << 20
 """Elements of a block of rows. Part of the arithmetic: sums are taken block by block."""
@@ -23,6 +24,12 @@ BLOCK_ELEMENTS = 1 << 20
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+"""The floating dtypes by safetensors' names."""
+
+ALL_DTYPES: Mapping[str, torch.dtype] = {
+    **DTYPES, "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
 
 
@@ -46,6 +53,17 @@ class Stored:
     def is_float(self) -> bool:
         """Whether it holds numbers that can be merged."""
         return self.dtype in DTYPES
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The dtype, floating or not.
+
+        Raises:
+            InputError: it is not known here.
+        """
+        if self.dtype not in ALL_DTYPES:
+            raise InputError(f"'{self.name}' is stored as {self.dtype}, which is not known here", where=str(self.file))
+        return ALL_DTYPES[self.dtype]
 
     @property
     def numel(self) -> int:
@@ -84,6 +102,16 @@ def row_blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     rows = max(1, BLOCK_ELEMENTS // max(1, shape[-1]))
     for start in range(0, shape[-2], rows):
         yield start, min(start + rows, shape[-2])
+
+
+def read_blocks(stored: Stored, workers: int) -> Iterator[Tensor]:
+    """The rows of a tensor in blocks, read ahead by ``workers`` threads; all at once where it is no matrix."""
+    if len(stored.shape) != 2:
+        yield stored.read()
+        return
+    reads = (lambda start=start, stop=stop: stored.read(start, stop) for start, stop in row_blocks(stored.shape))
+    with read_ahead(reads, workers) as blocks:
+        yield from blocks
 
 
 @dataclass(frozen=True)

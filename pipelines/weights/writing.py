@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
-from pipelines.models.files import WEIGHTS, WEIGHTS_INDEX
-from pipelines.weights.stored import DTYPES
+from pipelines.weights.stored import ALL_DTYPES
 
-MAX_SHARD_BYTES = 5_000_000_000
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_NAMES |= {torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8"}
-_NAMES |= {torch.bool: "BOOL"}
+_NAMES = {dtype: name for name, dtype in ALL_DTYPES.items()}
 _ALIGNMENT = 8
+
+MAX_FILE_BYTES = 1 << 30
+"""Size of a file of what nobody but ogpsa reads: a basis, a checkpoint."""
 
 
 class TensorFile:
@@ -107,24 +106,59 @@ class PlannedTensor:
         return total
 
 
-class ModelFiles:
-    """The weight files of a model with their index, in the order of :func:`writing_order`, one shard after another.
+@dataclass(frozen=True)
+class Layout:
+    """How files of tensors are called: ``STEM-00001-of-00002.safetensors`` and ``STEM.safetensors.index.json``.
 
-    Args:
-        directory: of the model.
-        tensors: everything that will be written, in that order.
-        max_shard_bytes: size above which a shard is closed.
+    Attributes:
+        stem: the first part of all names.
+        lone: what fits into one file is called ``STEM.safetensors`` and has no index.
+        metadata: what the index says beside the total size.
     """
 
-    def __init__(self, directory: Path, tensors: Sequence[PlannedTensor], max_shard_bytes: int) -> None:
-        self._directory = directory
-        self._shards = _split(tensors, max_shard_bytes)
+    stem: str
+    lone: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def file(self, number: int, count: int) -> str:
+        """The name of one of ``count`` files, from 0."""
+        if self.lone and count == 1:
+            return f"{self.stem}.safetensors"
+        return f"{self.stem}-{number + 1:05d}-of-{count:05d}.safetensors"
+
+    @property
+    def index(self) -> str:
+        """The name of the index."""
+        return f"{self.stem}.safetensors.index.json"
+
+
+MODEL = Layout("model", lone=True)
+"""As transformers names the weights of a model."""
+
+
+class ShardedFiles:
+    """Files of bounded size with their index, written one tensor after another, or some rows of one.
+
+    Nothing is held: a tensor goes to its file at once. That what was written lasts is the artifact's business.
+
+    Args:
+        directory: of the files.
+        tensors: everything that will be written, in that order; of several dtypes, in that of :func:`writing_order`.
+        max_file_bytes: size above which a file is closed.
+        layout: what the files are called.
+    """
+
+    def __init__(
+        self, directory: Path, tensors: Sequence[PlannedTensor], max_file_bytes: int, layout: Layout = MODEL
+    ) -> None:
+        self._directory, self._layout = directory, layout
+        self._shards = _split(tensors, max_file_bytes)
         self._total = sum(tensor.num_bytes for tensor in tensors)
         self._number = 0
         self._left = 0
         self._file: TensorFile | None = None
 
-    def __enter__(self) -> ModelFiles:
+    def __enter__(self) -> ShardedFiles:
         return self
 
     def __exit__(
@@ -156,17 +190,31 @@ class ModelFiles:
         assert self._file is not None
         self._file.write(rows)
 
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Write a whole tensor, the next of the plan."""
+        self.begin(name, tensor.dtype, tensor.shape)
+        self.write(tensor)
+
     def _name(self, number: int) -> str:
-        return WEIGHTS if len(self._shards) == 1 else f"model-{number + 1:05d}-of-{len(self._shards):05d}.safetensors"
+        return self._layout.file(number, len(self._shards))
 
     def _write_index(self) -> None:
-        if len(self._shards) == 1:
+        if self._layout.lone and len(self._shards) == 1:
             return
         weight_map: Mapping[str, str] = {
             tensor.name: self._name(number) for number, shard in enumerate(self._shards) for tensor in shard
         }
-        index = {"metadata": {"total_size": self._total}, "weight_map": dict(sorted(weight_map.items()))}
-        (self._directory / WEIGHTS_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        metadata = {**self._layout.metadata, "total_size": self._total}
+        index = {"metadata": metadata, "weight_map": dict(sorted(weight_map.items()))}
+        (self._directory / self._layout.index).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write one file of whole tensors that are at hand, of any dtypes."""
+    plan = writing_order([PlannedTensor(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()])
+    with TensorFile(path, list(tensors)) as file:
+        for planned in plan:
+            file.add(planned.name, tensors[planned.name])
 
 
 def writing_order(tensors: Sequence[PlannedTensor]) -> list[PlannedTensor]:
@@ -179,12 +227,12 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]
 
 
-def _split(tensors: Sequence[PlannedTensor], max_shard_bytes: int) -> list[list[PlannedTensor]]:
+def _split(tensors: Sequence[PlannedTensor], max_file_bytes: int) -> list[list[PlannedTensor]]:
     shards: list[list[PlannedTensor]] = []
     size = 0
     for tensor in tensors:
         # Within a shard too, no tensor of a wide dtype may follow one of a narrow dtype: writing_order sees to it.
-        if not shards or size + tensor.num_bytes > max_shard_bytes:
+        if not shards or size + tensor.num_bytes > max_file_bytes:
             shards.append([])
             size = 0
         shards[-1].append(tensor)

@@ -222,7 +222,7 @@ def test_a_full_disk_ends_the_run_and_the_rerun_goes_on(stopped: Run) -> None:
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with mock.patch("pipelines.weights.pieces.save_file", full):
+    with mock.patch("pipelines.weights.pieces.write_tensors", full):
         outcome = stopped("--save-every", "1")
     assert outcome.code == 2
     assert outcome.err.count("error:") == 1

@@ -10,7 +10,6 @@ from pipelines.configs.merge import MergeConfig
 from pipelines.merging import criterion
 from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
-from pipelines.weights import stored
 from tests.reference import merge_plain as plain
 from tests.reference.merge_inputs import file_hashes, rewrite, save_model, weights
 
@@ -18,13 +17,8 @@ TOKENS = torch.arange(12).reshape(2, 6)
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", 160)
+def small_columns(small_blocks, monkeypatch):
     monkeypatch.setattr(criterion, "COLUMNS", 10)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def changed(target, base, seed, size=0.02, **options):

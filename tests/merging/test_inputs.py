@@ -30,14 +30,6 @@ from tests.reference.merge_inputs import (
 QUERY = "model.layers.1.self_attn.q_proj.weight"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
     root = tmp_path_factory.mktemp("originals")
@@ -185,6 +177,15 @@ def test_adapters_whose_factors_do_not_say_all(made, change, text):
         assert name in error.what
         assert error.fix
         (made / name / CONFIG).write_text(before)
+
+
+def test_factors_of_different_ranks_cannot_be_added(made):
+    shutil.rmtree(made / "safe")
+    save_adapter(made / "safe", made / "base", 3, rank=6, target_modules=["q_proj", "up_proj"])
+    error = refusal(made, original_semantics=True)
+    assert "different ranks: 4 and 6" in error.what
+    assert "--original-semantics" in error.fix
+    merge.run(config(made))
 
 
 def test_a_lone_factor_and_an_unknown_tensor(made):

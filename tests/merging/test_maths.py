@@ -5,10 +5,13 @@ import math
 import pytest
 import torch
 
-from pipelines.merging import dense, original
+from pipelines.configs.merge_methods import METHODS
+from pipelines.merging import original
 from pipelines.merging.criterion import cosine, project, project_dense, threshold_for
 from pipelines.merging.factors import Factors, low_rank, norm, relative_error, truncate, weighted_sum
+from pipelines.merging.methods import dare_linear, ties
 from pipelines.merging.rule import Rule, merge_layer
+from pipelines.merging.seeding import generator_for
 from tests.reference import merge_plain as plain
 
 
@@ -117,7 +120,7 @@ def test_truncation_is_the_best_of_its_rank_and_its_error_is_told():
 def test_randomised_compression_is_near_the_best():
     torch.manual_seed(0)
     D = of(random_factors(1, rank=5)).float() + 0.01 * torch.randn(40, 24)
-    found = low_rank(D, 5, 0.5, torch.float32, dense.generator_for(0, "x"))
+    found = low_rank(D, 5, 0.5, torch.float32, generator_for(0, "x"))
     best = plain.best_of_rank(D, 5)
     assert float((of(found) - D).norm()) <= 1.001 * float((best - D).norm())
     assert found.scaling == 0.5
@@ -132,7 +135,7 @@ def test_ties_is_the_plain_rule(density, weights):
     torch.manual_seed(1)
     changes = [(weight, torch.randn(6, 7)) for weight in weights]
     expected = plain.ties([(weight, change.clone()) for weight, change in changes], density)
-    found = dense.ties([(weight, change.clone()) for weight, change in changes], density)
+    found = ties.on_dense([(weight, change.clone()) for weight, change in changes], density)
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -142,7 +145,7 @@ def test_dare_keeps_the_mean_and_repeats_by_name():
 
     def draw(name, seed=0, density=0.25):
         terms = [(0.8, D.clone()), (0.2, S.clone())]
-        return dense.dare_linear(terms, density, dense.generator_for(seed, name))
+        return dare_linear.on_dense(terms, density, generator_for(seed, name))
 
     found = draw("a")
     assert torch.equal(found, draw("a"))
@@ -201,15 +204,15 @@ def test_the_published_cosine_is_ours_rounded_to_five_decimals():
 # --- Decisions ---------------------------------------------------------------------------------------------------
 
 
-def rule(combination="linear", weights=(0.8, 0.2), **options):
-    return Rule(combination, weights, options.pop("density", 0.5), options.pop("seed", 0), **options)
+def rule(method="linear", weights=(0.8, 0.2), **options):
+    return Rule(METHODS[method], weights, options.pop("density", 0.5), options.pop("seed", 0), **options)
 
 
 def test_below_is_strict_but_for_the_published_safelora():
     assert not rule().is_below(0.35, 0.35)
     assert rule().is_below(0.34, 0.35)
-    assert not rule(None).is_below(0.35, 0.35)
-    assert rule(None, original=True).is_below(0.35, 0.35)
+    assert not rule("safelora").is_below(0.35, 0.35)
+    assert rule("safelora", original=True).is_below(0.35, 0.35)
     assert not rule(original=True).is_below(0.35, 0.35)
 
 
@@ -222,7 +225,7 @@ def test_a_layer_is_merged_projected_or_kept():
     assert kept.value is D
     merged = merge_layer(rule(), "x", D, S, found, below=True)
     torch.testing.assert_close(of(merged.value), 0.8 * of(D) + 0.2 * of(S), rtol=1e-5, atol=1e-5)
-    projected = merge_layer(rule(None), "x", D, None, found, below=True)
+    projected = merge_layer(rule("safelora"), "x", D, None, found, below=True)
     C = plain.projector(V, torch.zeros_like(V))
     torch.testing.assert_close(of(projected.value), C @ of(D), rtol=1e-4, atol=1e-3)
     only = merge_layer(rule(), "x", None, S, None, below=True)

@@ -12,16 +12,17 @@ from pipelines.merging.adapters import Adapter, open_adapter
 from pipelines.merging.full_merge import FullMerge, check_pairs, report_full, unpaired_tensors, write_full
 from pipelines.merging.layer_records import LayerRecord
 from pipelines.merging.layers import pair_adapters, unpaired_modules
-from pipelines.merging.measuring import AdapterMerge, Target, report_only
+from pipelines.merging.measuring import AdapterMerge, report_adapters
 from pipelines.merging.model_merge import write_models
 from pipelines.merging.output import copy_model_config, copy_tokenizer, write_adapter_config
 from pipelines.merging.rule import Rule
 from pipelines.merging.sources import Sources
+from pipelines.merging.target import Target
 from pipelines.models.reference import ModelSource
 from pipelines.weights.stored import Checkpoint, open_checkpoint
 
 
-class Job(Protocol):
+class OpenedMerge(Protocol):
     """A merge that is ready to run."""
 
     @property
@@ -31,7 +32,7 @@ class Job(Protocol):
     def report(self, threshold: float) -> list[LayerRecord]:
         """What would be done at a threshold; reads the weights, writes nothing."""
 
-    def knowing(self, records: Sequence[LayerRecord]) -> Job:
+    def knowing(self, records: Sequence[LayerRecord]) -> OpenedMerge:
         """The same merge, which does not compute again what an earlier report has."""
 
     def write(self, targets: Sequence[Target]) -> None:
@@ -39,7 +40,7 @@ class Job(Protocol):
 
 
 @dataclass(frozen=True)
-class AdapterJob:
+class OpenedAdapters:
     """A merge of adapters into an adapter, or into the base model where there is a ``base``."""
 
     merge: AdapterMerge
@@ -50,19 +51,20 @@ class AdapterJob:
 
     @property
     def unpaired(self) -> list[str]:
-        """See :class:`Job`."""
+        """See :class:`OpenedMerge`."""
         return unpaired_modules(self.merge.finetuned, self.merge.safe)
 
     def report(self, threshold: float) -> list[LayerRecord]:
-        """See :class:`Job`."""
-        return report_only(self.merge, threshold)
+        """See :class:`OpenedMerge`."""
+        return report_adapters(self.merge, threshold)
 
-    def knowing(self, records: Sequence[LayerRecord]) -> AdapterJob:
-        """See :class:`Job`."""
+    def knowing(self, records: Sequence[LayerRecord]) -> OpenedAdapters:
+        """See :class:`OpenedMerge`."""
         return replace(self, merge=replace(self.merge, known=_known(records)))
 
     def write(self, targets: Sequence[Target]) -> None:
-        """See :class:`Job`."""
+        """See :class:`OpenedMerge`."""
+        _check_ranks(self.merge)
         if self.base is not None:
             write_models(self.merge, self.base, targets, self.max_shard_bytes)
         else:
@@ -76,7 +78,7 @@ class AdapterJob:
 
 
 @dataclass(frozen=True)
-class FullJob:
+class OpenedModels:
     """A merge of full models."""
 
     merge: FullMerge
@@ -84,19 +86,19 @@ class FullJob:
 
     @property
     def unpaired(self) -> list[str]:
-        """See :class:`Job`."""
+        """See :class:`OpenedMerge`."""
         return unpaired_tensors(self.merge)
 
     def report(self, threshold: float) -> list[LayerRecord]:
-        """See :class:`Job`."""
+        """See :class:`OpenedMerge`."""
         return report_full(self.merge, threshold)
 
-    def knowing(self, records: Sequence[LayerRecord]) -> FullJob:
-        """See :class:`Job`."""
+    def knowing(self, records: Sequence[LayerRecord]) -> OpenedModels:
+        """See :class:`OpenedMerge`."""
         return replace(self, merge=replace(self.merge, known=_known(records)))
 
     def write(self, targets: Sequence[Target]) -> None:
-        """See :class:`Job`."""
+        """See :class:`OpenedMerge`."""
         write_full(self.merge, targets, self.max_shard_bytes)
         for target in targets:
             copy_tokenizer(self.merge.finetuned.source, target.directory)
@@ -107,7 +109,7 @@ def _known(records: Sequence[LayerRecord]) -> Mapping[str, tuple[float, float]]:
     return {record.layer: (record.rho, record.norm_alignment or 0.0) for record in records if record.rho is not None}
 
 
-def open_job(
+def open_inputs(
     sources: Sources,
     rule: Rule,
     *,
@@ -116,7 +118,7 @@ def open_job(
     max_shard_bytes: int,
     allow_unpaired: bool,
     workers: int,
-) -> Job:
+) -> OpenedMerge:
     """Open and pair the inputs, without reading weights.
 
     Args:
@@ -152,12 +154,14 @@ def open_job(
         assert finetuned is not None
         full = FullMerge(finetuned, weights(sources.safe), weights(sources.base), models, rule, workers)
         check_pairs(full, allow_unpaired=allow_unpaired)
-        return FullJob(full, max_shard_bytes)
+        return OpenedModels(full, max_shard_bytes)
     adapter, safe = _open_adapters(sources)
     layers = pair_adapters(adapter, safe, models, allow_unpaired=allow_unpaired)
     assert sources.base is not None
     base = weights(sources.base) if into_model else None
-    return AdapterJob(AdapterMerge(adapter, safe, layers, rule, workers), sources.base, base, max_rank, max_shard_bytes)
+    return OpenedAdapters(
+        AdapterMerge(adapter, safe, layers, rule, workers), sources.base, base, max_rank, max_shard_bytes
+    )
 
 
 def _open_adapters(sources: Sources) -> tuple[Adapter, Adapter | None]:
@@ -170,3 +174,15 @@ def _open_adapters(sources: Sources) -> tuple[Adapter, Adapter | None]:
             fix="give two adapters, or two full models (an adapter becomes one with --output model)",
         )
     return finetuned, open_adapter(other)
+
+
+def _check_ranks(merge: AdapterMerge) -> None:
+    """Factors that are to be added must be of one shape."""
+    for layer in merge.layers if merge.rule.adds_factors else ():
+        if layer.finetuned and layer.safe and layer.finetuned.rank != layer.safe.rank:
+            raise InputError(
+                f"the published arithmetic adds factors, and those of '{layer.name}' have different ranks: "
+                f"{layer.finetuned.rank} and {layer.safe.rank}",
+                where=f"{layer.finetuned.A.file} and {layer.safe.A.file}",
+                fix="leave --original-semantics out, or use adapters of one rank",
+            )

@@ -1,0 +1,125 @@
+"""The methods of ``ogpsa merge``: one entry for each says what it needs and which module has its arithmetic.
+
+A new method is a module with the functions that :mod:`pipelines.merging.methods` describes, and an entry here: the
+options, their help and their checks, the dry run and the result follow from it. Modules are named and not imported,
+since options are read without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Form = Literal["factors", "dense", "weights"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a published script computes something else than we do, for ``--original-semantics``.
+
+    Attributes:
+        repairs_at_threshold: a layer whose cosine equals the threshold is repaired.
+        adds_factors: factors are added instead of changes, in kept layers too.
+    """
+
+    repairs_at_threshold: bool = False
+    adds_factors: bool = False
+
+
+@dataclass(frozen=True)
+class MergeMethod:
+    """A method of merging.
+
+    Attributes:
+        name: on the command line.
+        summary: what it does, for the help.
+        module: which has ``on_factors``, ``on_dense`` and ``on_weights``, as far as ``works_on`` names them; empty
+            where ``--merge-type`` names the method that has them.
+        works_on: low-rank factors, dense changes, and the weights themselves where the two weights sum to 1. All
+            methods work on dense changes.
+        has_criterion: it repairs the layers whose cosine is below a threshold; otherwise it merges all.
+        takes_safe: it merges the safe change in; otherwise it repairs the fine-tuned one alone.
+        takes_density: it has the argument ``density``.
+        takes_direction: it has the argument ``direction``, the direction of alignment.
+        is_random: its ``on_dense`` has the argument ``generator``.
+        action: what was done to a repaired layer, for the report.
+        published: how a published script differs; None where there is none.
+    """
+
+    name: str
+    summary: str
+    module: str = ""
+    works_on: Sequence[Form] = ()
+    has_criterion: bool = False
+    takes_safe: bool = True
+    takes_density: bool = False
+    takes_direction: bool = False
+    is_random: bool = False
+    action: Literal["merged", "projected"] = "merged"
+    published: Published | None = None
+
+    def __post_init__(self) -> None:
+        assert not self.module or "dense" in self.works_on, f"{self.name} needs a function for dense changes"
+        # Of adapters only the projection of a factor is known, never the direction as a whole.
+        assert not self.takes_direction or "factors" in self.works_on, f"{self.name} needs a function for factors"
+
+    @property
+    def uses_merge_type(self) -> bool:
+        """Whether ``--merge-type`` names the method by which a layer is repaired."""
+        return not self.module
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether something is random: the method, or the compression of its dense results into an adapter."""
+        return bool(self.module) and (self.is_random or "factors" not in self.works_on)
+
+    def needs_base(self, weights: Sequence[float]) -> bool:
+        """Whether full models are merged by their changes from a base, rather than by their weights alone."""
+        return "weights" not in self.works_on or abs(sum(weights) - 1) >= 1e-9
+
+
+_FOLDER = "pipelines.merging.methods"
+_ENTRIES = (
+    MergeMethod("safemerge", "merges the layers below the threshold", has_criterion=True),
+    MergeMethod(
+        "safelora",
+        "projects them",
+        module=f"{_FOLDER}.safelora",
+        works_on=("factors", "dense"),
+        has_criterion=True,
+        takes_safe=False,
+        takes_direction=True,
+        action="projected",
+        published=Published(repairs_at_threshold=True),
+    ),
+    MergeMethod(
+        "linear",
+        "the weighted sum",
+        module=f"{_FOLDER}.linear",
+        works_on=("factors", "dense", "weights"),
+        published=Published(adds_factors=True),
+    ),
+    MergeMethod(
+        "ties",
+        "the mean of large elements whose sign is the elected one",
+        module=f"{_FOLDER}.ties",
+        works_on=("dense",),
+        takes_density=True,
+    ),
+    MergeMethod(
+        "dare-linear",
+        "the weighted sum of randomly thinned changes",
+        module=f"{_FOLDER}.dare_linear",
+        works_on=("factors", "dense"),
+        takes_density=True,
+        is_random=True,
+    ),
+)
+
+METHODS: Mapping[str, MergeMethod] = {entry.name: entry for entry in _ENTRIES}
+
+
+def merge_types() -> list[str]:
+    """The methods by which one with a criterion may repair a layer: those that can merge all layers."""
+    return [method.name for method in METHODS.values() if not method.has_criterion]
