@@ -24,12 +24,22 @@ _PASSING = ("<module>", "<listcomp>", "<dictcomp>", "<setcomp>", "<genexpr>")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A call into a file with the value: the file, its function, the argument, and the file that called it."""
+    """A call into a file with the value.
+
+    Attributes:
+        file: that was entered.
+        function: that was called.
+        argument: that holds the value.
+        caller: the file of the project that called, also through libraries; None at the start.
+        itself: whether the argument is the value or a plain container or data set of it; otherwise it lies inside a
+            record or an object, which the function may have been given for something else.
+    """
 
     file: str
     function: str
     argument: str
     caller: str | None
+    itself: bool
 
 
 class Track:
@@ -106,12 +116,14 @@ class Track:
         num_named = code.co_argcount + code.co_kwonlyargcount
         num_all = num_named + bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
         values = frame.f_locals
-        for name in code.co_varnames[:num_all]:
-            if name == "self" and _members(values.get(name)) is not None:
-                continue
-            if name in values and self._holds(values[name], _DEPTH):
-                self.entries.append(Entry(file, code.co_name, name, self._caller(frame)))
-                return
+        given = {name: values[name] for name in code.co_varnames[:num_all] if name in values}
+        if _members(given.get("self")) is not None:
+            del given["self"]
+        for itself in (True, False):
+            for name, value in given.items():
+                if self._holds(value, _DEPTH, itself=itself):
+                    self.entries.append(Entry(file, code.co_name, name, self._caller(frame), itself))
+                    return
 
     def _caller(self, frame: FrameType) -> str | None:
         above = frame.f_back
@@ -119,19 +131,21 @@ class Track:
             above = above.f_back
         return None if above is None else self._file(above)
 
-    def _holds(self, value: Any, depth: int) -> bool:
+    def _holds(self, value: Any, depth: int, *, itself: bool) -> bool:
         if depth == 0 or value is None or isinstance(value, bool | type):
             return False
         if self._is_value(value):
             return True
-        if isinstance(value, str | bytes | int | float | Path):
+        if isinstance(value, str | bytes | int | float | Path) or (itself and _is_record(value)):
             return False
-        if (members := _members(value)) is not None:
-            return any(self._holds(member, depth - 1) for member in members[:_MEMBERS])
-        # An object that does work: its attributes, and what these hold as values.
-        return depth == _DEPTH and any(
-            self._holds(member, depth - 1) for member in list(getattr(value, "__dict__", {}).values())[:_MEMBERS]
-        )
+        if (members := _members(value)) is None and not itself and depth == _DEPTH:
+            # An object that does work: its attributes, and what these hold as values.
+            members = list(getattr(value, "__dict__", {}).values())
+        return any(self._holds(member, depth - 1, itself=itself) for member in (members or ())[:_MEMBERS])
+
+
+def _is_record(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) or hasattr(type(value), "model_fields")
 
 
 def _members(value: Any) -> list[Any] | None:
@@ -140,7 +154,7 @@ def _members(value: Any) -> list[Any] | None:
         return list(value.values())
     if isinstance(value, list | tuple | set | frozenset):
         return list(value)
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
     if hasattr(type(value), "model_fields"):
         return list(vars(value).values())

@@ -34,6 +34,8 @@ class Walk:
     Attributes:
         ways: every entry into another file than the last one: file, function, argument, and file of the caller.
         files: the different files, in the order of the first entry.
+        files_itself: those of them that were called with the value itself; the others were given something that
+            holds it, such as the configuration.
         returns: entries into a file that had been left.
         climbs: entries called from a file that the entered one stands on: it imports the caller, through whichever
             files, and is not imported by it.
@@ -41,6 +43,7 @@ class Walk:
 
     ways: list[Entry]
     files: list[str]
+    files_itself: list[str]
     returns: int
     climbs: int
 
@@ -194,7 +197,8 @@ def _summary(entries: list[Entry], tree: Path) -> Walk:
         and entry.file not in below.get(entry.caller, ())
         for entry in ways
     )
-    return Walk(ways, files, len(ways) - len(files), climbs)
+    itself = list(dict.fromkeys(entry.file for entry in entries if entry.itself))
+    return Walk(ways, files, itself, len(ways) - len(files), climbs)
 
 
 def _stands_on(tree: Path) -> dict[str, set[str]]:
@@ -218,6 +222,11 @@ def as_json(found: Walk) -> str:
 
 
 def as_text(trip: str, found: Walk) -> str:
-    """A walk for people: the counts, then the way file by file."""
-    heading = f"{trip}: {len(found.files)} files, {found.returns} returns, {found.climbs} climbs"
-    return "\n".join([heading, *(f"  {way.file}: {way.function}({way.argument})" for way in found.ways)])
+    """A walk for people: the counts, then the way file by file; a star marks files that got the value itself."""
+    heading = (
+        f"{trip}: {len(found.files)} files, {len(found.files_itself)}* of them with the value itself, "
+        f"{found.returns} returns, {found.climbs} climbs"
+    )
+    lines = [f"{'*' if way.file in found.files_itself else ' '} {way.file}: {way.function}({way.argument})"
+             for way in found.ways]  # fmt: skip
+    return "\n".join([heading, *lines])
