@@ -8,12 +8,13 @@ that arrows are as straight as the widths of boxes let them be.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 Arrow = tuple[str, str]
-_SWEEPS, _PULLS = 60, 4000
-_STRAIGHT = 150.0
+_SWEEPS, _PULLS = 60, 1500
+_STRAIGHT, _INWARDS = 40.0, 0.6
 _BEND_WIDTH = 0.10
 
 
@@ -89,6 +90,8 @@ def lay_out(
     links = [link for way in layout.ways.values() for link in itertools.pairwise(way)]
     _order(layout, links)
     _place(layout, links, widths, gap)
+    for _ in range(_SWEEPS):
+        _straighten(layout, widths, gap)
     return layout
 
 
@@ -170,11 +173,54 @@ def _place(layout: Layout, links: Sequence[Arrow], widths: Mapping[str, float], 
                 near = [*above.get(node, ()), *below.get(node, ())]
                 # Bends pull at each other, so that long arrows run straight.
                 pulls = [(layout.middle[other], _STRAIGHT if "@" in node and "@" in other else 1.0) for other in near]
+                # Boxes are drawn a little towards the middle, so that the picture stays narrow.
+                pulls += [] if "@" in node else [(0.0, _INWARDS)]
                 total = sum(weight for _, weight in pulls)
-                wanted.append(sum(p * w for p, w in pulls) / total if pulls else layout.middle[node])
-                weights.append(total or 0.1)
+                wanted.append(sum(p * w for p, w in pulls) / total)
+                weights.append(total)
             for node, place in zip(row, _apart(row, wanted, weights, widths, gap), strict=True):
                 layout.middle[node] = place
+
+
+def _straighten(layout: Layout, widths: Mapping[str, float], gap: float) -> None:
+    """Let every arrow run straight down through as many rows as its neighbours leave room for."""
+    room = {node: _room(layout, row, index, widths, gap) for row in layout.rows for index, node in enumerate(row)}
+    rows = {node: row for row in layout.rows for node in row}
+    for way in layout.ways.values():
+        run: list[str] = []
+        low, high = -math.inf, math.inf
+        for bend in [*way[1:-1], None]:
+            if bend is not None:
+                left, right = room[bend]
+                if max(low, left) <= min(high, right):
+                    low, high = max(low, left), min(high, right)
+                    run.append(bend)
+                    continue
+            if run:
+                mean = sum(layout.middle[node] for node in run) / len(run)
+                layout.middle |= dict.fromkeys(run, min(max(mean, low), high))
+                for node in run:
+                    row = rows[node]
+                    room |= {other: _room(layout, row, index, widths, gap) for index, other in enumerate(row)}
+            if bend is not None:
+                (low, high), run = room[bend], [bend]
+
+
+def _room(
+    layout: Layout, row: Sequence[str], index: int, widths: Mapping[str, float], gap: float
+) -> tuple[float, float]:
+    """Between which places the middle of a row's member may lie while its neighbours stay where they are."""
+    node, low, high = row[index], -math.inf, math.inf
+    if index > 0:
+        low = layout.middle[row[index - 1]] + _distance(row[index - 1], node, widths, gap)
+    if index + 1 < len(row):
+        high = layout.middle[row[index + 1]] - _distance(node, row[index + 1], widths, gap)
+    return low, max(low, high)
+
+
+def _distance(left: str, right: str, widths: Mapping[str, float], gap: float) -> float:
+    # Arrows beside each other may run closer than boxes.
+    return (widths[left] + widths[right]) / 2 + (gap / 2 if "@" in left and "@" in right else gap)
 
 
 def _apart(
@@ -183,9 +229,7 @@ def _apart(
     """The places nearest to the wanted ones at which boxes keep their order and distance (isotonic regression)."""
     offsets = [0.0]
     for left, right in itertools.pairwise(row):
-        # Arrows beside each other may run closer than boxes.
-        distance = gap / 2 if "@" in left and "@" in right else gap
-        offsets.append(offsets[-1] + (widths[left] + widths[right]) / 2 + distance)
+        offsets.append(offsets[-1] + _distance(left, right, widths, gap))
     blocks: list[list[float]] = []  # mean, weight, members
     for place, weight, offset in zip(wanted, weights, offsets, strict=True):
         blocks.append([place - offset, weight, 1])
