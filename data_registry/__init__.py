@@ -1,4 +1,1 @@
-"""What data sets are: sources, formats, the normal form, registry entries and the embedded testbed.
-
-``data_registry.core`` is the bottom of the project: errors, configuration, artifacts and logs that all packages share.
-"""
+"""The normal form of rows, and prepared data sets read back; its folders hold what leads from a source to them."""

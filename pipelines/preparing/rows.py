@@ -10,12 +10,12 @@ from data_registry.core.errors import InputError
 from data_registry.formats.layout import Layout
 from data_registry.preparing.accounting import REJECTED, Counts, RejectedFile, Selection
 from data_registry.preparing.arrow_folder import ArrowFolder, Staging
-from data_registry.preparing.parallel import ordered_map
 from data_registry.preparing.reading import RowReader
 from data_registry.preparing.selection import Draw
 from data_registry.schema import DUPLICATE, REASONS, Task, arrow_schema
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.core.artifact import ArtifactWriter
+from pipelines.core.parallel import ordered_map
 from pipelines.core.progress import Progress
 from pipelines.preparing.request import Request, format_description
 from pipelines.preparing.token_check import TokenCheck

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from data_registry.core.errors import InputError
-from data_registry.preparing.parallel import ordered_map
+from pipelines.core.parallel import ordered_map
 from pipelines.core.progress import Progress
 from pipelines.tokens.chat_template import Message, Span, render
 from pipelines.tokens.labels import IGNORED, num_trained

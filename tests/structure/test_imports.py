@@ -1,175 +1,163 @@
-"""Imports go one way, and what only some modules may know stays there."""
+"""Every file lies in a room of the table, and imports go where the table lets them."""
 
 from __future__ import annotations
 
-import ast
 import importlib
-from collections.abc import Iterator
-from pathlib import Path
+import sys
+from collections import defaultdict
 
 import pytest
 
-from pipelines.configs.commands import COMMANDS
+from pipelines.configs.commands import COMMANDS, Command
+from tests.structure.code import PACKAGES, circle, project_imports, read_modules
+from tests.structure.table import EVERYTHING, read_table, room_name, sentence
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("ogpsa_cli", "pipelines", "data_registry")
-HEAVY = {"torch", "transformers", "datasets", "deepspeed", "trl", "peft", "accelerate"}
+HEAVY = {
+    "accelerate", "datasets", "deepspeed", "lm_eval", "matplotlib", "numpy", "peft", "pyarrow", "safetensors", "scipy",
+    "tokenizers", "torch", "transformers", "trl", "vllm",
+}  # fmt: skip
 
-# Inside pipelines: who may import whom. A package imports itself and what stands below it.
-BELOW = {
-    "configs": set(),
-    "shared": {"configs"},
-    "gradients": set(),
-    "basis": {"configs", "shared", "gradients"},
-    "training": {"configs", "shared", "gradients", "basis"},
-    "evaluation": {"configs", "shared", "gradients", "basis"},
-    "merging": {"configs", "shared", "gradients", "basis"},
-    "reporting": {"configs", "shared", "evaluation"},
-    "recipe": {"configs", "shared", "gradients", "basis", "training", "evaluation", "merging", "reporting"},
+MODULES = read_modules()
+ROOMS = read_table()
+
+# Imports that point the wrong way and are to go: (file, room that it imports).
+PENDING = {
+    ("ogpsa_cli/commands/evaluate.py", "pipelines/evaluation/judges"),
+    ("ogpsa_cli/commands/evaluate.py", "pipelines/evaluation/judges/refusal"),
+    ("pipelines/basis/objectives/preference.py", "pipelines/basis"),
+    ("pipelines/basis/objectives/reference_loss.py", "pipelines/basis"),
+    ("pipelines/basis/objectives/tokens.py", "pipelines/basis"),
+    ("pipelines/reporting/runs.py", "pipelines/evaluation/suites"),
+    ("pipelines/reporting/writing.py", "pipelines/inspecting"),
 }
 
 
-def modules() -> dict[str, Path]:
-    found = {}
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
+def allowed(room: str) -> set[str]:
+    """The rooms that a row lets its room import."""
+    named = ROOMS[room].allowed
+    if EVERYTHING in named:
+        package = room.partition("/")[0]
+        return {room, *(other for other in ROOMS if other.partition("/")[0] != package)}
+    return {room, *named}
 
 
-MODULES = modules()
+def room_of(name: str) -> str:
+    room = room_name(MODULES[name], ROOMS)
+    assert room is not None, f"{MODULES[name].file} lies in no room of the table: add a row for its folder"
+    return room
 
 
-# The modules that do the commands' work.
-RECIPES = {f"pipelines.commands.{command.module}" for command in COMMANDS}
-
-
-def imports(name: str, *, top_level: bool = False) -> Iterator[tuple[str, int]]:
-    """Every module that a module imports, with the line; relative imports resolved."""
-    path = MODULES[name]
-    tree = ast.parse(path.read_text(), str(path))
-    nodes = _top_level_nodes(tree) if top_level else ast.walk(tree)
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-                base = ".".join([*parents, *filter(None, [node.module])])
-            for alias in node.names:
-                full = f"{base}.{alias.name}"
-                yield (full if full in MODULES else base), node.lineno
-
-
-def _top_level_nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Nodes that run on import: not inside functions, nor under ``if TYPE_CHECKING``."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
-        yield node
-        yield from _top_level_nodes(node)
-
-
-def stratum(name: str) -> str:
-    """Where a module of pipelines stands."""
-    parts = name.split(".")
-    if name in RECIPES:
-        return "recipe"
-    return parts[1] if len(parts) > 1 and parts[1] in BELOW else "shared"
-
-
-def test_every_module_can_be_parsed_and_is_known() -> None:
-    assert len(MODULES) > 30
-    assert {
-        "pipelines.commands.prepare_data",
-        "pipelines.commands.build_basis",
-        "pipelines.training.sft",
-        "pipelines.commands.evaluate",
-    } <= RECIPES
+def test_the_code_was_found() -> None:
+    assert len(MODULES) > 200
+    assert {name.partition(".")[0] for name in MODULES} == set(PACKAGES)
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_packages_import_only_downwards(name: str) -> None:
-    rank = {package: index for index, package in enumerate(PACKAGES)}
-    own = name.split(".")[0]
-    upward = [
-        f"{name}:{line} imports {imported}"
-        for imported, line in imports(name)
-        if imported.split(".")[0] in rank and rank[imported.split(".")[0]] < rank[own]
+def test_every_file_lies_in_a_room(name: str) -> None:
+    assert room_of(name)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_is_there_and_says_what_belongs_in_it(room: str) -> None:
+    assert any(room in (module.folder, module.file) for module in MODULES.values()), "a row without files: take it out"
+    assert sentence(room, MODULES).endswith(".")
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_table_goes_down(room: str) -> None:
+    unknown = set(ROOMS[room].allowed) - {EVERYTHING} - ROOMS.keys()
+    assert not unknown
+    assert not [other for other in allowed(room) if ROOMS[other].height < ROOMS[room].height]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_are_those_of_the_table(name: str) -> None:
+    room = room_of(name)
+    known = {other for file, other in PENDING if file == MODULES[name].file}
+    forbidden = [
+        f"{MODULES[name].file}:{imported.line} imports {imported.module}, which lies in {room_of(below.name)}"
+        for below, imported in project_imports(MODULES[name], MODULES)
+        if room_of(below.name) not in allowed(room) | known
     ]
-    assert not upward
+    assert not forbidden, f"the row of {room} in tests/structure/table.yaml does not name it"
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("pipelines.")])
-def test_inside_pipelines_imports_go_down(name: str) -> None:
-    own = stratum(name)
-    allowed = BELOW[own] | {own}
-    upward = [
-        f"{name}:{line} ({own}) imports {imported} ({stratum(imported)})"
-        for imported, line in imports(name)
-        if imported.startswith("pipelines.") and stratum(imported) not in allowed
-    ]
-    assert not upward
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_row_allows_more_than_is_used(room: str) -> None:
+    used = {room_of(below.name) for name in MODULES if room_of(name) == room
+            for below, _ in project_imports(MODULES[name], MODULES)}  # fmt: skip
+    unused = set(ROOMS[room].allowed) - used - {EVERYTHING}
+    assert not unused, "take these out of its row"
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("pipelines.configs")])
-def test_configs_stand_on_the_core_alone(name: str) -> None:
-    foreign = [
-        f"{name}:{line} imports {imported}"
-        for imported, line in imports(name)
-        if imported.split(".")[0] in PACKAGES and not imported.startswith(("data_registry.core", "pipelines.configs"))
-    ]
-    assert not foreign
+def test_what_is_pending_is_still_there() -> None:
+    present = {
+        (module.file, room_of(below.name))
+        for module in MODULES.values()
+        for below, _ in project_imports(module, MODULES)
+    }
+    assert present >= PENDING
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("data_registry.core")])
-def test_the_core_imports_nothing_above_it(name: str) -> None:
-    foreign = [
-        f"{name}:{line} imports {imported}"
-        for imported, line in imports(name)
-        if imported.split(".")[0] in PACKAGES and not imported.startswith("data_registry.core")
-    ]
-    assert not foreign
+def test_files_do_not_import_each_other_in_a_circle() -> None:
+    arrows = {name: {below.name for below, _ in project_imports(module, MODULES)} for name, module in MODULES.items()}
+    assert not circle(arrows)
+
+
+def test_rooms_do_not_import_each_other_in_a_circle() -> None:
+    arrows = defaultdict(set)
+    for name, module in MODULES.items():
+        for below, _ in project_imports(module, MODULES):
+            if (module.file, room_of(below.name)) not in PENDING:
+                arrows[room_of(name)].add(room_of(below.name))
+    assert not circle({room: others - {room} for room, others in arrows.items()})
+    # What the table allows has none either, whether or not it is used.
+    assert not circle({room: allowed(room) - {room} for room in ROOMS})
 
 
 @pytest.mark.parametrize(
-    "name",
-    [name for name in MODULES if name.startswith(("ogpsa_cli", "data_registry", "pipelines.configs"))],
+    "name", [name for name in MODULES if (room := room_name(MODULES[name], ROOMS)) and ROOMS[room].is_light]
 )
 def test_heavy_libraries_are_imported_where_they_are_used(name: str) -> None:
     early = [
-        f"{name}:{line} imports {imported} on import"
-        for imported, line in imports(name, top_level=True)
-        if imported.split(".")[0] in HEAVY
+        f"{MODULES[name].file}:{imported.line} imports {imported.module} when it is imported itself"
+        for imported in MODULES[name].imports()
+        if imported.early and imported.module.partition(".")[0] in HEAVY
     ]
     assert not early
 
 
-def test_one_module_alone_knows_the_zero_stages() -> None:
-    knowing = {
-        path.relative_to(ROOT).as_posix()
-        for path in MODULES.values()
-        if any(word in path.read_text() for word in ("deepspeed.runtime", "_hp_mapping"))
-    }
-    assert knowing <= {"pipelines/engine/shards/access.py"}
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if (room := room_name(MODULES[name], ROOMS)) and ROOMS[room].libraries]
+)
+def test_some_rooms_know_some_libraries_alone(name: str) -> None:
+    libraries = ROOMS[room_of(name)].libraries
+    assert libraries is not None
+    foreign = [
+        f"{MODULES[name].file}:{imported.line} imports {imported.module}"
+        for imported in MODULES[name].imports()
+        if imported.module.partition(".")[0] not in {*libraries, *PACKAGES, *sys.stdlib_module_names}
+    ]
+    assert not foreign
 
 
-@pytest.mark.parametrize("name", sorted(name for name in MODULES if name.startswith("ogpsa_cli.commands.")))
-def test_every_command_module_keeps_the_contract(name: str) -> None:
-    module = importlib.import_module(name)
-    assert callable(module.execute)
-    (command,) = (command for command in COMMANDS if command.module == name.rpartition(".")[2])
+def test_the_shards_alone_know_the_zero_stages() -> None:
+    knowing = [
+        module.file
+        for module in MODULES.values()
+        if any(word in module.text for word in ("deepspeed.runtime", "_hp_mapping"))
+    ]
+    assert knowing
+    assert not [file for file in knowing if not file.startswith("pipelines/engine/shards/")]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_every_command_has_options_and_a_screen(command: Command) -> None:
     assert command.config_class().__doc__
     assert command.config_class().examples
+    assert callable(importlib.import_module(f"ogpsa_cli.commands.{command.module}").execute)
 
 
-def test_every_command_of_the_list_has_a_module() -> None:
+def test_every_file_of_the_commands_is_a_command_of_the_table() -> None:
     for folder in ("ogpsa_cli.commands.", "pipelines.commands."):
-        assert {folder + command.module for command in COMMANDS} == {
-            name for name in MODULES if name.startswith(folder)
-        }
+        assert {name for name in MODULES if name.startswith(folder)} == {folder + each.module for each in COMMANDS}
