@@ -18,11 +18,11 @@ import torch
 
 from benchmarks.speed.projection_overhead import LENGTH, VOCABULARY, make_model
 from pipelines.basis.objectives.tokens import token_loss_sum
-from pipelines.basis.passes import Objective, reference_gradients
-from pipelines.basis.reference_engine import reference_engine
 from pipelines.basis.references import ReferenceSet, objectives_for_rank
 from pipelines.core.job import rank, world_size
 from pipelines.engine import processes
+from pipelines.passes.engine import reference_engine
+from pipelines.passes.gradients import Objective, reference_gradients
 
 
 def plain_passes(engine: Any, objectives: list[Objective], *, zero: bool) -> None:

@@ -121,9 +121,9 @@ def child(variant: str, directory: Path, pairs_per_step: int, tokens: int, preci
 
 def _with_reference_model(trainer: Any, config: Any) -> None:
     """What TRL does without stored log-probabilities: a second model beside the first, asked at every step."""
-    from pipelines.basis.log_probs import add_loss_head
     from pipelines.models.loading import load_training_model
     from pipelines.models.reference import resolve_model
+    from pipelines.passes.log_probs import add_loss_head
 
     reference = load_training_model(config, resolve_model(config.model)).to(trainer.args.device).eval()
     for parameter in reference.parameters():

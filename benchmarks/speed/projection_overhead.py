@@ -26,12 +26,12 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipelines.basis.log_probs import add_loss_head
 from pipelines.basis.objectives.tokens import token_loss_sum
 from pipelines.basis.references import ReferenceSet, objectives_for_rank
 from pipelines.core.environment import package_versions
 from pipelines.engine import processes
 from pipelines.engine.shards.opening import open_shards
+from pipelines.passes.log_probs import add_loss_head
 from pipelines.transforms.chain import TransformChain
 from pipelines.transforms.projection import Projection, ProjectionSettings
 

@@ -17,10 +17,7 @@ from data_registry.core.manifest import InputRecord, as_input
 from data_registry.prepared import load_prepared
 from pipelines.basis import storage
 from pipelines.basis.description import DESCRIPTION_FILE, BasisDescription, ObjectiveRecord
-from pipelines.basis.log_probs import add_loss_head
 from pipelines.basis.objectives.finding import reference_loss
-from pipelines.basis.passes import Objective, ReferenceResult, reference_gradients
-from pipelines.basis.reference_engine import ReferenceEngine, reference_engine, zero3_loading
 from pipelines.basis.references import ReferenceSet, write_references
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.core.artifact import ArtifactWriter
@@ -31,6 +28,9 @@ from pipelines.engine.shards.access import ShardAccess
 from pipelines.models.loading import load_training_model
 from pipelines.models.lora import add_adapters, lora_settings
 from pipelines.models.reference import ModelSource
+from pipelines.passes.engine import ReferenceEngine, reference_engine, zero3_loading
+from pipelines.passes.gradients import Objective, ReferenceResult, reference_gradients
+from pipelines.passes.log_probs import add_loss_head
 from pipelines.tokens.tokenizer import load_source_tokenizer
 
 logger = logging.getLogger(__name__)

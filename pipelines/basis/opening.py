@@ -12,11 +12,11 @@ from data_registry.core.errors import ArtifactError, BasisMismatchError
 from data_registry.core.manifest import Manifest, open_artifact
 from pipelines.basis.description import DESCRIPTION_FILE, BasisDescription
 from pipelines.basis.objectives.finding import reference_loss
-from pipelines.basis.passes import LossSum, Objective
 from pipelines.basis.references import objectives_for_rank, read_references
 from pipelines.basis.storage import read_rows
 from pipelines.core.job import rank, world_size
 from pipelines.engine.shards.access import ShardAccess
+from pipelines.passes.gradients import LossSum, Objective
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_registry.core.errors import ArtifactError
-from pipelines.basis.dealing import deal
 from pipelines.basis.objectives.finding import reference_loss
 from pipelines.basis.objectives.reference_loss import ReferenceLoss, Sample
 from pipelines.basis.objectives.tokens import TokenLoss
-from pipelines.basis.passes import Objective
+from pipelines.passes.dealing import deal
+from pipelines.passes.gradients import Objective
 
 SAMPLES_FILE = "references.parquet"
 

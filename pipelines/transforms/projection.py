@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipelines.basis.passes import LossSum, Objective, ReferenceResult, reference_gradients
 from pipelines.engine.shards.access import ShardAccess
 from pipelines.gradients import projection
+from pipelines.passes.gradients import LossSum, Objective, ReferenceResult, reference_gradients
 from pipelines.transforms import diagnostics
 from pipelines.transforms.projector import Measure, Projector
 from pipelines.transforms.scope import Scope, group_tensors

@@ -14,13 +14,13 @@ from transformers import AutoModelForCausalLM
 
 from data_registry.core.errors import ArtifactError
 from data_registry.prepared import load_prepared
-from pipelines.basis.log_probs import add_loss_head
 from pipelines.basis.objectives.finding import reference_loss
-from pipelines.basis.reference_engine import ReferenceEngine
 from pipelines.basis.references import SAMPLES_FILE, ReferenceSet, read_references, write_references
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.objectives import OBJECTIVES
 from pipelines.engine.shards.opening import open_shards
+from pipelines.passes.engine import ReferenceEngine
+from pipelines.passes.log_probs import add_loss_head
 from pipelines.tokens.tokenizer import load_tokenizer
 from tests.distributed import worlds
 from tests.reference import plain

@@ -13,13 +13,13 @@ from transformers import AutoModelForCausalLM
 
 from data_registry.core.errors import ArtifactError, BasisMismatchError, InputError
 from pipelines.basis.description import DESCRIPTION_FILE, BasisDescription
-from pipelines.basis.log_probs import add_loss_head
 from pipelines.basis.opening import TrainingBasis, open_basis_for_training
-from pipelines.basis.passes import reference_gradients
 from pipelines.commands import build_basis
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.engine.shards.opening import open_shards
 from pipelines.models.reference import resolve_model
+from pipelines.passes.gradients import reference_gradients
+from pipelines.passes.log_probs import add_loss_head
 from tests.distributed import worlds
 
 NUM_SAMPLES = 6

@@ -16,14 +16,7 @@ from pipelines.models.reference import resolve_model
 from pipelines.weights import stored as checkpoints
 from tests.merging.adapters import TOKENS, config, deltas, expected_rhos, merged_factors, middle
 from tests.reference import merge_plain as plain
-from tests.reference.merge_inputs import (
-    CONFIG,
-    factors,
-    file_hashes,
-    save_adapter,
-    save_model,
-    weights,
-)
+from tests.reference.merge_inputs import CONFIG, factors, file_hashes, save_adapter, save_model, weights
 
 ADAPTER = "adapter_model.safetensors"
 pytestmark = pytest.mark.usefixtures("small_blocks")

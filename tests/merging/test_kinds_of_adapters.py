@@ -19,15 +19,7 @@ from pipelines.models.reference import resolve_model
 from pipelines.tokens.tokenizer import load_tokenizer
 from tests.merging.adapters import TOKENS, config, deltas, expected_rhos, merged_factors, middle
 from tests.reference import merge_plain as plain
-from tests.reference.merge_inputs import (
-    CONFIG,
-    edit_json,
-    factors,
-    remove,
-    save_adapter,
-    save_model,
-    weights,
-)
+from tests.reference.merge_inputs import CONFIG, edit_json, factors, remove, save_adapter, save_model, weights
 
 ADAPTER = "adapter_model.safetensors"
 pytestmark = pytest.mark.usefixtures("small_blocks")

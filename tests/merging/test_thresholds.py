@@ -7,9 +7,7 @@ import pytest
 from pipelines.commands import merge
 from pipelines.merging import layers
 from tests.merging.adapters import config, expected_rhos
-from tests.reference.merge_inputs import (
-    file_hashes,
-)
+from tests.reference.merge_inputs import file_hashes
 
 pytestmark = pytest.mark.usefixtures("small_blocks")
 

@@ -24,11 +24,7 @@ ROOMS = read_table()
 PENDING = {
     ("ogpsa_cli/commands/evaluate.py", "pipelines/evaluation/judges"),
     ("ogpsa_cli/commands/evaluate.py", "pipelines/evaluation/judges/refusal"),
-    ("pipelines/basis/objectives/preference.py", "pipelines/basis"),
-    ("pipelines/basis/objectives/reference_loss.py", "pipelines/basis"),
-    ("pipelines/basis/objectives/tokens.py", "pipelines/basis"),
     ("pipelines/reporting/runs.py", "pipelines/evaluation/suites"),
-    ("pipelines/reporting/writing.py", "pipelines/inspecting"),
 }
 
 

@@ -19,7 +19,6 @@ PENDING = {
     "tests/data_registry/test_formats.py",
     "tests/data_registry/test_sources.py",
     "tests/evaluation/test_judge_models.py",
-    "tests/merging/test_adapters.py",
     "tests/models/test_models.py",
     "tests/preparing/test_prepare_data.py",
 }

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from data_registry.core.errors import ConfigError
-from pipelines.basis.passes import Objective
 from pipelines.engine.shards.replicated import ReplicatedAccess
+from pipelines.passes.gradients import Objective
 from pipelines.transforms.chain import TransformChain
 from pipelines.transforms.change_tracking import ChangeTracking
 from pipelines.transforms.freezing import Freezing, frozen_tensors

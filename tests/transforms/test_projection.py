@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from data_registry.core.errors import EngineError, NumericsError
-from pipelines.basis.passes import Objective
 from pipelines.engine.shards.replicated import ReplicatedAccess
+from pipelines.passes.gradients import Objective
 from pipelines.transforms.chain import TransformChain
 from pipelines.transforms.projection import Projection, ProjectionSettings
 from pipelines.transforms.projector import Projector

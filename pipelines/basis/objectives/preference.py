@@ -9,10 +9,10 @@ import pyarrow as pa
 from torch import Tensor
 from torch.nn import functional
 
-from pipelines.basis.log_probs import completion_log_probs, completion_values
 from pipelines.basis.objectives.reference_loss import TOKEN_IDS, ReferenceLoss, Sample
-from pipelines.basis.passes import Batch, LossSum
-from pipelines.basis.reference_engine import ReferenceEngine
+from pipelines.passes.engine import ReferenceEngine
+from pipelines.passes.gradients import Batch, LossSum
+from pipelines.passes.log_probs import completion_log_probs, completion_values
 from pipelines.tokens.padding import collate_pairs
 from pipelines.tokens.pairs import SIDES, encode_pairs
 

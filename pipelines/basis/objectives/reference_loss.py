@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from pipelines.basis.passes import Batch, LossSum
-from pipelines.basis.reference_engine import ReferenceEngine
+from pipelines.passes.engine import ReferenceEngine
+from pipelines.passes.gradients import Batch, LossSum
 
 if TYPE_CHECKING:
     import datasets

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from pipelines.basis.log_probs import token_log_probs
 from pipelines.basis.objectives.reference_loss import TOKEN_IDS, ReferenceLoss, Sample
-from pipelines.basis.passes import Batch, LossSum
+from pipelines.passes.gradients import Batch, LossSum
+from pipelines.passes.log_probs import token_log_probs
 from pipelines.tokens.conversations import encode_dataset
 from pipelines.tokens.labels import num_trained
 

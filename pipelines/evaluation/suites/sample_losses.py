@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from data_registry.core.errors import NumericsError
-from pipelines.basis.log_probs import label_log_probs
+from pipelines.passes.log_probs import label_log_probs
 from pipelines.tokens.labels import IGNORED
 
 # Logits are the largest tensor by far: 2^27 of them are 0.5 GB in float32.

@@ -18,10 +18,10 @@ from torch import Tensor
 from data_registry.core.errors import ConfigError, NumericsError
 from data_registry.prepared import load_prepared
 from data_registry.schema import EVALUATION_SPLIT, split_share
-from pipelines.basis.dealing import deal
 from pipelines.configs.train import TrainConfig
 from pipelines.core.job import rank, world_size
 from pipelines.engine.untraced import modes_and_rng_kept
+from pipelines.passes.dealing import deal
 from pipelines.tokens.labels import num_trained
 
 Sums = Callable[[Any, Any, Mapping[str, Any]], Tensor]

@@ -18,14 +18,14 @@ import pyarrow.parquet as pq
 import torch
 
 from data_registry.core.manifest import InputRecord
-from pipelines.basis.log_probs import add_loss_head, completion_values
-from pipelines.basis.reference_engine import reference_engine, zero3_loading
 from pipelines.configs.train import ReferenceLogpsConfig, TrainDpoConfig
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import is_main
 from pipelines.core.making import Wanted, find, make
 from pipelines.models.loading import load_training_model
 from pipelines.models.reference import ModelSource
+from pipelines.passes.engine import reference_engine, zero3_loading
+from pipelines.passes.log_probs import add_loss_head, completion_values
 from pipelines.tokens.pairs import SIDES, Pair
 
 FOLDER = "reference-logps"

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.basis.dealing import deal, split_rows
+from pipelines.passes.dealing import deal, split_rows
 
 
 @given(count=st.integers(1, 60), batch_size=st.integers(1, 9), world_size=st.integers(1, 9))

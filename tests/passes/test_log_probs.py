@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from pipelines.basis import log_probs
+from pipelines.passes import log_probs
 from pipelines.tokens.padding import collate_pairs
 from tests.distributed import worlds
 from tests.reference import plain

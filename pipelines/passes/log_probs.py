@@ -15,10 +15,10 @@ from torch.nn import functional
 from trl.trainer.utils import add_fused_lm_head
 
 from data_registry.core import stopping
-from pipelines.basis.dealing import deal
 from pipelines.core.job import rank, world_size
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
+from pipelines.passes.dealing import deal
 from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.padding import collate_pairs
 from pipelines.tokens.pairs import Pair

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pipelines.basis.log_probs import add_loss_head
 from pipelines.basis.objectives.tokens import token_loss_sum
-from pipelines.basis.passes import reference_gradients
 from pipelines.basis.references import ReferenceSet, objectives_for_rank
 from pipelines.engine.shards.opening import open_shards
+from pipelines.passes.gradients import reference_gradients
+from pipelines.passes.log_probs import add_loss_head
 from tests.distributed import worlds
 from tests.reference import plain
 
