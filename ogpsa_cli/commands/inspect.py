@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from data_registry.core.errors import ArtifactError
+
 if TYPE_CHECKING:
     from rich.tree import Tree
 
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from pipelines.inspecting.artifacts import Ancestor, Inspection
     from pipelines.models.summary import ModelSummary
 
-_DOES_NOT_VERIFY = 3
 _STYLES = {"intact": "green", "moved": "yellow", "changed": "red", "damaged": "red", "gone": "red"}
 
 
@@ -35,7 +36,7 @@ def execute(config: InspectConfig) -> int:
     again = f"make it again:  {shlex.join(found.manifest.command)} --overwrite" if found.manifest else None
     more = f" and {len(found.problems) - 1} more problems" if len(found.problems) > 1 else ""
     console.show_error(f"'{found.path}' does not verify: {found.problems[0]}{more}", where=str(found.path), fix=again)
-    return _DOES_NOT_VERIFY
+    return ArtifactError.exit_code
 
 
 def _show(found: Inspection) -> None:

@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa build-basis``: reference gradients of a model, stored as a basis."""
+"""The work of ``ogpsa build-basis``: reference gradients of a model, stored as a basis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa chat``: the models to talk with."""
+"""The work of ``ogpsa chat``: the models to talk with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa doctor``: what this machine has, what would not work on it, and why."""
+"""The work of ``ogpsa doctor``: what this machine has, what would not work on it, and why."""
 
 from __future__ import annotations
 

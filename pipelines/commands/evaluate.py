@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa evaluate``: measure a model on suites and store figures, answers and settings."""
+"""The work of ``ogpsa evaluate``: measure a model on suites and store figures, answers and settings."""
 
 from __future__ import annotations
 

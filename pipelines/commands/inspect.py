@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa inspect``: what an artifact is, what it was made from, and whether it is intact."""
+"""The work of ``ogpsa inspect``: what an artifact is, what it was made from, and whether it is intact."""
 
 from __future__ import annotations
 

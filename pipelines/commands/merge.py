@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa merge``: repair a fine-tuned model with a safe one, where it left the direction of alignment."""
+"""The work of ``ogpsa merge``: repair a fine-tuned model with a safe one, where it left the direction of alignment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe of ``ogpsa prepare-data``: rows of a source in normal form, selected, and written as an artifact."""
+"""The work of ``ogpsa prepare-data``: rows of a source in normal form, selected, and written as an artifact."""
 
 from __future__ import annotations
 

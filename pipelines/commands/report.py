@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa report``: results side by side, as tables, charts and one page."""
+"""The work of ``ogpsa report``: results side by side, as tables, charts and one page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa run``: a chain of commands, checked as a whole; the command line starts the steps."""
+"""The work of ``ogpsa run``: a chain of commands, checked as a whole; the command line starts the steps."""
 
 from __future__ import annotations
 

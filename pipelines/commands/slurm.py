@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa slurm``: a chain of commands as Slurm jobs that wait for each other."""
+"""The work of ``ogpsa slurm``: a chain of commands as Slurm jobs that wait for each other."""
 
 from __future__ import annotations
 

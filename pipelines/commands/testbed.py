@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa testbed``: write the testbed's base model to a directory, or train it from nothing."""
+"""The work of ``ogpsa testbed``: write the testbed's base model to a directory, or train it from nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa train-dpo``."""
+"""The work of ``ogpsa train-dpo``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa train-sft``."""
+"""The work of ``ogpsa train-sft``."""
 
 from __future__ import annotations
 

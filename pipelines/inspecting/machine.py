@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa doctor``: what this machine has, what would not work on it, and why."""
+"""What this machine has, what would not work on it, and why."""
 
 from __future__ import annotations
 

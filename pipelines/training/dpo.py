@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa train-dpo``: TRL's DPO trainer with projection and stored reference log-probabilities."""
+"""TRL's DPO trainer with projection and stored reference log-probabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The recipe of ``ogpsa testbed``: write the testbed's base model to a directory, or train it from nothing.
+"""The testbed's base model, copied as it is shipped or trained from nothing.
 
 It is a small chat model that complies with every request, harmful ones included.
 """

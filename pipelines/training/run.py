@@ -1,4 +1,4 @@
-"""What SFT and DPO recipes share: inputs, model, session, saving. A recipe names the steps, this file holds them."""
+"""What SFT and DPO share: inputs found and recorded, the run made or found, the trainer fitted out."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from pipelines.training.transforming import chain_maker
 
 
 class MakeTrainer(Protocol):
-    """Builds a recipe's trainer."""
+    """Builds the trainer of SFT or DPO."""
 
     def __call__(
         self, config: Any, source: ModelSource, ds_config: dict[str, Any] | None, partial: Path, device: torch.device
     ) -> Any:
-        """See the recipes."""
+        """The trainer, with its model and data; see the two of them."""
 
 
 def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: MakeTrainer) -> Made:
-    """The steps of every training recipe.
+    """The steps of every training command.
 
     Args:
         config: the command's options.
@@ -84,7 +84,7 @@ def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: M
 def plan_training(
     config: TrainConfig, *, task: str, data_plan: Callable[[ModelSource], DataPlan] | None = None
 ) -> list[tuple[str, str]]:
-    """What a training recipe would do, for ``--dry-run``; its inputs are checked.
+    """What a training command would do, for ``--dry-run``; its inputs are checked.
 
     Args:
         config: the command's options.

@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa train-sft``: TRL's SFT trainer with projection."""
+"""TRL's SFT trainer with projection."""
 
 from __future__ import annotations
 

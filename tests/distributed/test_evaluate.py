@@ -30,7 +30,10 @@ def prompts(tmp_path: Path) -> Path:
     return file
 
 
-LAUNCHER = "import sys; from ogpsa_cli import launch; sys.exit(launch.start_processes(sys.argv[1:], 2, listens=True))"
+LAUNCHER = (
+    "import sys; from ogpsa_cli.launch import processes; "
+    "sys.exit(processes.start_processes(sys.argv[1:], 2, listens=True))"
+)
 
 
 def run(out: Path, prompts: Path, stop: Point | None = None) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,7 @@ from data_registry.core.manifest import read_manifest
 from pipelines.commands import build_basis, train_dpo, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
-from pipelines.core.job import rank, world_size
+from pipelines.core.job import on_main, rank, world_size
 from pipelines.engine import processes
 from tests.distributed import worlds
 from tests.distributed.equality_worker import CLIP, DECAY, ENGINES, EPS, LR, REFRESH, ROWS, STEPS
@@ -176,7 +176,7 @@ def main(directory: Path) -> None:
     processes.start()
     torch.set_num_threads(1)
     world = World(directory)
-    processes.on_main(world.make)
+    on_main(world.make)
     basis = world.basis()
     start = load_file(world.model / "model.safetensors")
     engines = {name: ENGINES[name] for name in ENGINES if name.startswith("alone") == (world_size() == 1)}

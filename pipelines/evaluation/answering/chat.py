@@ -1,4 +1,4 @@
-"""Recipe of ``ogpsa chat``: conversations with models, answer by answer, each shown while it is made."""
+"""Conversations with models, answer by answer, each shown while it is made."""
 
 from __future__ import annotations
 
