@@ -19,7 +19,7 @@ from pipelines.core.artifact import command_line, record_command
 from pipelines.core.job import world_size
 from pipelines.core.making import Made
 from pipelines.core.placing import write_text_durably
-from pipelines.evaluation.contract.answered_items import read_answers
+from pipelines.evaluation.contract.answer import read_answers
 from pipelines.evaluation.contract.results import read_results
 from pipelines.recipes.quickstart_steps import Step, results_folders, steps
 from pipelines.reporting.findings import Measured, describe_gain, describe_tax

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.evaluation.contract.answered_items import AnsweredItem
+from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import Metric, Results
 from pipelines.evaluation.statistics.comparison import Difference, paired_difference
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from pipelines.evaluation.contract.answered_items import AnsweredItem
-from pipelines.evaluation.statistics.flips import count_flips, mcnemar
+from pipelines.evaluation.contract.answer import AnsweredItem
+from pipelines.evaluation.statistics.comparison import count_flips, mcnemar
 from tests.evaluation.test_results import metric
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.evaluation.contract.answered_items import AnsweredItem
+from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.reporting.findings import Measured, describe_gain, describe_tax
 from tests.evaluation.test_results import metric, results
 
