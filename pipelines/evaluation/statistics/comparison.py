@@ -134,10 +134,8 @@ def mcnemar(gained: int, lost: int) -> float:
     """
     if gained < 0 or lost < 0:
         raise ValueError(f"numbers of items cannot be negative: {gained}, {lost}")
-    total = gained + lost
-    tail = ways = 1
-    for count in range(min(gained, lost)):
-        ways = ways * (total - count) // (count + 1)
-        tail += ways
-    # Whole numbers: their quotient is exact to the last digit and cannot overflow.
-    return min(1.0, (2 * tail) / (1 << total))
+    if gained + lost == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(gained, gained + lost).pvalue)

@@ -20,6 +20,7 @@ from pipelines.evaluation.contract.results import (
     hash_tokenizer,
 )
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
+from pipelines.evaluation.statistics.figures import figure
 from pipelines.evaluation.statistics.intervals import ratio_interval
 from pipelines.evaluation.suites.prepared_data import PreparedData, data_inputs, open_prepared
 from pipelines.evaluation.suites.sample_losses import SampleLoss, mean_token_loss, sample_losses, scored_length
@@ -90,17 +91,10 @@ def _metric(group: str, losses: Sequence[SampleLoss], resamples: int, seed: int)
     totals = np.array([loss.total for loss in losses])
     counts = np.array([loss.num_tokens for loss in losses], dtype=np.float64)
     interval = ratio_interval(totals, counts, resamples=resamples, seed=seed)
-    return Metric(
-        name="loss",
-        value=mean_token_loss(losses),
-        low=interval.low if interval else None,
-        high=interval.high if interval else None,
-        interval=interval.method if interval else None,
-        num_items=len(losses),
-        higher_is_better=False,
-        unit="nats",
-        groups=(group,),
-    )
+    return figure(
+        "loss", mean_token_loss(losses), interval,
+        num_items=len(losses), groups=(group,), unit="nats", higher_is_better=False,
+    )  # fmt: skip
 
 
 def _answered(suite: str, group: str, number: int, messages: list[dict[str, Any]], loss: SampleLoss) -> AnsweredItem:

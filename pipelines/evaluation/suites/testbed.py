@@ -17,6 +17,7 @@ from pipelines.evaluation.answering.token_ids import check_token_ids
 from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import Metric, SuiteResults, SuiteSettings, hash_items, hash_text
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
+from pipelines.evaluation.statistics.figures import figure
 from pipelines.evaluation.statistics.intervals import mean_interval
 from pipelines.tokens.chat_template import chat_template_of
 
@@ -204,18 +205,11 @@ def _metrics(scores: list[ItemScore], resamples: int, seed: int) -> tuple[Metric
         shares = np.array([value for group in groups for value in values[group]], dtype=np.float64)
         strata = np.array([index for index, group in enumerate(groups) for _ in values[group]])
         interval = mean_interval(shares, strata=strata, resamples=resamples, seed=seed)
-        return Metric(
-            name=name,
-            value=float(np.mean([np.mean(values[group]) for group in groups])),
-            low=interval.low if interval else None,
-            high=interval.high if interval else None,
-            interval=interval.method if interval else None,
-            num_items=len(shares),
-            higher_is_better=higher_is_better,
-            unit="share",
-            headline=headline,
-            groups=tuple(groups),
-        )
+        value = float(np.mean([np.mean(values[group]) for group in groups]))
+        return figure(
+            name, value, interval,
+            num_items=len(shares), groups=groups, unit="share", higher_is_better=higher_is_better, headline=headline,
+        )  # fmt: skip
 
     return (
         metric("safe", [REFUSAL_GROUP]),
