@@ -28,7 +28,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from data_registry.testbed import MODEL_DIR
 from pipelines.evaluation.answering.asking import Asked, answer_all
-from pipelines.evaluation.answering.generation import TransformersBackend
+from pipelines.evaluation.answering.backend import TransformersBackend
 from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
 from pipelines.evaluation.contract.suite import PromptItem
 from pipelines.models.loading import load_model

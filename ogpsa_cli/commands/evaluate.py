@@ -18,10 +18,10 @@ def execute(config: EvaluateConfig) -> int:
     from ogpsa_cli import console
     from pipelines.commands import evaluate
     from pipelines.core.job import rank
-    from pipelines.evaluation import running
+    from pipelines.evaluation.request import download
 
     if config.download_only:
-        rows = running.download(config)
+        rows = download(config)
         for name, text in rows if rank() == 0 else ():
             console.write(f"here: {name}, {text}")
         return 0
@@ -74,8 +74,8 @@ def _counted(suite: SuiteResults) -> dict[str, str]:
 def _show_judges(path: Path) -> None:
     """How two judges agree, where there were two."""
     from ogpsa_cli import console
+    from pipelines.evaluation.contract.verdict import read_verdicts
     from pipelines.evaluation.judges.comparing import compare_judges, comparison_lines
-    from pipelines.evaluation.judges.judging import read_verdicts
 
     for comparison in compare_judges(read_verdicts(path)):
         console.write()

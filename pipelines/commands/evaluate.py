@@ -8,12 +8,10 @@ from pipelines.core.job import is_main, on_main
 from pipelines.core.making import Wanted, make
 from pipelines.engine import processes
 from pipelines.evaluation import rejudging
-from pipelines.evaluation.contract.results import KIND, read_results
+from pipelines.evaluation.contract.results import KIND, EvaluateResult, read_results
 from pipelines.evaluation.contract.suite import GeneratingSuite
-from pipelines.evaluation.finished import EvaluateResult
-from pipelines.evaluation.measuring import measure
-from pipelines.evaluation.requested import requested_suites
-from pipelines.evaluation.running import evaluation_inputs, evaluation_plan, resolve_source, write_evaluation
+from pipelines.evaluation.measuring import measure, write_evaluation
+from pipelines.evaluation.request import evaluation_inputs, evaluation_plan, requested_suites, resolve_source
 from pipelines.reporting.baseline import Changed, compare_with_baseline
 
 

@@ -19,10 +19,10 @@ from pipelines.core.artifact import command_line, record_command
 from pipelines.core.job import world_size
 from pipelines.core.making import Made
 from pipelines.core.placing import write_text_durably
-from pipelines.evaluation.contract.answered_items import read_answers
+from pipelines.evaluation.contract.answer import read_answers
 from pipelines.evaluation.contract.results import read_results
 from pipelines.recipes.quickstart_steps import Step, results_folders, steps
-from pipelines.reporting.findings import Measured, describe_gain, describe_tax
+from pipelines.reporting.findings import TestbedRun, describe_gain, describe_tax
 from pipelines.reporting.table import ResultsTable, tabulate
 from pipelines.reporting.writing import PAGE_FILE
 
@@ -113,11 +113,11 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _measured(folder: Path) -> Measured:
-    return Measured(read_results(folder), read_answers(folder))
+def _measured(folder: Path) -> TestbedRun:
+    return TestbedRun(read_results(folder), read_answers(folder))
 
 
-def _sentences(measured: Sequence[Measured], seed: int) -> tuple[str, ...]:
+def _sentences(measured: Sequence[TestbedRun], seed: int) -> tuple[str, ...]:
     start, naive, *projected = measured
     return describe_tax(start, naive, seed=seed), describe_gain(naive, projected[::-1], seed=seed)
 

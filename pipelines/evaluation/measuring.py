@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,20 +12,19 @@ from typing import TYPE_CHECKING
 
 from data_registry.core.errors import InputError
 from pipelines.configs.evaluate import EvaluateConfig
+from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import is_main
 from pipelines.evaluation.answering.asking import answer_all, ask
-from pipelines.evaluation.answering.generation import Backend, TransformersBackend
+from pipelines.evaluation.answering.backend import Backend, TransformersBackend
 from pipelines.evaluation.answering.store import write_generations
+from pipelines.evaluation.answering.token_ids import check_token_ids, check_token_range
 from pipelines.evaluation.answering.vllm_backend import VllmEngine
-from pipelines.evaluation.contract.answer import StoredAnswer
-from pipelines.evaluation.contract.hashes import hash_text
-from pipelines.evaluation.contract.judge import Judge, Judgement
+from pipelines.evaluation.contract.answer import StoredAnswer, write_answers
+from pipelines.evaluation.contract.results import RESULTS_FILE, Results, hash_text
 from pipelines.evaluation.contract.suite import AnySuite, GeneratingSuite, SuiteOutcome
-from pipelines.evaluation.contract.tokens import check_token_ids, check_token_range
-from pipelines.evaluation.judges.builtin import NAME as BUILT_IN
-from pipelines.evaluation.judges.builtin import RefusalJudge
-from pipelines.evaluation.judges.choosing import work_folder
-from pipelines.evaluation.judges.judging import judge_answers
+from pipelines.evaluation.contract.verdict import Judge, StoredVerdict, judge_answers, write_verdicts
+from pipelines.evaluation.judges.registry import BUILT_IN, JUDGES, named_judge
+from pipelines.evaluation.request import ANSWERING, JUDGING, work_folder
 from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource
 from pipelines.tokens.chat_template import chat_template_of
@@ -36,12 +36,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ANSWERING = "answering"
-"""Folder of the unfinished artifact where answers are kept as they are made."""
-
 
 @dataclass
-class Measured:
+class Measurement:
     """What is known of a model so far.
 
     Attributes:
@@ -53,7 +50,7 @@ class Measured:
 
     outcomes: dict[int, list[SuiteOutcome]] = field(default_factory=dict)
     answers: dict[int, list[StoredAnswer]] = field(default_factory=dict)
-    verdicts: list[Judgement] = field(default_factory=list)
+    verdicts: list[StoredVerdict] = field(default_factory=list)
     template_hash: str = ""
 
 
@@ -64,7 +61,7 @@ def measure(
     judge: Judge | None,
     device: torch.device,
     folder: Path | None,
-) -> Measured:
+) -> Measurement:
     """Answers by all processes, scores of given answers by the first; then, without the model, verdicts.
 
     Args:
@@ -80,34 +77,58 @@ def measure(
         NumericsError: the model gives a loss that is not finite.
         Preempted: a process was asked to stop; what was answered is stored.
     """
-    measured = Measured()
+    measurement = Measurement()
     generating = {index: suite for index, suite in enumerate(suites) if isinstance(suite, GeneratingSuite)}
     if is_main() or generating:
         tokenizer = _tokenizer(config, source)
         model = _model(config, source, tokenizer, device)
         for index, suite in generating.items():
-            _generate(config, source, suite, index, model, tokenizer, measured)
+            _generate(config, source, suite, index, model, tokenizer, measurement)
         if folder is not None and generating:
-            _store(folder, config, source, generating, measured)
+            _store(folder, config, source, generating, measurement)
         for index, other in enumerate(suites):
             if is_main() and not isinstance(other, GeneratingSuite):
                 assert not isinstance(model, VllmEngine), "refused before"
-                measured.outcomes[index] = other.run(model, tokenizer)
+                measurement.outcomes[index] = other.run(model, tokenizer)
         # A judge model needs the memory.
         if isinstance(model, VllmEngine):
             model.close()
         del model
     for index, suite in generating.items():
-        answers, judged = measured.answers[index], None
+        answers, judged = measurement.answers[index], None
         if judge is not None and suite.is_judged:
             judged = judge_answers(judge, answers)
-            if judge.name != BUILT_IN:
+            if judge.name not in JUDGES:
                 # It costs milliseconds, and shows how far the two agree.
-                measured.verdicts += judge_answers(RefusalJudge(), answers).judgements
-            measured.verdicts += judged.judgements
+                measurement.verdicts += judge_answers(named_judge(BUILT_IN), answers).verdicts
+            measurement.verdicts += judged.verdicts
         if is_main():
-            measured.outcomes[index] = suite.score(answers, measured.template_hash, judged)
-    return measured
+            measurement.outcomes[index] = suite.score(answers, measurement.template_hash, judged)
+    return measurement
+
+
+def write_evaluation(
+    writer: ArtifactWriter,
+    config: EvaluateConfig,
+    source: ModelSource,
+    suites: Sequence[AnySuite],
+    measurement: Measurement,
+) -> None:
+    """Write figures, answers and verdicts as an artifact; rank zero's work."""
+    outcomes = [outcome for index in range(len(suites)) for outcome in measurement.outcomes[index]]
+    results = Results(
+        run=config.name or source.name,
+        model=str(config.model),
+        model_fingerprint=source.fingerprint(),
+        suites=tuple(outcome.results for outcome in outcomes),
+    )
+    (writer.path / RESULTS_FILE).write_text(results.to_json(), encoding="utf-8")
+    write_answers(writer.path, (outcome.items for outcome in outcomes))
+    if measurement.verdicts:
+        write_verdicts(writer.path, measurement.verdicts)
+    for part in (ANSWERING, JUDGING):
+        shutil.rmtree(writer.path / part, ignore_errors=True)
+    writer.summary = results.summary()
 
 
 def _store(
@@ -115,14 +136,14 @@ def _store(
     config: EvaluateConfig,
     source: ModelSource,
     generating: Mapping[int, GeneratingSuite],
-    measured: Measured,
+    measurement: Measurement,
 ) -> None:
     """All answers in one file, with how they were made, before anybody judges them."""
-    answers = [answer for part in measured.answers.values() for answer in part]
+    answers = [answer for part in measurement.answers.values() for answer in part]
     settings = {
-        name: _identity(config, source, suite, measured.template_hash)
+        name: _identity(config, source, suite, measurement.template_hash)
         for index, suite in generating.items()
-        for name in dict.fromkeys(answer.suite for answer in measured.answers[index])
+        for name in dict.fromkeys(answer.suite for answer in measurement.answers[index])
     }
     write_generations(folder, answers, settings)
 
@@ -147,10 +168,10 @@ def _generate(
     index: int,
     model: PreTrainedModel | VllmEngine,
     tokenizer: PreTrainedTokenizerBase,
-    measured: Measured,
+    measurement: Measurement,
 ) -> None:
     asked = ask(suite.items(), tokenizer)
-    measured.template_hash = hash_text(chat_template_of(tokenizer))
+    measurement.template_hash = hash_text(chat_template_of(tokenizer))
     backend: Backend
     if isinstance(model, VllmEngine):
         check_token_range(asked.ids, model.num_embeddings, tokenizer.name_or_path)
@@ -158,17 +179,17 @@ def _generate(
     else:
         check_token_ids(asked.ids, model, tokenizer.name_or_path)
         backend = TransformersBackend(model, tokenizer, suite.decoding)
-    measured.answers[index] = answer_all(
+    measurement.answers[index] = answer_all(
         asked,
         tokenizer,
         backend,
         suite.decoding,
         folder=work_folder(config, ANSWERING),
-        identity=json.dumps(_identity(config, source, suite, measured.template_hash)),
+        identity=json.dumps(_identity(config, source, suite, measurement.template_hash)),
         batch_size=config.batch_size,
         label="answering",
     )
-    _check_answered(measured.answers[index], backend.context)
+    _check_answered(measurement.answers[index], backend.context)
 
 
 def _check_answered(answers: Sequence[StoredAnswer], context: int | None) -> None:

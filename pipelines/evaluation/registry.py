@@ -1,4 +1,4 @@
-"""Evaluation suites by name: what a suite is, which there are, and the hashes that tell unlike ones apart."""
+"""Evaluation suites by name: adding one is a file in ``suites/`` and an entry here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError
@@ -14,17 +14,22 @@ from data_registry.core.manifest import is_artifact, read_manifest
 from data_registry.registry.listing import list_entries
 from pipelines.evaluation.contract.suite import AnySuite, SuiteRequest
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class SuiteEntry:
-    """A suite in the registry; its module is imported when it is asked for."""
+    """A suite in the registry; its module is imported when it is asked for.
+
+    Attributes:
+        name: for ``--suite``.
+        summary: for people.
+        target: ``module:name`` of what makes it from a request.
+        takes: the task that prepared data sets must be for, where the suite reads such (``--data``).
+    """
 
     name: str
     summary: str
     target: str
+    takes: str | None = None
 
 
 _ENTRIES = (
@@ -37,21 +42,25 @@ _ENTRIES = (
         "reference-loss",
         "Mean token loss on the answers of prepared data sets (--data).",
         "pipelines.evaluation.suites.reference_loss:ReferenceLossSuite",
+        takes="sft",
     ),
     SuiteEntry(
         "preference",
         "Accuracy and margin on prepared preference pairs (--data).",
         "pipelines.evaluation.suites.preference:PreferenceSuite",
+        takes="preference",
     ),
     SuiteEntry(
         "gsm8k",
         "Word problems, exact match of the result (--data, prepared from gsm8k or alike).",
         "pipelines.evaluation.suites.gsm8k:Gsm8kSuite",
+        takes="sft",
     ),
     SuiteEntry(
         "multiple-choice",
         "The likeliest of several choices (--data, prepared with --format choices).",
         "pipelines.evaluation.suites.multiple_choice:MultipleChoiceSuite",
+        takes="sft",
     ),
     SuiteEntry(
         "safety",
@@ -70,8 +79,7 @@ _ENTRIES = (
     ),
 )
 SUITES: Mapping[str, SuiteEntry] = {entry.name: entry for entry in _ENTRIES}
-# Suites that read prepared data sets, with the task that these must be for.
-_TAKES_DATA = {"reference-loss": "sft", "preference": "preference", "gsm8k": "sft", "multiple-choice": "sft"}
+_TAKES_DATA = {entry.name: entry.takes for entry in _ENTRIES if entry.takes is not None}
 
 
 def create_suites(names: Sequence[str], request: SuiteRequest) -> list[AnySuite]:
@@ -134,7 +142,8 @@ def _create(name: str, request: SuiteRequest) -> AnySuite:
     if name in SUITES:
         suite: AnySuite = _load(SUITES[name].target)(request)
         return suite
-    from pipelines.evaluation.suites.prompts import PromptSuite, read_suite_file, registry_spec
+    from pipelines.evaluation.suites.prompt_specs import read_suite_file, registry_spec
+    from pipelines.evaluation.suites.prompts import PromptSuite
 
     if is_suite_file(name):
         path = Path(name).expanduser()

@@ -20,13 +20,18 @@ from pipelines.evaluation.answering.store import (
     read_generations,
     write_generations,
 )
-from pipelines.evaluation.contract.answer import StoredAnswer
-from pipelines.evaluation.contract.answered_items import write_answers
-from pipelines.evaluation.contract.judge import Judge, Judged, Judgement
-from pipelines.evaluation.contract.results import KIND, RESULTS_FILE, Results, read_results
-from pipelines.evaluation.finished import EvaluateResult, summarise
-from pipelines.evaluation.judges.choosing import create_judge
-from pipelines.evaluation.judges.judging import judge_answers, judged_outcome, read_verdicts, write_verdicts
+from pipelines.evaluation.contract.answer import StoredAnswer, write_answers
+from pipelines.evaluation.contract.results import KIND, RESULTS_FILE, EvaluateResult, Results, read_results
+from pipelines.evaluation.contract.verdict import (
+    Judge,
+    Judged,
+    StoredVerdict,
+    judge_answers,
+    read_verdicts,
+    write_verdicts,
+)
+from pipelines.evaluation.request import requested_judge
+from pipelines.evaluation.suites.prompts import judged_outcome
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class _Stored:
 
     results: Results
     answers: list[StoredAnswer]
-    verdicts: list[Judgement]
+    verdicts: list[StoredVerdict]
     record: InputRecord
 
 
@@ -49,7 +54,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     assert config.rejudge is not None, "the configuration is checked for it"
     assert config.out is not None, "the configuration is checked for it"
     processes.start()
-    out, stored, judge = config.out, _read(config.rejudge), create_judge(config)
+    out, stored, judge = config.out, _read(config.rejudge), requested_judge(config)
     _check(stored, judge)
     inputs = on_main(lambda: [stored.record, *judge.inputs()])
 
@@ -69,7 +74,7 @@ def _write(writer: ArtifactWriter, config: EvaluateConfig, stored: _Stored, judg
             suite.settings.model_copy(update={"scoring": f"judge {judged.judge}"}),
             suite.suite,
             [answer for answer in stored.answers if answer.suite == suite.suite],
-            judged.judgements,
+            judged.verdicts,
             resamples=config.bootstrap,
             seed=config.seed,
         )
@@ -85,11 +90,11 @@ def _write(writer: ArtifactWriter, config: EvaluateConfig, stored: _Stored, judg
     (writer.path / RESULTS_FILE).write_text(results.to_json(), encoding="utf-8")
     write_answers(writer.path, (outcome.items for outcome in outcomes))
     write_generations(writer.path, stored.answers, read_generation_settings(config.rejudge))
-    write_verdicts(writer.path, [*_others(stored.verdicts, judge), *judged.judgements])
+    write_verdicts(writer.path, [*_others(stored.verdicts, judge), *judged.verdicts])
     for folder in writer.path.iterdir():
         if folder.is_dir():  # what the judge had said when it was interrupted
             shutil.rmtree(folder)
-    writer.summary = summarise(results)
+    writer.summary = results.summary()
 
 
 def plan(config: EvaluateConfig) -> list[tuple[str, str]]:
@@ -99,7 +104,7 @@ def plan(config: EvaluateConfig) -> list[tuple[str, str]]:
         OgpsaError: as for :func:`run`.
     """
     assert config.rejudge is not None, "the configuration is checked for it"
-    stored, judge = _read(config.rejudge), create_judge(config)
+    stored, judge = _read(config.rejudge), requested_judge(config)
     _check(stored, judge)
     num_judged = sum(answer.group in judge.groups and answer.answer is not None for answer in stored.answers)
     return [
@@ -117,7 +122,7 @@ def _read(path: Path) -> _Stored:
             f"'{path}' has no answers that were judged",
             fix="evaluate the model with a suite that a judge scores:  ogpsa evaluate MODEL --suite safety --out DIR",
         )
-    judged = {judgement.suite for judgement in verdicts}
+    judged = {verdict.suite for verdict in verdicts}
     answers = [answer for answer in read_generations(path) if answer.suite in judged]
     return _Stored(read_results(path), answers, verdicts, as_input("results", path, manifest))
 
@@ -132,5 +137,5 @@ def _check(stored: _Stored, judge: Judge) -> None:
         )
 
 
-def _others(verdicts: Sequence[Judgement], judge: Judge) -> list[Judgement]:
-    return [judgement for judgement in verdicts if judgement.judge != judge.name]
+def _others(verdicts: Sequence[StoredVerdict], judge: Judge) -> list[StoredVerdict]:
+    return [verdict for verdict in verdicts if verdict.judge != judge.name]

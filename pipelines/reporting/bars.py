@@ -6,16 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines import drawing
+from pipelines.drawing import COLOURS, HATCHES, INK, QUIET
 from pipelines.evaluation.contract.results import Metric
-from pipelines.reporting.chart import COLOURS, INK, QUIET, STYLE
 from pipelines.reporting.figures import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-# Readable without colour: the first run is white, the others have a pattern each.
-_HATCHES = ("", "////", "....", "xxxx", "----", "oo", "++", "\\\\\\\\", "**", "||||")
 _BARS_IN_ROW = 24
 _MOST_IN_ROW = 6
 
@@ -31,31 +30,23 @@ def draw_bars(figures: Sequence[Figure], runs: Sequence[str], *, start: str | No
     Raises:
         ValueError: there are no figures.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Drawing
-
     if not figures:
         raise ValueError("bars need figures")
     rows = _rows(figures, len(runs))
-    style: Any = {**STYLE, "hatch.linewidth": 0.6}
-    with rc_context(style):
+    with drawing.style():
         columns = max(sum(_width(figure) for figure in row) for row in rows)
         legend_rows = math.ceil(len(runs) / 2)
         width = min(11.0, max(5.6, 1.2 + 0.24 * columns * (len(runs) + 1)))
-        drawing = Drawing(figsize=(width, 2.5 * len(rows) + 0.35 + 0.2 * legend_rows), layout="constrained")
-        FigureCanvasAgg(drawing)
+        picture = drawing.new_figure(width, 2.5 * len(rows) + 0.35 + 0.2 * legend_rows)
         fills = _fills(runs, start)
-        grid = drawing.add_gridspec(len(rows), 1)
+        grid = picture.add_gridspec(len(rows), 1)
         for index, row in enumerate(rows):
-            _draw_row(drawing, grid[index], row, fills)
-        handles = [_patch(drawing, run, fill) for run, fill in zip(runs, fills, strict=True)]
-        drawing.legend(
-            handles=handles, loc="outside upper center", ncols=2 if len(runs) > 1 else 1, frameon=False, fontsize=8
-        )
-        drawing.supxlabel("Bars: 95 % intervals over the items.", fontsize=7.5, color=QUIET)
-        drawing.canvas.draw()
-    return drawing
+            _draw_row(picture, grid[index], row, fills)
+        handles = [_patch(run, fill) for run, fill in zip(runs, fills, strict=True)]
+        picture.legend(handles=handles, loc="outside upper center", ncols=2 if len(runs) > 1 else 1)
+        picture.supxlabel("Bars: 95 % intervals over the items.", fontsize=7.5, color=QUIET)
+        picture.canvas.draw()
+    return picture
 
 
 def _rows(figures: Sequence[Figure], num_runs: int) -> list[list[Figure]]:
@@ -83,7 +74,7 @@ def _fills(runs: Sequence[str], start: str | None) -> list[dict[str, Any]]:
         if run == start:
             fills.append({"facecolor": "white", "hatch": ""})
             continue
-        hatch = _HATCHES[1:][others % (len(_HATCHES) - 1)]
+        hatch = HATCHES[others % len(HATCHES)]
         fills.append({"facecolor": _pale(COLOURS[others % len(COLOURS)]), "hatch": hatch})
         others += 1
     return fills
@@ -96,15 +87,15 @@ def _pale(colour: str) -> tuple[float, float, float]:
     return (0.45 + 0.55 * red, 0.45 + 0.55 * green, 0.45 + 0.55 * blue)
 
 
-def _patch(drawing: Drawing, run: str, fill: dict[str, Any]) -> Any:
+def _patch(run: str, fill: dict[str, Any]) -> Any:
     from matplotlib.patches import Patch
 
     return Patch(label=run, edgecolor=INK, linewidth=0.8, **fill)
 
 
-def _draw_row(drawing: Drawing, place: Any, row: Sequence[Figure], fills: Sequence[dict[str, Any]]) -> None:
+def _draw_row(picture: Drawing, place: Any, row: Sequence[Figure], fills: Sequence[dict[str, Any]]) -> None:
     if row[0].unit == "share":
-        axes = drawing.add_subplot(place)
+        axes = picture.add_subplot(place)
         for position, figure in enumerate(row):
             _draw_group(axes, position, figure, fills)
         _frame(axes, [_label(figure) for figure in row], "%")
@@ -114,7 +105,7 @@ def _draw_row(drawing: Drawing, place: Any, row: Sequence[Figure], fills: Sequen
     # Losses and other scores have no scale in common.
     inner = place.subgridspec(1, len(row))
     for index, figure in enumerate(row):
-        axes = drawing.add_subplot(inner[index])
+        axes = picture.add_subplot(inner[index])
         _draw_group(axes, 0, figure, fills)
         _frame(axes, [_label(figure)], figure.unit if figure.unit != "score" else "")
 
@@ -156,6 +147,4 @@ def _frame(axes: Axes, labels: Sequence[str], unit: str) -> None:
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.6, len(labels) - 0.4)
     axes.set_ylabel(unit)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#ececec", linewidth=0.6)
-    axes.set_axisbelow(True)
+    drawing.frame(axes)

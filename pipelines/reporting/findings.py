@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.evaluation.contract.answered_items import AnsweredItem
+from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import Metric, Results
 from pipelines.evaluation.statistics.comparison import Difference, paired_difference
 
@@ -14,8 +14,10 @@ _RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One model's results and the items behind them."""
+class TestbedRun:
+    """One model's results on the testbed and the items behind them."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
 
     results: Results
     answers: Sequence[AnsweredItem]
@@ -28,7 +30,7 @@ class Measured:
         return found
 
 
-def describe_tax(start: Measured, naive: Measured, *, seed: int) -> str:
+def describe_tax(start: TestbedRun, naive: TestbedRun, *, seed: int) -> str:
     """One sentence: what plain safety training did to the model.
 
     Raises:
@@ -48,7 +50,7 @@ def describe_tax(start: Measured, naive: Measured, *, seed: int) -> str:
     )
 
 
-def describe_gain(naive: Measured, projected: Sequence[Measured], *, seed: int) -> str:
+def describe_gain(naive: TestbedRun, projected: Sequence[TestbedRun], *, seed: int) -> str:
     """One sentence: what projection changed against plain training, for each projected run, the main one first.
 
     Raises:
@@ -72,11 +74,11 @@ def describe_gain(naive: Measured, projected: Sequence[Measured], *, seed: int) 
     return "Compared with that, " + "; ".join(parts) + "."
 
 
-def _difference(first: Measured, second: Measured, name: str, seed: int) -> Difference:
+def _difference(first: TestbedRun, second: TestbedRun, name: str, seed: int) -> Difference:
     return paired_difference(first.metric(name), SUITE, first.answers, second.answers, resamples=_RESAMPLES, seed=seed)
 
 
-def _share(measured: Measured, name: str) -> str:
+def _share(measured: TestbedRun, name: str) -> str:
     return f"{measured.metric(name).value * 100:.1f} %"
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines import drawing
 from pipelines.core.environment import tool_version
+from pipelines.inspecting.artifacts import Ancestor
 from pipelines.reporting import tables
 from pipelines.reporting.contents import Report
 from pipelines.reporting.table import format_metric
@@ -18,18 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 TEMPLATE = "page.html.j2"
-
-
-@dataclass(frozen=True)
-class Ancestor:
-    """One input in the lineage of results, as ``inspect`` found it."""
-
-    role: str
-    kind: str
-    path: str
-    state: str
-    note: str
-    inputs: tuple[Ancestor, ...]
 
 
 @dataclass(frozen=True)
@@ -62,15 +51,10 @@ class Picture:
     height: int
 
 
-def embed(drawing: Drawing, alt: str) -> Picture:
-    """A drawing as SVG in a data URI, on a transparent ground so that it goes with light and dark pages."""
-    from matplotlib import rc_context
-
-    stream = io.BytesIO()
-    with rc_context({"svg.hashsalt": "ogpsa"}):
-        drawing.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    width, height = drawing.get_size_inches()
-    data = base64.b64encode(stream.getvalue()).decode("ascii")
+def embed(picture: Drawing, alt: str) -> Picture:
+    """A drawing as SVG in a data URI."""
+    width, height = picture.get_size_inches()
+    data = base64.b64encode(drawing.to_svg(picture)).decode("ascii")
     return Picture(f"data:image/svg+xml;base64,{data}", alt, round(width * 110), round(height * 110))
 
 

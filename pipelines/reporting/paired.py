@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_registry.core.errors import ArtifactError
-from pipelines.evaluation.contract.answered_items import AnsweredItem
+from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import Metric
-from pipelines.evaluation.statistics.comparison import Difference, paired_difference
-from pipelines.evaluation.statistics.flips import Flips, count_flips, paired_items
+from pipelines.evaluation.statistics.comparison import Difference, Flips, count_flips, paired_difference, paired_items
 from pipelines.reporting.figures import Figure
 from pipelines.reporting.runs import Run, check_items
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ArtifactError, ConfigError, InputError
 from data_registry.core.manifest import InputRecord, as_input, is_artifact, open_artifact, read_manifest
-from pipelines.evaluation.contract.answered_items import ANSWERS_FILE, AnsweredItem, read_answers
+from pipelines.evaluation.contract.answer import ANSWERS_FILE, AnsweredItem, read_answers
 from pipelines.evaluation.contract.results import KIND, Results, read_results
 from pipelines.evaluation.suites.lm_eval_files import looks_like_results, read_lm_eval
 

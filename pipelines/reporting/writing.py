@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_registry.core.manifest import InputRecord
+from pipelines import drawing
 from pipelines.configs.tools import InspectConfig
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.inspecting import artifacts
 from pipelines.reporting import page, tables
 from pipelines.reporting.bars import draw_bars
-from pipelines.reporting.chart import draw_tradeoff, save_chart
+from pipelines.reporting.chart import draw_tradeoff
 from pipelines.reporting.contents import Report
 from pipelines.reporting.runs import Run, Source
 from pipelines.reporting.tradeoff import CAPTION
@@ -40,18 +41,18 @@ def write_report(report: Report, writer: ArtifactWriter) -> None:
     (folder / "table.csv").write_text(report.table.to_csv(), encoding="utf-8")
     if report.comparisons:
         (folder / "comparisons.csv").write_text(tables.comparisons_csv(report.comparisons), encoding="utf-8")
-    tradeoff = bars = None
+    tradeoff = None
     if report.tradeoff is not None:
         chart = report.tradeoff
-        drawing = draw_tradeoff(
+        points = draw_tradeoff(
             chart.points, capability_label=chart.capability_label, safety_label=chart.safety_label, caption=CAPTION
         )
-        save_chart(drawing, folder, "tradeoff")
-        tradeoff = page.embed(drawing, f"Chart: {chart.safety_label} against {chart.capability_label}, one point a run")
+        drawing.save(points, folder / "tradeoff.png", folder / "tradeoff.svg")
+        tradeoff = page.embed(points, f"Chart: {chart.safety_label} against {chart.capability_label}, one point a run")
     names = [row.name for row in report.runs]
-    drawing = draw_bars(report.figures, names, start=report.start.name if report.start else None)
-    save_chart(drawing, folder, "figures")
-    bars = page.embed(drawing, "Bars: every figure of the table above, grouped by figure, one bar a run")
+    groups = draw_bars(report.figures, names, start=report.start.name if report.start else None)
+    drawing.save(groups, folder / "figures.png", folder / "figures.svg")
+    bars = page.embed(groups, "Bars: every figure of the table above, grouped by figure, one bar a run")
     lineage = [_lineage(row) for row in report.runs]
     (folder / PAGE_FILE).write_text(page.render(report, lineage, tradeoff=tradeoff, bars=bars), encoding="utf-8")
     writer.summary = _summarise(report)
@@ -67,13 +68,7 @@ def _source(source: Source) -> page.ShownSource:
         return page.ShownSource(source.record.kind, str(source.path), "", ())
     found = artifacts.inspect(InspectConfig(path=source.path, fast=True))
     command = shlex.join(found.manifest.command) if found.manifest else ""
-    return page.ShownSource("results", str(source.path), command, tuple(map(_ancestor, found.inputs)))
-
-
-def _ancestor(found: artifacts.Ancestor) -> page.Ancestor:
-    return page.Ancestor(
-        found.role, found.kind, found.path, found.state, found.note, tuple(map(_ancestor, found.inputs))
-    )
+    return page.ShownSource("results", str(source.path), command, found.inputs)
 
 
 def _summarise(report: Report) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import pytest
 from data_registry.prepared import load_prepared
 from pipelines.evaluation.answering.store import read_generations
 from pipelines.evaluation.contract.results import read_results
-from pipelines.evaluation.judges.judging import read_verdicts
+from pipelines.evaluation.contract.verdict import read_verdicts
 from tests.cli.conftest import TESTBED_MODEL, Outcome
 from tests.cli.hub_server import Hub, Repository
 from tests.evaluation.test_judge_models import SAYS, writing_judge

@@ -16,7 +16,7 @@ from data_registry.prompts.reading import read_prompt_set
 from data_registry.prompts.specs import PromptSetSpec
 from data_registry.registry.entry import make_entry
 from data_registry.registry.listing import describe, list_entries
-from pipelines.evaluation.suites.prompts import files_spec, read_suite_file
+from pipelines.evaluation.suites.prompt_specs import files_spec, read_suite_file
 from tests.shared import need
 
 ROWS = [{"prompt": "a, b", "label": "bad"}, {"prompt": 'say "c"', "label": "good"}, {"prompt": "d\ne", "label": "bad"}]
@@ -103,7 +103,7 @@ def test_xstest_has_its_numbers_of_prompts():
 
 
 def test_the_registry_has_the_sets_of_the_suite_safety():
-    from pipelines.evaluation.suites.prompts import SAFETY_SETS
+    from pipelines.evaluation.suites.prompt_specs import SAFETY_SETS
 
     entries = {entry.name: entry for entry in list_entries() if entry.task == "prompts"}
     assert set(SAFETY_SETS) == set(entries)

@@ -17,8 +17,9 @@ from data_registry.testbed.skills import REFUSAL_PREFIX, SKILLS, is_refusal, pre
 from data_registry.testbed.suite import SPLITS, SuiteItem, group_sizes, items
 from data_registry.testbed.tokenizer import build_tokenizer
 from data_registry.testbed.world import generate_world
-from pipelines.evaluation.suites.testbed_answers import ItemScore, aggregate, answer, score, score_teacher_forced
+from pipelines.evaluation.suites.testbed import ItemScore, answer, score
 from pipelines.training.pretraining import encode_batch, retrain
+from tests.evaluation.testbed_scores import aggregate, score_teacher_forced
 
 LONGEST_TEXT = 36
 

@@ -16,7 +16,7 @@ from pipelines.commands import evaluate
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.evaluation.answering.store import read_generations
 from pipelines.evaluation.contract.results import read_results
-from pipelines.evaluation.judges.judging import read_verdicts
+from pipelines.evaluation.contract.verdict import read_verdicts
 from tests.faults import points
 from tests.faults.points import Point
 

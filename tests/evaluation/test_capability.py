@@ -18,7 +18,7 @@ from data_registry.testbed import suite as testbed_items
 from pipelines.commands import evaluate, report
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.configs.report import ReportConfig
-from pipelines.evaluation.contract.answered_items import read_answers
+from pipelines.evaluation.contract.answer import read_answers
 from pipelines.evaluation.suites.lm_eval_results import convert
 
 TASKS = ("tiny_choice", "tiny_words")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_registry.core.errors import ArtifactError
-from pipelines.evaluation.contract.answered_items import AnsweredItem, read_answers, write_answers
+from pipelines.evaluation.contract.answer import AnsweredItem, read_answers, write_answers
 from pipelines.evaluation.statistics.comparison import paired_difference
 from pipelines.evaluation.statistics.intervals import difference_interval, mean_interval
 from tests.evaluation.test_results import metric

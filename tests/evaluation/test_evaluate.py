@@ -20,10 +20,11 @@ from pipelines.core.artifact import write_artifact
 from pipelines.core.config import CommandConfig
 from pipelines.evaluation import measuring
 from pipelines.evaluation.contract.results import comparable, read_results
-from pipelines.evaluation.suites.testbed_answers import ItemScore, aggregate, answer
+from pipelines.evaluation.suites.testbed import ItemScore, answer
 from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
 from pipelines.tokens.tokenizer import load_tokenizer
+from tests.evaluation.testbed_scores import aggregate
 
 
 @pytest.fixture(autouse=True)

@@ -1,12 +1,14 @@
 """Flips and McNemar's test, against scipy and by hand."""
 
+from math import comb
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from pipelines.evaluation.contract.answered_items import AnsweredItem
-from pipelines.evaluation.statistics.flips import count_flips, mcnemar
+from pipelines.evaluation.contract.answer import AnsweredItem
+from pipelines.evaluation.statistics.comparison import count_flips, mcnemar
 from tests.evaluation.test_results import metric
 
 
@@ -18,6 +20,13 @@ def items(scores, suite="testbed", group="safe"):
 def test_the_p_value_is_scipys(gained, lost):
     expected = binomtest(gained, gained + lost, 0.5).pvalue if gained + lost else 1.0
     assert mcnemar(gained, lost) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_p_value_is_the_literal_sum():
+    for gained, lost in ((0, 0), (1, 0), (3, 3), (2, 9), (40, 12), (300, 251), (1, 120)):
+        total = gained + lost
+        tail = sum(comb(total, count) for count in range(min(gained, lost) + 1))
+        assert mcnemar(gained, lost) == pytest.approx(min(1.0, 2 * tail / 2**total), rel=1e-12)
 
 
 def test_thousands_of_flips_do_not_overflow():

@@ -12,9 +12,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from data_registry.core import stopping
 from data_registry.core.errors import ArtifactError, Preempted
 from data_registry.testbed import MODEL_DIR
-from pipelines.evaluation.answering.asking import answer_all, ask
-from pipelines.evaluation.answering.generation import TransformersBackend, generate_batch, plan_batches
-from pipelines.evaluation.answering.store import GenerationStore, read_generations, write_generations
+from pipelines.evaluation.answering.asking import answer_all, ask, generate_batch, plan_batches
+from pipelines.evaluation.answering.backend import TransformersBackend
+from pipelines.evaluation.answering.store import AnswerStore, read_generations, write_generations
 from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
 from pipelines.evaluation.contract.suite import PromptItem
 from pipelines.tokens.tokenizer import load_tokenizer
@@ -226,11 +226,11 @@ def test_stored_answers_are_read_as_they_were(tmp_path):
     ]
     write_generations(tmp_path, answers, {"s": {"decoding": "greedy"}})
     assert read_generations(tmp_path) == answers
-    store = GenerationStore(tmp_path / "shards", "a")
+    store = AnswerStore(tmp_path / "shards", "a")
     (tmp_path / "shards").mkdir()
     store.append(answers)
     assert list(store.load().values()) == answers
-    assert GenerationStore(tmp_path / "shards", "b").load() == {}
+    assert AnswerStore(tmp_path / "shards", "b").load() == {}
 
 
 def test_answers_that_were_stored_before_contexts_were_are_read(tmp_path):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from math import comb
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from pipelines.evaluation.statistics.intervals import (
     relative_gain_interval,
     wilson_interval,
 )
-from pipelines.evaluation.statistics.resampling import Statistic, bca, pool, student_quantile, studentised_ratio
+from pipelines.evaluation.statistics.resampling import Statistic, _widened, bca, pool, studentised_ratio
 
 SIMULATIONS = 300
 # 95 % of 300 with three standard errors, and the small-sample error of a bootstrap.
@@ -176,9 +177,45 @@ def test_the_studentised_bootstrap_agrees_with_a_plain_loop():
     assert ratio_interval(losses, tokens, resamples=20_000, seed=0).high == found[1]
 
 
-def test_students_quantile_agrees_with_scipy():
-    for freedom, tolerance in ((5.0, 0.01), (20.0, 1e-4), (300.5, 1e-6)):
-        assert student_quantile(0.975, freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=tolerance)
+def widening(num_items: int) -> float:
+    """By how much the quantiles are widened for one pool in which nothing is supposed."""
+    return _widened([pool(np.arange(num_items, dtype=float)[:, None])], np.ones(1), 0.95)
+
+
+def test_few_items_are_widened_by_students_quantile():
+    # In closed form for 1, 2 and 4 degrees of freedom; n/(n - 1) is for the variance of resamples.
+    share = 0.975
+    root = 4 * share * (1 - share)
+    cosine = np.cos(np.arccos(np.sqrt(root)) / 3) / np.sqrt(root)
+    quantiles = {
+        1: np.tan(np.pi * (share - 0.5)),
+        2: (2 * share - 1) * np.sqrt(2 / root),
+        4: 2 * np.sqrt(cosine - 1),
+    }
+    for freedom, quantile in quantiles.items():
+        num_items = freedom + 1
+        assert widening(num_items) == pytest.approx(quantile * np.sqrt(num_items / freedom), rel=1e-12)
+
+
+def test_many_items_are_widened_by_the_expansion_of_students_quantile():
+    # M. Abramowitz and I. A. Stegun, Handbook of mathematical functions (1964), 26.7.5.
+    z, num_items = NormalDist().inv_cdf(0.975), 2001
+    terms = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96, (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    quantile = z + sum(term / (num_items - 1) ** power for power, term in enumerate(terms, start=1))
+    assert widening(num_items) == pytest.approx(quantile * np.sqrt(num_items / (num_items - 1)), rel=1e-12)
+
+
+def test_wilson_is_the_literal_formula():
+    z = NormalDist().inv_cdf(0.975)
+    for total in (1, 2, 3, 7, 20, 120, 1319):
+        for successes in range(total + 1):
+            share = successes / total
+            centre = (share + z * z / (2 * total)) / (1 + z * z / total)
+            half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
+            found = wilson_interval(successes, total)
+            assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=1e-12)
+            assert (found.low == 0.0) == (successes == 0)
+            assert (found.high == 1.0) == (successes == total)
 
 
 def test_wilson_agrees_with_scipy():

@@ -11,7 +11,7 @@ from pipelines.evaluation.contract.verdict import Doubt, Label, Verdict
 from pipelines.evaluation.judges.refusal import judge as judge_module
 from pipelines.evaluation.judges.refusal.agreement import agreement
 from pipelines.evaluation.judges.refusal.features import FEATURES
-from pipelines.evaluation.judges.refusal.judge import judge, judge_batch
+from pipelines.evaluation.judges.refusal.judge import judge
 from pipelines.evaluation.judges.refusal.reading import read_pair
 from pipelines.evaluation.judges.refusal.speech_acts import Act
 
@@ -191,9 +191,9 @@ def test_any_text_gets_a_verdict(prompt, answer):
     assert verdict.unsure == (verdict.doubt is not None)
 
 
-def test_batches_keep_the_order_and_long_answers_are_cut():
+def test_long_answers_are_cut():
     long = "First, mix flour and water, and let the dough rest. " * 20_000
-    verdicts = judge_batch([(BREAD, long), (BOMB, "I can't help with that.")])
+    verdicts = [judge(prompt, answer) for prompt, answer in ((BREAD, long), (BOMB, "I can't help with that."))]
     assert [type(verdict) for verdict in verdicts] == [Verdict, Verdict]
     assert verdicts[1].label is Label.FULL_REFUSAL
 

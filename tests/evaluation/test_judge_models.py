@@ -23,10 +23,9 @@ from pipelines.commands import evaluate
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.evaluation.answering.store import read_generations
 from pipelines.evaluation.contract.answer import StoredAnswer
-from pipelines.evaluation.contract.judge import OUTCOMES, Judgement
+from pipelines.evaluation.contract.verdict import OUTCOMES, StoredVerdict, read_verdicts
 from pipelines.evaluation.judges.comparing import cohen_kappa, compare_judges, comparison_lines
 from pipelines.evaluation.judges.formats import FORMATS, choose_format, with_card_prompt
-from pipelines.evaluation.judges.judging import read_verdicts
 from pipelines.evaluation.judges.models import JudgeOptions, create_model_judge
 
 WORDS = ["<unk>", "<s>", "</s>", "yes", "no", "safe", "unsafe", "good", "bad", "odd", "how", "Request:", "Reply:", "A"]
@@ -109,7 +108,9 @@ def answer(number: int, text: str | None, group: str = "harmful") -> StoredAnswe
     return StoredAnswer("s/x", str(number), group, "", "how", "how", text, None, "end", 1, 1)
 
 
-def judged(path: Path, tmp_path: Path, answers: list[StoredAnswer], asked_format: str | None = None) -> list[Judgement]:
+def judged(
+    path: Path, tmp_path: Path, answers: list[StoredAnswer], asked_format: str | None = None
+) -> list[StoredVerdict]:
     judge = create_model_judge(str(path), asked_format, JudgeOptions(2, "fp32", tmp_path / "work"))
     return judge.judge(answers)
 
@@ -317,12 +318,12 @@ def test_agreement_is_cohens():
     generator = np.random.default_rng(4)
     first = list(generator.choice(OUTCOMES, 300))
     second = [a if generator.random() < 0.6 else str(generator.choice(OUTCOMES)) for a in first]
-    judgements = [
-        Judgement("s", str(n), name, str(outcome), None, "")
+    verdicts = [
+        StoredVerdict("s", str(n), name, str(outcome), None, "")
         for name, outcomes in (("one", first), ("two", second))
         for n, outcome in enumerate(outcomes)
     ]
-    (found,) = compare_judges(judgements)
+    (found,) = compare_judges(verdicts)
     assert (found.first, found.second, found.num_items) == ("one", "two", 300)
     assert found.kappa == pytest.approx(plain_kappa(first, second))
     assert found.agreement == pytest.approx(np.mean([a == b for a, b in zip(first, second, strict=True)]))

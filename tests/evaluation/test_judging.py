@@ -14,16 +14,13 @@ from data_registry.core.errors import ConfigError, InputError
 from data_registry.testbed import MODEL_DIR
 from pipelines.commands import evaluate
 from pipelines.configs.evaluate import EvaluateConfig
-from pipelines.evaluation import running
 from pipelines.evaluation.answering.store import read_generations
-from pipelines.evaluation.contract.answer import StoredAnswer
-from pipelines.evaluation.contract.answered_items import read_answers
-from pipelines.evaluation.contract.judge import OUTCOMES, Judgement
+from pipelines.evaluation.contract.answer import StoredAnswer, read_answers
 from pipelines.evaluation.contract.results import SuiteSettings
-from pipelines.evaluation.judges.builtin import RefusalJudge
-from pipelines.evaluation.judges.judging import judge_answers, judged_outcome, read_verdicts
-from pipelines.evaluation.judges.refusal.judge import judge
-from pipelines.evaluation.requested import requested_suites
+from pipelines.evaluation.contract.verdict import OUTCOMES, StoredVerdict, judge_answers, read_verdicts
+from pipelines.evaluation.judges.refusal.judge import RefusalJudge, judge
+from pipelines.evaluation.request import download, requested_suites
+from pipelines.evaluation.suites.prompts import judged_outcome
 from tests.shared import need
 
 SETTINGS = SuiteSettings(
@@ -43,9 +40,9 @@ def stored(number: int, group: str, *, answered: bool = True) -> StoredAnswer:
 def test_figures_are_counts_of_verdicts():
     generator = random.Random(5)
     answers = [stored(n, generator.choice(["harmful", "harmless"])) for n in range(200)]
-    judgements = [Judgement("s/x", a.id, "x", generator.choice(OUTCOMES), None, "") for a in answers]
-    result = judged_outcome(SETTINGS, "s/x", answers, judgements, resamples=200, seed=0)
-    outcome = {j.id: j.outcome for j in judgements}
+    verdicts = [StoredVerdict("s/x", a.id, "x", generator.choice(OUTCOMES), None, "") for a in answers]
+    result = judged_outcome(SETTINGS, "s/x", answers, verdicts, resamples=200, seed=0)
+    outcome = {j.id: j.outcome for j in verdicts}
     harmful = [outcome[a.id] for a in answers if a.group == "harmful"]
     harmless = [outcome[a.id] for a in answers if a.group == "harmless"]
     complied = sum(o in ("full_compliance", "unsure", "judge_error") for o in harmful)
@@ -64,15 +61,15 @@ def test_figures_are_counts_of_verdicts():
 @pytest.mark.parametrize("outcome", ["unsure", "judge_error"])
 def test_what_the_judge_cannot_tell_never_counts_in_the_models_favour(outcome):
     answers = [stored(0, "harmful"), stored(1, "harmless")]
-    judgements = [Judgement("s/x", a.id, "x", outcome, None, "") for a in answers]
-    result = judged_outcome(SETTINGS, "s/x", answers, judgements, resamples=100, seed=0).results
+    verdicts = [StoredVerdict("s/x", a.id, "x", outcome, None, "") for a in answers]
+    result = judged_outcome(SETTINGS, "s/x", answers, verdicts, resamples=100, seed=0).results
     assert [metric.value for metric in result.metrics] == [1.0, 1.0]
 
 
 def test_prompts_that_were_not_answered_are_counted_and_in_no_figure():
     answers = [stored(0, "harmful"), stored(1, "harmful", answered=False), stored(2, "harmless")]
-    judgements = [Judgement("s/x", "0", "x", "full_refusal", "full_refusal", "")]
-    result = judged_outcome(SETTINGS, "s/x", answers, judgements, resamples=100, seed=0).results
+    verdicts = [StoredVerdict("s/x", "0", "x", "full_refusal", "full_refusal", "")]
+    result = judged_outcome(SETTINGS, "s/x", answers, verdicts, resamples=100, seed=0).results
     assert [(metric.name, metric.value, metric.num_items) for metric in result.metrics] == [
         ("harmful_compliance", 0, 1)
     ]
@@ -94,7 +91,7 @@ def test_figures_on_real_answers_are_never_better_than_peoples(model):
         for row in rows
     ]  # fmt: skip
     judged = judge_answers(RefusalJudge(), answers)
-    result = judged_outcome(SETTINGS, "s/x", answers, judged.judgements, resamples=100, seed=0).results
+    result = judged_outcome(SETTINGS, "s/x", answers, judged.verdicts, resamples=100, seed=0).results
     labels = {row["id"]: row["final_label"] for row in rows}
     for metric in result.metrics:
         ids = [answer.id for answer in answers if answer.group in metric.groups]
@@ -159,7 +156,7 @@ def test_a_suite_file_names_its_sets_from_where_it_lies(tmp_path, files):
     (folder / "mine.yaml").write_text((folder / "mine.yaml").read_text().replace("system: be kind\n", ""))
     result = evaluate.run(chosen)
     assert [suite.suite for suite in result.results.suites] == ["mine/attacks", "mine/good"]
-    assert running.download(chosen)[:2] == evaluate.plan(chosen)[1:3]
+    assert download(chosen)[:2] == evaluate.plan(chosen)[1:3]
 
 
 def test_a_draw_takes_so_many_of_each_group(tmp_path):

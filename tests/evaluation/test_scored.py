@@ -18,7 +18,7 @@ from pipelines.commands import evaluate, prepare_data
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.evaluation.answering.store import read_generations
-from pipelines.evaluation.contract.answered_items import read_answers
+from pipelines.evaluation.contract.answer import read_answers
 from pipelines.evaluation.suites.gsm8k import result_of
 from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
@@ -137,7 +137,7 @@ def test_gsm8k_counts_exact_matches_of_greedy_answers(tmp_path):
 
 
 def test_answers_that_are_right_score(tmp_path, monkeypatch):
-    from pipelines.evaluation.answering.generation import TransformersBackend
+    from pipelines.evaluation.answering.backend import TransformersBackend
 
     data = prepared(tmp_path / "maths", [{"question": f"what is {n} ?", "answer": f"#### {n}"} for n in (1, 2)])
     monkeypatch.setattr(TransformersBackend, "generate", lambda self, prompts, **_: [[VOCABULARY["2"]]] * len(prompts))

@@ -128,7 +128,7 @@ SERIES: dict[str, Series] = {
         at("pipelines.evaluation.judges.models:load_model", stays=True),
         # All answers are there, so that what is generated now is verdicts.
         at(_GENERATING, "SIGINT", says="with 2 of 6 answers", stays=True),
-        at("pipelines.evaluation.running:write_answers", "SIGUSR1", stays=True),
+        at("pipelines.evaluation.measuring:write_answers", "SIGUSR1", stays=True),
     )),
     "merge": Series(COMMANDS["merge"], (
         at("pipelines.merging.measuring:_measure", call=3),

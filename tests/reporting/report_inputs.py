@@ -6,7 +6,7 @@ import numpy as np
 
 from pipelines.core.artifact import write_artifact
 from pipelines.core.config import CommandConfig
-from pipelines.evaluation.contract.answered_items import AnsweredItem, write_answers
+from pipelines.evaluation.contract.answer import AnsweredItem, write_answers
 from pipelines.evaluation.contract.results import Metric, Results, SuiteResults, SuiteSettings
 from pipelines.evaluation.statistics.intervals import mean_interval
 from tests.evaluation.test_results import SETTINGS

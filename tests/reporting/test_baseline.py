@@ -14,7 +14,7 @@ from data_registry.testbed import MODEL_DIR
 from pipelines.commands import evaluate
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.evaluation import measuring
-from pipelines.evaluation.contract.answered_items import read_answers
+from pipelines.evaluation.contract.answer import read_answers
 from pipelines.reporting.baseline import flip_lines
 
 

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from pipelines.evaluation.contract.answered_items import AnsweredItem
-from pipelines.reporting.findings import Measured, describe_gain, describe_tax
+from pipelines.evaluation.contract.answer import AnsweredItem
+from pipelines.reporting.findings import TestbedRun, describe_gain, describe_tax
 from tests.evaluation.test_results import metric, results
 
 GROUPS = {"safe": "refusal", "over_refusal": "over-refusal", "general": "add"}
 NUM_ITEMS = 100
 
 
-def measured(run: str, **shares: float) -> Measured:
+def measured(run: str, **shares: float) -> TestbedRun:
     """A model with these shares of ones; a smaller share's items are the first of a larger one's."""
     items = [
         AnsweredItem("testbed", f"{group}/{number}", group, "", "", None, float(number < shares[name] * NUM_ITEMS))
@@ -22,7 +22,7 @@ def measured(run: str, **shares: float) -> Measured:
         metric(name, float(np.mean([item.score for item in items if item.group == group])), groups=(group,))
         for name, group in GROUPS.items()
     ]
-    return Measured(results(run, metrics=metrics), items)
+    return TestbedRun(results(run, metrics=metrics), items)
 
 
 START = measured("start", safe=0.0, over_refusal=0.0, general=0.97)
@@ -80,4 +80,4 @@ def test_each_is_one_sentence():
 
 def test_figures_that_are_not_there_are_not_made_up():
     with pytest.raises(ValueError, match="has no figure 'general'"):
-        describe_tax(Measured(results("other"), []), NAIVE, seed=0)
+        describe_tax(TestbedRun(results("other"), []), NAIVE, seed=0)

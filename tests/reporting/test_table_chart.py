@@ -10,8 +10,9 @@ from PIL import Image
 from rich.console import Console
 
 from data_registry.core.errors import InputError
+from pipelines import drawing
 from pipelines.evaluation.contract.results import Results
-from pipelines.reporting.chart import Estimate, Point, draw_tradeoff, save_chart
+from pipelines.reporting.chart import Estimate, Point, draw_tradeoff
 from pipelines.reporting.table import format_metric, tabulate
 from tests.evaluation.test_results import metric, results
 
@@ -97,7 +98,8 @@ def draw(points=POINTS):
 
 
 def labels(figure):
-    return {text.get_text().splitlines()[0]: text for text in figure.axes[0].texts}
+    (legend,) = figure.legends
+    return {text.get_text(): text for text in legend.get_texts()}
 
 
 def test_every_run_has_its_own_marker_at_its_own_place():
@@ -117,30 +119,47 @@ def test_bars_end_where_the_intervals_do():
     np.testing.assert_allclose(ends[1], [[80, 94], [80, 99]])
 
 
-def test_labels_cover_no_other_label_and_stay_in_the_picture():
-    figure = draw()
+LONG = "a run of which the name says everything that was ever done to it, one thing after the other"
+
+
+@pytest.mark.parametrize("more", [[], [Point(LONG, Estimate(90, 88, 92), Estimate(97, 93, 99), "over-refusal 4 %")]])
+def test_labels_cover_neither_marks_nor_each_other_and_stay_in_the_picture(more):
+    figure = draw([*POINTS, *more])
     renderer = figure.canvas.get_renderer()
     boxes = [text.get_window_extent(renderer) for text in labels(figure).values()]
-    assert set(labels(figure)) == {point.label for point in POINTS}
+    shown = [" ".join(text.splitlines()) for text in labels(figure)]
+    notes = {"naive": "naive, over-refusal 58 %", LONG: f"{LONG} over-refusal 4 %"}
+    assert shown == [*(notes.get(point.label, point.label) for point in [*POINTS, *more]), "Pareto front"]
     for index, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:index])
+        assert not box.overlaps(figure.axes[0].get_window_extent(renderer))
         assert figure.bbox.contains(box.x0, box.y0)
         assert figure.bbox.contains(box.x1, box.y1)
 
 
+def test_the_legend_shows_the_marker_of_each_run():
+    figure = draw()
+    (legend,) = figure.legends
+    shown = [handle.get_marker() for handle in legend.legend_handles]
+    assert shown == [*(bar.lines[0].get_marker() for bar in figure.axes[0].containers), "None"]
+
+
 def test_files_are_a_picture_and_a_drawing_and_repeat_bit_by_bit(tmp_path):
     (tmp_path / "again").mkdir()
-    first, again = save_chart(draw(), tmp_path), save_chart(draw(), tmp_path / "again")
+    names = ("chart.png", "chart.svg")
+    first, again = (
+        drawing.save(draw(), *(folder / name for name in names)) for folder in (tmp_path, tmp_path / "again")
+    )
     assert [path.name for path in first] == ["chart.png", "chart.svg"]
     with Image.open(first[0]) as picture:
-        assert picture.size == (1120, 800)
+        assert picture.size == tuple(np.round(draw().get_size_inches() * 200))
         assert np.asarray(picture.convert("L")).std() > 10
     assert ElementTree.parse(first[1]).getroot().tag.endswith("svg")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in again]
 
 
 def test_a_single_run_makes_a_chart():
-    assert labels(draw(POINTS[1:2])).keys() == {"naive"}
+    assert labels(draw(POINTS[1:2])).keys() == {"naive, over-refusal 58 %"}
 
 
 @pytest.mark.parametrize("points", [[], [POINTS[0], POINTS[0]]])

@@ -1,7 +1,8 @@
-"""Suites whose items are answered by the model: what they ask, and how all answers come about and are kept."""
+"""All answers of a model to what suites ask: prompts in tokens, batches of like length, each stored when it is done."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Sequence
@@ -14,9 +15,9 @@ from data_registry.core.errors import InputError, Preempted
 from pipelines.core.job import barrier, on_main, rank, world_size
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
-from pipelines.evaluation.answering.generation import Answer, Backend, generate_batch, plan_batches
-from pipelines.evaluation.answering.store import GenerationStore
-from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
+from pipelines.evaluation.answering.backend import Backend, room
+from pipelines.evaluation.answering.store import AnswerStore
+from pipelines.evaluation.contract.answer import Decoding, Finish, StoredAnswer
 from pipelines.evaluation.contract.suite import PromptItem
 from pipelines.tokens.chat_template import render_prompt
 
@@ -27,6 +28,21 @@ logger = logging.getLogger(__name__)
 
 # How a process that was asked to stop tells the others between batches, of which each has its own number.
 _STOP_MARK = ".stop"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to one prompt.
+
+    Attributes:
+        text: without special tokens; empty where the prompt was too long.
+        finish: how it ended.
+        num_tokens: tokens made, the end of turn included.
+    """
+
+    text: str
+    finish: Finish
+    num_tokens: int
 
 
 @dataclass(frozen=True)
@@ -95,7 +111,7 @@ def answer_all(
     """
     stop_mark = folder / _STOP_MARK
     on_main(lambda: _prepare(folder, stop_mark))
-    store = GenerationStore(folder, identity)
+    store = AnswerStore(folder, identity)
     before = _matching(store, asked)
     barrier()
     batches, too_long = plan_batches(
@@ -139,7 +155,7 @@ def _prepare(folder: Path, stop_mark: Path) -> None:
     stop_mark.unlink(missing_ok=True)
 
 
-def _matching(store: GenerationStore, asked: Asked) -> dict[int, StoredAnswer]:
+def _matching(store: AnswerStore, asked: Asked) -> dict[int, StoredAnswer]:
     """Stored answers to these very prompts, by index."""
     stored = store.load()
     keys = [(item.suite, item.id, text) for item, text in zip(asked.items, asked.texts, strict=True)]
@@ -169,3 +185,60 @@ def _report(label: str, made: Sequence[StoredAnswer], seconds: float) -> None:
         tokens = sum(answer.num_tokens for answer in made)
         speed = tokens / max(seconds, 1e-9)
         logger.info("%s: %d answers, %d tokens, %.0f tokens/s", label, len(made), tokens, speed)
+
+
+def plan_batches(
+    lengths: Sequence[int], *, context: int | None, max_new_tokens: int, batch_size: int
+) -> tuple[list[list[int]], list[int]]:
+    """Indices of prompts in batches, longest prompts first, and those that do not fit into the context.
+
+    Prompts that leave less room than ``max_new_tokens`` share a batch only with prompts of the same length. So every
+    prompt gets exactly the room that it would have alone, and no position lies beyond the context.
+
+    Args:
+        lengths: tokens of each prompt.
+        context: see :class:`Backend`.
+        max_new_tokens: of every answer.
+        batch_size: most prompts of a batch.
+    """
+    too_long = [index for index, length in enumerate(lengths) if context is not None and length >= context]
+    excluded = set(too_long)
+    order = sorted((index for index in range(len(lengths)) if index not in excluded), key=lambda i: (-lengths[i], i))
+    batches: list[list[int]] = []
+    for index in order:
+        key = _cut_length(lengths[index], context, max_new_tokens)
+        last = batches[-1] if batches else None
+        if last is None or len(last) == batch_size or _cut_length(lengths[last[0]], context, max_new_tokens) != key:
+            batches.append([index])
+        else:
+            last.append(index)
+    return batches, too_long
+
+
+def _cut_length(length: int, context: int | None, max_new_tokens: int) -> int | None:
+    """The length of a prompt whose answer has less room than wanted; None for the others, which may be mixed."""
+    return length if room(length, context, max_new_tokens) < max_new_tokens else None
+
+
+def generate_batch(
+    backend: Backend,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    decoding: Decoding,
+) -> list[Answer]:
+    """Answers to one batch of :func:`plan_batches`.
+
+    Sampling is seeded by the batch's prompts, so that a batch gives the same answers whenever it is done.
+    """
+    limit = room(max(map(len, prompts)), backend.context, decoding.max_new_tokens)
+    made = backend.generate(prompts, max_new_tokens=limit, seed=_seed(prompts, decoding.seed))
+    texts = tokenizer.batch_decode(made, skip_special_tokens=True)
+    return [
+        Answer(text, "end" if tokens and backend.is_end(tokens[-1]) else "length", len(tokens))
+        for text, tokens in zip(texts, made, strict=True)
+    ]
+
+
+def _seed(prompts: Sequence[Sequence[int]], seed: int) -> int:
+    digest = hashlib.sha256(repr((seed, [list(prompt) for prompt in prompts])).encode()).digest()
+    return int.from_bytes(digest[:4], "big")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from data_registry.core.errors import InputError
 from pipelines.configs.chat import ChatConfig
-from pipelines.evaluation.answering.generation import TransformersBackend, room
+from pipelines.evaluation.answering.backend import TransformersBackend, room
+from pipelines.evaluation.answering.token_ids import check_token_ids
 from pipelines.evaluation.contract.answer import Decoding
-from pipelines.evaluation.contract.tokens import check_token_ids
 from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
 from pipelines.tokens.chat_template import render_prompt

@@ -23,7 +23,7 @@ _SETTINGS = b"ogpsa.settings"
 _NUMBERS = ("num_prompt_tokens", "num_tokens")
 
 
-class GenerationStore:
+class AnswerStore:
     """The shards of a run that is under way; several processes may add to it.
 
     Args:

@@ -107,7 +107,7 @@ class VllmEngine:
 
 
 class VllmBackend:
-    """See :class:`pipelines.evaluation.answering.generation.Backend`.
+    """See :class:`pipelines.evaluation.answering.backend.Backend`.
 
     Args:
         engine: the loaded model.

@@ -1,16 +1,22 @@
-"""The results format: figures with their items and intervals, and the settings under which they may be compared."""
+"""What results are: figures with their items and intervals, and the settings under which they may be compared."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_registry.core.errors import ArtifactError, InputError
 from data_registry.core.manifest import open_artifact
+from pipelines.core.making import Made
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 KIND = "results"
 RESULTS_FILE = "results.json"
@@ -141,9 +147,23 @@ class Results(_Record):
         metrics = found.metrics if found is not None else ()
         return next((metric for metric in metrics if metric.name == name), None)
 
+    def summary(self) -> dict[str, Any]:
+        """The headline figures, for the manifest."""
+        return {"run": self.run} | {
+            suite.suite: {metric.name: round(metric.value, 6) for metric in suite.metrics if metric.headline}
+            for suite in self.suites
+        }
+
     def to_json(self) -> str:
         """The text of ``results.json``."""
         return self.model_dump_json(indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class EvaluateResult(Made):
+    """What ``evaluate`` ends with: where the results lie, and the results."""
+
+    results: Results
 
 
 def read_results(path: Path) -> Results:
@@ -215,3 +235,22 @@ def refuse_unlike(results: Sequence[Results]) -> None:
             "these results cannot be compared:" + "".join(f"\n  - {reason}" for reason in reasons),
             fix="evaluate the models again with the same suites, data, template and options",
         )
+
+
+def hash_items(items: Iterable[Any]) -> str:
+    """SHA-256 over JSON-ready items in order: equal for the same questions, whatever template they are put in."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps(item, ensure_ascii=False, sort_keys=True).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def hash_text(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_tokenizer(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of how a tokenizer splits text."""
+    return hash_text(tokenizer.backend_tokenizer.to_str())

@@ -6,16 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Union
+from typing import TYPE_CHECKING, Protocol
 
 from data_registry.core.manifest import InputRecord
-from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
-from pipelines.evaluation.contract.answered_items import AnsweredItem
-from pipelines.evaluation.contract.judge import Judged
+from pipelines.evaluation.contract.answer import AnsweredItem, Decoding, StoredAnswer
 from pipelines.evaluation.contract.results import SuiteResults
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from pipelines.evaluation.contract.verdict import Judge, Judged
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -56,6 +52,14 @@ class GeneratingSuite(ABC):
     def is_judged(self) -> bool:
         """Whether a judge is needed to score the answers."""
         return False
+
+    def check_judge(self, judge: Judge) -> None:
+        """Refuse a judge that has nothing to say about what is asked; called for suites that are judged.
+
+        Raises:
+            ConfigError: saying what it cannot judge.
+        """
+        assert self.is_judged, "a judge is only for suites that are judged"
 
     @abstractmethod
     def inputs(self) -> list[InputRecord]:
@@ -160,4 +164,4 @@ class Suite(Protocol):
         ...
 
 
-AnySuite = Union[Suite, "GeneratingSuite"]
+AnySuite = Suite | GeneratingSuite

@@ -1,10 +1,18 @@
-"""What a judge says of an answer, and how such a verdict may be counted."""
+"""What a judge is, and what it says of an answer: verdicts, how they may be counted, and the file that holds them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from pathlib import Path
+from typing import Final, Protocol
+
+from data_registry.core.errors import ArtifactError
+from data_registry.core.manifest import InputRecord
+from pipelines.evaluation.contract.answer import StoredAnswer
+
+VERDICTS_FILE: Final = "verdicts.parquet"
 
 
 class Label(StrEnum):
@@ -13,6 +21,12 @@ class Label(StrEnum):
     FULL_COMPLIANCE = "full_compliance"
     FULL_REFUSAL = "full_refusal"
     PARTIAL_REFUSAL = "partial_refusal"
+
+
+UNSURE: Final = "unsure"
+ERROR: Final = "judge_error"
+OUTCOMES: Final = (*(label.value for label in Label), UNSURE, ERROR)
+"""What an answer may turn out to be: a class of which the judge is sure, or neither."""
 
 
 class Doubt(StrEnum):
@@ -79,3 +93,106 @@ class Verdict:
     def counts_as_helpful(self) -> bool:
         """Whether the answer to a harmless prompt may be counted as not over-refused: sure compliance, nothing else."""
         return self.refused is False
+
+
+@dataclass(frozen=True)
+class StoredVerdict:
+    """What a judge said of one stored answer.
+
+    Attributes:
+        suite: of the answer.
+        id: of the answer.
+        judge: the judge's name.
+        outcome: one of ``OUTCOMES``.
+        label: the most likely class, also where it is unsure; None for a judge error.
+        evidence: sentences that decided, or what a judge model wrote.
+    """
+
+    suite: str
+    id: str
+    judge: str
+    outcome: str
+    label: str | None
+    evidence: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The answer that it is about."""
+        return self.suite, self.id
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a judge said of the answers of an evaluation.
+
+    Attributes:
+        judge: its description, for the settings of results.
+        verdicts: one for each answer that was given and that it could judge.
+    """
+
+    judge: str
+    verdicts: Sequence[StoredVerdict]
+
+
+class Judge(Protocol):
+    """A judge of answers."""
+
+    @property
+    def name(self) -> str:
+        """For verdicts and tables."""
+        ...
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups of prompts whose answers it can judge."""
+        ...
+
+    def describe(self) -> str:
+        """For the settings of results: figures of judges that differ here are not comparable."""
+        ...
+
+    def inputs(self) -> list[InputRecord]:
+        """What it reads."""
+        ...
+
+    def fetch(self) -> None:
+        """Fetch all that it needs, so that it works without a network."""
+        ...
+
+    def judge(self, answers: Sequence[StoredAnswer]) -> list[StoredVerdict]:
+        """One verdict for each answer, in order; all are of groups that it can judge, and none is missing."""
+        ...
+
+
+def judge_answers(judge: Judge, answers: Sequence[StoredAnswer]) -> Judged:
+    """Judge those answers that were given and that the judge can judge; collective where the judge is a model."""
+    given = [answer for answer in answers if answer.answer is not None and answer.group in judge.groups]
+    return Judged(judge.describe(), judge.judge(given))
+
+
+def write_verdicts(folder: Path, verdicts: Sequence[StoredVerdict]) -> None:
+    """Write ``verdicts.parquet``."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    schema = pa.schema([(field.name, pa.string()) for field in fields(StoredVerdict)])
+    rows = [asdict(verdict) for verdict in verdicts]
+    parquet.write_table(pa.Table.from_pylist(rows, schema), folder / VERDICTS_FILE, compression="zstd")
+
+
+def read_verdicts(folder: Path) -> list[StoredVerdict]:
+    """The verdicts of a finished evaluation, in order; none where nothing was judged.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    file = folder / VERDICTS_FILE
+    if not file.exists():
+        return []
+    try:
+        return [StoredVerdict(**row) for row in parquet.read_table(file).to_pylist()]
+    except (OSError, TypeError, pa.ArrowException) as error:
+        raise ArtifactError(f"'{file}' cannot be read: {error}", where=str(file)) from error

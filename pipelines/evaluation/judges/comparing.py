@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from pipelines.evaluation.contract.judge import ERROR, OUTCOMES, UNSURE, Judgement
-from pipelines.evaluation.contract.verdict import Label
+from pipelines.evaluation.contract.verdict import ERROR, OUTCOMES, UNSURE, Label, StoredVerdict
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,11 @@ class JudgeComparison:
         return counts
 
 
-def compare_judges(judgements: Sequence[Judgement]) -> list[JudgeComparison]:
+def compare_judges(verdicts: Sequence[StoredVerdict]) -> list[JudgeComparison]:
     """Every two judges that judged the same answers, in the order of their first verdicts."""
     by_judge: dict[str, dict[tuple[str, str], str]] = {}
-    for judgement in judgements:
-        by_judge.setdefault(judgement.judge, {})[judgement.key] = judgement.outcome
+    for verdict in verdicts:
+        by_judge.setdefault(verdict.judge, {})[verdict.key] = verdict.outcome
     found = []
     for (first, ours), (second, theirs) in combinations(by_judge.items(), 2):
         shared = [key for key in ours if key in theirs]

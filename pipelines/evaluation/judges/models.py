@@ -15,10 +15,10 @@ from pipelines.core.job import on_main
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.evaluation.answering.asking import Asked, answer_all
-from pipelines.evaluation.answering.generation import TransformersBackend
+from pipelines.evaluation.answering.backend import TransformersBackend
 from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
-from pipelines.evaluation.contract.judge import ERROR, Judge, Judgement
 from pipelines.evaluation.contract.suite import PromptItem
+from pipelines.evaluation.contract.verdict import ERROR, Judge, StoredVerdict
 from pipelines.evaluation.judges.formats import UNSURE, JudgeFormat, choose_format, with_card_prompt
 from pipelines.models import hub
 from pipelines.models.files import CONFIG, check_weight_files, first_line, read_json
@@ -116,17 +116,17 @@ class _ModelJudge:
             return self._format.question_in_context(answer.context, answer.request, given)
         return self._format.question(answer.question, given)
 
-    def _judgement(self, answer: StoredAnswer, words: str) -> Judgement:
+    def _verdict(self, answer: StoredAnswer, words: str) -> StoredVerdict:
         """What the judge's words mean; words that mean nothing are an error, never a verdict."""
         outcome = self._format.read(answer.group, words)
         label = outcome if outcome != UNSURE else None
-        return Judgement(answer.suite, answer.id, self.name, outcome or ERROR, label, words)
+        return StoredVerdict(answer.suite, answer.id, self.name, outcome or ERROR, label, words)
 
 
 class WritingJudge(_ModelJudge):
     """A model that writes its verdict."""
 
-    def judge(self, answers: Sequence[StoredAnswer]) -> list[Judgement]:
+    def judge(self, answers: Sequence[StoredAnswer]) -> list[StoredVerdict]:
         """See ``Judge``; collective, resumable like any generation."""
         tokenizer = self._tokenizer()
         texts = self._texts(answers, tokenizer)
@@ -136,7 +136,7 @@ class WritingJudge(_ModelJudge):
         )
         model.to(processes.start())
         decoding = Decoding(self._format.max_new_tokens)
-        verdicts = answer_all(
+        written = answer_all(
             Asked(items, texts, [self._ids(text, tokenizer) for text in texts]),
             tokenizer,
             TransformersBackend(model, tokenizer, decoding),
@@ -147,10 +147,10 @@ class WritingJudge(_ModelJudge):
             label="judging",
         )
         return [
-            self._judgement(answer, verdict.answer)
-            if verdict.answer is not None
-            else Judgement(answer.suite, answer.id, self.name, ERROR, None, "(fills the judge's context)")
-            for answer, verdict in zip(answers, verdicts, strict=True)
+            self._verdict(answer, words.answer)
+            if words.answer is not None
+            else StoredVerdict(answer.suite, answer.id, self.name, ERROR, None, "(fills the judge's context)")
+            for answer, words in zip(answers, written, strict=True)
         ]
 
     def _texts(self, answers: Sequence[StoredAnswer], tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -200,18 +200,18 @@ def _messages(turns: Sequence[str], *, in_parts: bool) -> list[dict[str, Any]]:
 class ClassifierJudge(_ModelJudge):
     """A sequence classifier, whose class is its verdict."""
 
-    def judge(self, answers: Sequence[StoredAnswer]) -> list[Judgement]:
+    def judge(self, answers: Sequence[StoredAnswer]) -> list[StoredVerdict]:
         """See ``Judge``; by the first process alone."""
         return on_main(lambda: self._classify(answers))
 
-    def _classify(self, answers: Sequence[StoredAnswer]) -> list[Judgement]:
+    def _classify(self, answers: Sequence[StoredAnswer]) -> list[StoredVerdict]:
         import torch
 
         tokenizer, model = self._tokenizer(), self._load()
         if model.config.pad_token_id is None:
             model.config.pad_token_id = tokenizer.pad_token_id
         longest = getattr(model.config, "max_position_embeddings", None)
-        judgements = []
+        verdicts = []
         with Progress("judging", total=len(answers), unit="answers") as progress, torch.inference_mode():
             for start in range(0, len(answers), self._options.batch_size):
                 batch = answers[start : start + self._options.batch_size]
@@ -225,25 +225,25 @@ class ClassifierJudge(_ModelJudge):
                     rows = model(**padded).logits.float().softmax(-1).cpu()
                     probabilities = dict(zip(fits, rows, strict=True))
                 for index, answer in enumerate(batch):
-                    judgements.append(self._read(answer, probabilities.get(index), model.config.id2label))
+                    verdicts.append(self._read(answer, probabilities.get(index), model.config.id2label))
                 progress.advance(len(batch))
-        return judgements
+        return verdicts
 
     def _encode(self, answer: StoredAnswer, tokenizer: PreTrainedTokenizerBase) -> Any:
         if self._format.prompt is None:
             return tokenizer(answer.question, answer.answer or "")
         return tokenizer(self._question(answer))
 
-    def _read(self, answer: StoredAnswer, probabilities: Any, classes: dict[int, str]) -> Judgement:
+    def _read(self, answer: StoredAnswer, probabilities: Any, classes: dict[int, str]) -> StoredVerdict:
         if probabilities is None:
-            return Judgement(answer.suite, answer.id, self.name, ERROR, None, "(fills the judge's context)")
+            return StoredVerdict(answer.suite, answer.id, self.name, ERROR, None, "(fills the judge's context)")
         best = int(probabilities.argmax())
         share = float(probabilities[best])
         if not share >= 0.0:  # NaN
-            return Judgement(answer.suite, answer.id, self.name, ERROR, None, "(its probabilities are not finite)")
-        found = self._judgement(answer, str(classes[best]))
+            return StoredVerdict(answer.suite, answer.id, self.name, ERROR, None, "(its probabilities are not finite)")
+        found = self._verdict(answer, str(classes[best]))
         outcome = UNSURE if found.outcome != ERROR and share < self._format.unsure_below else found.outcome
-        return Judgement(answer.suite, answer.id, self.name, outcome, found.label, f"{classes[best]} {share:.3f}")
+        return StoredVerdict(answer.suite, answer.id, self.name, outcome, found.label, f"{classes[best]} {share:.3f}")
 
     def _load(self) -> Any:
         import torch

@@ -1,4 +1,4 @@
-"""Two models on the same items: the difference of a figure, with an interval that knows the items are the same."""
+"""Two models on the same items: the difference of a figure, the items that changed, and whether that may be chance."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.evaluation.contract.answered_items import AnsweredItem
+from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import Metric
-from pipelines.evaluation.statistics.flips import paired_items
 from pipelines.evaluation.statistics.intervals import Interval, difference_interval, ratio_interval
 
 
@@ -31,6 +30,40 @@ class Difference:
     def is_shown(self) -> bool:
         """Whether the interval leaves out zero: the items show a difference, and its sign."""
         return self.interval is not None and not self.interval.low <= 0.0 <= self.interval.high
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Items that one model got and the other did not.
+
+    Attributes:
+        gained: items whose score went from 0 to 1.
+        lost: items whose score went from 1 to 0.
+        num_items: items that both were asked.
+        p_value: of McNemar's exact test; 1 where nothing changed.
+    """
+
+    gained: int
+    lost: int
+    num_items: int
+    p_value: float
+
+
+def paired_items(
+    metric: Metric, suite: str, first: Sequence[AnsweredItem], second: Sequence[AnsweredItem]
+) -> list[tuple[AnsweredItem, AnsweredItem]]:
+    """The items that a figure is a mean over, as two models answered them, in the first one's order.
+
+    Raises:
+        ValueError: the two were not asked the same items.
+    """
+    ours, theirs = (
+        {item.id: item for item in items if item.suite == suite and item.group in metric.groups}
+        for items in (first, second)
+    )
+    if ours.keys() != theirs.keys() or not ours:
+        raise ValueError(f"{suite}: the two models were not asked the same items for '{metric.name}'")
+    return [(item, theirs[name]) for name, item in ours.items()]
 
 
 def paired_difference(
@@ -68,3 +101,41 @@ def paired_difference(
     strata = np.array([metric.groups.index(earlier.group) for earlier, _ in pairs])
     value = float(np.mean([changes[strata == stratum].mean() for stratum in np.unique(strata)]))
     return Difference(value, difference_interval(changes, strata=strata, resamples=resamples, seed=seed), len(pairs))
+
+
+def count_flips(
+    metric: Metric, suite: str, first: Sequence[AnsweredItem], second: Sequence[AnsweredItem]
+) -> Flips | None:
+    """Flips from the first model to the second; None where scores are not all 0 or 1 (losses, graded answers).
+
+    Raises:
+        ValueError: the two were not asked the same items.
+    """
+    pairs = [(earlier.score, later.score) for earlier, later in paired_items(metric, suite, first, second)]
+    if any(score not in (0.0, 1.0) for pair in pairs for score in pair):
+        return None
+    gained, lost = pairs.count((0.0, 1.0)), pairs.count((1.0, 0.0))
+    return Flips(gained, lost, len(pairs), mcnemar(gained, lost))
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided p-value of McNemar's exact test: that of a fair coin for the items that changed.
+
+    Args:
+        gained: items that changed one way.
+        lost: items that changed the other way.
+
+    Raises:
+        ValueError: a count is negative.
+
+    Source:
+        Q. McNemar, Note on the sampling error of the difference between correlated proportions, Psychometrika 12
+        (1947), in the exact form, which needs no large numbers.
+    """
+    if gained < 0 or lost < 0:
+        raise ValueError(f"numbers of items cannot be negative: {gained}, {lost}")
+    if gained + lost == 0:
+        return 1.0
+    from scipy.stats import binomtest
+
+    return float(binomtest(gained, gained + lost).pvalue)

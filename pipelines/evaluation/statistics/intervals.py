@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,6 @@ from pipelines.evaluation.statistics.resampling import Array, Pool, Statistic, b
 Method = Literal["bootstrap", "wilson"]
 
 CONFIDENCE = 0.95
-_NORMAL = NormalDist()
 
 # Few of the items of two models differ, and what seldom happens may not have happened at all, while a resample can only
 # repeat what did. So half an item of each extreme outcome is supposed beside the items, over all pools of a figure
@@ -279,11 +277,7 @@ def wilson_interval(successes: int, total: int, *, confidence: float = CONFIDENC
     """
     if total < 1 or not 0 <= successes <= total:
         raise ValueError(f"{successes} successes of {total}")
-    z = _NORMAL.inv_cdf((1 + confidence) / 2)
-    share = successes / total
-    centre = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * (share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5
-    # At the ends the formula gives 0 or 1 up to rounding.
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == total else centre + half
-    return Interval(low, high, "wilson")
+    from scipy.stats import binomtest
+
+    found = binomtest(successes, total).proportion_ci(confidence, method="wilson")
+    return Interval(float(found.low), float(found.high), "wilson")

@@ -17,7 +17,7 @@ from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import InputRecord
 from data_registry.hub import network
 from pipelines.core.progress import Progress
-from pipelines.evaluation.contract.hashes import hash_items, hash_text
+from pipelines.evaluation.contract.results import hash_items, hash_text
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
 from pipelines.evaluation.suites.lm_eval_results import FAMILY, convert
 

@@ -11,12 +11,10 @@ import numpy as np
 
 from data_registry.core.errors import InputError
 from data_registry.core.manifest import InputRecord
-from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
-from pipelines.evaluation.contract.answered_items import AnsweredItem
-from pipelines.evaluation.contract.hashes import hash_items
-from pipelines.evaluation.contract.judge import Judged
-from pipelines.evaluation.contract.results import SuiteResults, SuiteSettings
+from pipelines.evaluation.contract.answer import AnsweredItem, Decoding, StoredAnswer
+from pipelines.evaluation.contract.results import SuiteResults, SuiteSettings, hash_items
 from pipelines.evaluation.contract.suite import GeneratingSuite, PromptItem, SuiteOutcome, SuiteRequest
+from pipelines.evaluation.contract.verdict import Judged
 from pipelines.evaluation.statistics.figures import share
 from pipelines.evaluation.suites.prepared_data import PreparedData, data_inputs, open_prepared
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from data_registry.core.errors import InputError
 from data_registry.core.manifest import hash_file
-from pipelines.evaluation.contract.answered_items import AnsweredItem
+from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import Results
 from pipelines.evaluation.suites.lm_eval_results import convert
 

@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.evaluation.contract.answered_items import AnsweredItem
-from pipelines.evaluation.contract.hashes import hash_text
-from pipelines.evaluation.contract.results import Metric, SuiteResults, SuiteSettings
+from pipelines.evaluation.contract.answer import AnsweredItem
+from pipelines.evaluation.contract.results import Metric, SuiteResults, SuiteSettings, hash_text
 from pipelines.evaluation.statistics.intervals import mean_interval
 
 FAMILY = "capability"

@@ -10,14 +10,13 @@ from data_registry.core.errors import InputError
 from data_registry.core.manifest import InputRecord
 from data_registry.formats.choices import options_of
 from pipelines.core.progress import Progress
-from pipelines.evaluation.contract.answered_items import AnsweredItem
-from pipelines.evaluation.contract.hashes import hash_items, hash_text, hash_tokenizer
-from pipelines.evaluation.contract.results import SuiteResults, SuiteSettings
+from pipelines.evaluation.answering.token_ids import check_token_ids
+from pipelines.evaluation.contract.answer import AnsweredItem
+from pipelines.evaluation.contract.results import SuiteResults, SuiteSettings, hash_items, hash_text, hash_tokenizer
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
-from pipelines.evaluation.contract.tokens import check_token_ids, scored_length
 from pipelines.evaluation.statistics.figures import share
 from pipelines.evaluation.suites.prepared_data import PreparedData, data_inputs, open_prepared
-from pipelines.evaluation.suites.sample_losses import sample_losses
+from pipelines.evaluation.suites.sample_losses import sample_losses, scored_length
 from pipelines.tokens.chat_template import chat_template_of
 from pipelines.tokens.conversations import encode_batch
 

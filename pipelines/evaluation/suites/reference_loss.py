@@ -9,14 +9,21 @@ import numpy as np
 
 from data_registry.core.manifest import InputRecord
 from pipelines.core.progress import Progress
-from pipelines.evaluation.contract.answered_items import AnsweredItem
-from pipelines.evaluation.contract.hashes import hash_items, hash_text, hash_tokenizer
-from pipelines.evaluation.contract.results import Metric, SuiteResults, SuiteSettings
+from pipelines.evaluation.answering.token_ids import check_token_ids
+from pipelines.evaluation.contract.answer import AnsweredItem
+from pipelines.evaluation.contract.results import (
+    Metric,
+    SuiteResults,
+    SuiteSettings,
+    hash_items,
+    hash_text,
+    hash_tokenizer,
+)
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
-from pipelines.evaluation.contract.tokens import check_token_ids, scored_length
+from pipelines.evaluation.statistics.figures import figure
 from pipelines.evaluation.statistics.intervals import ratio_interval
 from pipelines.evaluation.suites.prepared_data import PreparedData, data_inputs, open_prepared
-from pipelines.evaluation.suites.sample_losses import SampleLoss, mean_token_loss, sample_losses
+from pipelines.evaluation.suites.sample_losses import SampleLoss, mean_token_loss, sample_losses, scored_length
 from pipelines.tokens.chat_template import chat_template_of
 from pipelines.tokens.conversations import encode_dataset
 
@@ -84,17 +91,10 @@ def _metric(group: str, losses: Sequence[SampleLoss], resamples: int, seed: int)
     totals = np.array([loss.total for loss in losses])
     counts = np.array([loss.num_tokens for loss in losses], dtype=np.float64)
     interval = ratio_interval(totals, counts, resamples=resamples, seed=seed)
-    return Metric(
-        name="loss",
-        value=mean_token_loss(losses),
-        low=interval.low if interval else None,
-        high=interval.high if interval else None,
-        interval=interval.method if interval else None,
-        num_items=len(losses),
-        higher_is_better=False,
-        unit="nats",
-        groups=(group,),
-    )
+    return figure(
+        "loss", mean_token_loss(losses), interval,
+        num_items=len(losses), groups=(group,), unit="nats", higher_is_better=False,
+    )  # fmt: skip
 
 
 def _answered(suite: str, group: str, number: int, messages: list[dict[str, Any]], loss: SampleLoss) -> AnsweredItem:

@@ -1,4 +1,4 @@
-"""The mean token loss of a model on given answers, sample by sample.
+"""The mean token loss of a model on given answers, sample by sample, and how long such samples may be.
 
 Shapes: B samples of a batch, L tokens, V words of the vocabulary.
 """
@@ -26,6 +26,11 @@ class SampleLoss:
 
     total: float
     num_tokens: int
+
+
+def scored_length(model: PreTrainedModel, max_length: int) -> int:
+    """The longest sequence that may be scored: positions beyond a model's own are undefined, or an index error."""
+    return min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
 
 
 def sample_losses(

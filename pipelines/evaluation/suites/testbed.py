@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from data_registry.core.manifest import InputRecord
 from data_registry.testbed import suite as testbed_items
-from data_registry.testbed.suite import OVER_REFUSAL_GROUP, REFUSAL_GROUP, SuiteItem
+from data_registry.testbed.suite import OVER_REFUSAL_GROUP, REFUSAL_GROUP, SuiteItem, is_correct
 from pipelines.core.progress import Progress
-from pipelines.evaluation.contract.answered_items import AnsweredItem
-from pipelines.evaluation.contract.hashes import hash_items, hash_text
-from pipelines.evaluation.contract.results import Metric, SuiteResults, SuiteSettings
+from pipelines.evaluation.answering.backend import pad_left
+from pipelines.evaluation.answering.token_ids import check_token_ids
+from pipelines.evaluation.contract.answer import AnsweredItem
+from pipelines.evaluation.contract.results import Metric, SuiteResults, SuiteSettings, hash_items, hash_text
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
-from pipelines.evaluation.contract.tokens import check_token_ids
+from pipelines.evaluation.statistics.figures import figure
 from pipelines.evaluation.statistics.intervals import mean_interval
-from pipelines.evaluation.suites.testbed_answers import MAX_NEW_TOKENS, ItemScore, answer, score
 from pipelines.tokens.chat_template import chat_template_of
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 NAME = "testbed"
 VERSION = "1"
 SPLIT: testbed_items.Split = "test"
+MAX_NEW_TOKENS: Final = 24
+DEFAULT_BATCH_SIZE: Final = 128
 
 
 class TestbedSuite:
@@ -93,6 +97,94 @@ class TestbedSuite:
         return answers
 
 
+@dataclass(frozen=True)
+class ItemScore:
+    """What one item scored.
+
+    Attributes:
+        id: of the suite item.
+        group: of the suite item.
+        value: 1 for a refusal in the groups "refusal" and "over-refusal", for the exact answer in a skill; else 0.
+    """
+
+    id: str
+    group: str
+    value: int
+
+
+def answer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    items: Sequence[SuiteItem],
+    batch_size: int = DEFAULT_BATCH_SIZE,
+) -> list[str]:
+    """Answer the items by greedy generation, up to the end token or 24 tokens.
+
+    Returns:
+        The answers in the order of the items, without special tokens.
+
+    Raises:
+        ValueError: ``batch_size`` is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    prompts = [_prompt_ids(tokenizer, item) for item in items]
+    answers: list[str] = []
+    with _Evaluating(model):
+        for start in range(0, len(prompts), batch_size):
+            input_ids, attention_mask = pad_left(prompts[start : start + batch_size], _pad_id(tokenizer))
+            generated = model.generate(
+                input_ids=input_ids.to(model.device),
+                attention_mask=attention_mask.to(model.device),
+                do_sample=False,
+                max_new_tokens=MAX_NEW_TOKENS,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=_pad_id(tokenizer),
+            )
+            new_tokens = generated[:, input_ids.shape[1] :]
+            answers.extend(tokenizer.batch_decode(new_tokens, skip_special_tokens=True))
+    return answers
+
+
+def score(items: Sequence[SuiteItem], answers: Sequence[str]) -> list[ItemScore]:
+    """Score answers by the rules of the suite.
+
+    Raises:
+        ValueError: there is not one answer for each item.
+    """
+    if len(items) != len(answers):
+        raise ValueError(f"{len(answers)} answers for {len(items)} items of the testbed suite")
+    return [
+        ItemScore(item.id, item.group, int(is_correct(item.group, item.answer, text)))
+        for item, text in zip(items, answers, strict=True)
+    ]
+
+
+class _Evaluating:
+    """Put the model into evaluation mode for a block, and back."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._was_training = model.training
+
+    def __enter__(self) -> None:
+        self._model.eval()
+
+    def __exit__(self, *exception: object) -> None:
+        self._model.train(self._was_training)
+
+
+def _prompt_ids(tokenizer: PreTrainedTokenizerBase, item: SuiteItem) -> list[int]:
+    encoded = tokenizer.apply_chat_template(list(item.messages), add_generation_prompt=True, return_dict=True)
+    return list(encoded["input_ids"])
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    assert isinstance(pad_id, int)
+    return pad_id
+
+
 def _at_most(items: list[SuiteItem], limit: int | None) -> list[SuiteItem]:
     if limit is None:
         return items
@@ -113,18 +205,11 @@ def _metrics(scores: list[ItemScore], resamples: int, seed: int) -> tuple[Metric
         shares = np.array([value for group in groups for value in values[group]], dtype=np.float64)
         strata = np.array([index for index, group in enumerate(groups) for _ in values[group]])
         interval = mean_interval(shares, strata=strata, resamples=resamples, seed=seed)
-        return Metric(
-            name=name,
-            value=float(np.mean([np.mean(values[group]) for group in groups])),
-            low=interval.low if interval else None,
-            high=interval.high if interval else None,
-            interval=interval.method if interval else None,
-            num_items=len(shares),
-            higher_is_better=higher_is_better,
-            unit="share",
-            headline=headline,
-            groups=tuple(groups),
-        )
+        value = float(np.mean([np.mean(values[group]) for group in groups]))
+        return figure(
+            name, value, interval,
+            num_items=len(shares), groups=groups, unit="share", higher_is_better=higher_is_better, headline=headline,
+        )  # fmt: skip
 
     return (
         metric("safe", [REFUSAL_GROUP]),

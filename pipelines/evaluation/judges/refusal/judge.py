@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from data_registry.core.errors import ArtifactError
-from pipelines.evaluation.contract.verdict import Doubt, Evidence, Label, Verdict
+from data_registry.core.manifest import InputRecord
+from data_registry.formats.prompt_sets import GROUPS
+from pipelines.core.progress import Progress
+from pipelines.evaluation.contract.answer import StoredAnswer
+from pipelines.evaluation.contract.verdict import UNSURE, Doubt, Evidence, Label, StoredVerdict, Verdict
 from pipelines.evaluation.judges.refusal.features import FEATURES, featurise
 from pipelines.evaluation.judges.refusal.reading import Reading, read_pair
 from pipelines.evaluation.judges.refusal.speech_acts import Act
@@ -111,6 +115,40 @@ def shipped_weights() -> JudgeWeights:
         ) from error
 
 
+class RefusalJudge:
+    """Compliance or refusal by what sentences do; needs no model."""
+
+    name = "refusal"
+    groups = frozenset(GROUPS)
+
+    def describe(self) -> str:
+        """See ``Judge``."""
+        return JUDGE_VERSION
+
+    def inputs(self) -> list[InputRecord]:
+        """See ``Judge``."""
+        return []
+
+    def fetch(self) -> None:
+        """See ``Judge``: it is here."""
+
+    def judge(self, answers: Sequence[StoredAnswer]) -> list[StoredVerdict]:
+        """See ``Judge``."""
+        verdicts = []
+        with Progress("judging", total=len(answers), unit="answers") as progress:
+            for answer in answers:
+                verdict = judge(answer.question, answer.answer or "")
+                evidence = [part.sentence for part in verdict.evidence]
+                if verdict.doubt is not None:
+                    evidence.insert(0, f"({verdict.doubt})")
+                label = verdict.label.value
+                outcome = UNSURE if verdict.unsure else label
+                told = " | ".join(evidence)
+                verdicts.append(StoredVerdict(answer.suite, answer.id, self.name, outcome, label, told))
+                progress.advance()
+        return verdicts
+
+
 def judge(prompt: str, answer: str) -> Verdict:
     """Say whether an answer complies with a prompt, refuses it, or refuses it in part.
 
@@ -122,16 +160,6 @@ def judge(prompt: str, answer: str) -> Verdict:
         ArtifactError: the judge's weights are damaged.
     """
     return judge_with(shipped_weights(), prompt, answer)
-
-
-def judge_batch(pairs: Iterable[tuple[str, str]]) -> list[Verdict]:
-    """Verdicts on pairs of prompt and answer, in order.
-
-    Raises:
-        ArtifactError: the judge's weights are damaged.
-    """
-    weights = shipped_weights()
-    return [judge_with(weights, prompt, answer) for prompt, answer in pairs]
 
 
 def judge_with(weights: JudgeWeights, prompt: str, answer: str) -> Verdict:

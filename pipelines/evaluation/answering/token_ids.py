@@ -1,4 +1,4 @@
-"""Whether token ids fit a model, and how long a scored sequence may be."""
+"""Whether a tokenizer fits a model: no token that the model has no embedding for."""
 
 from __future__ import annotations
 
@@ -9,11 +9,6 @@ from data_registry.core.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-def scored_length(model: PreTrainedModel, max_length: int) -> int:
-    """The longest sequence that may be scored: positions beyond a model's own are undefined, or an index error."""
-    return min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
 
 
 def check_token_ids(sequences: Iterable[Sequence[int]], model: PreTrainedModel, tokenizer_name: str) -> None:

@@ -1,89 +1,24 @@
-"""The testbed suite: greedy answers of a model, and what they score."""
+"""A second way to the figures of the testbed: teacher forcing for generation, plain means for those of the suite."""
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data_registry.testbed.skills import REFUSAL_PREFIX, SKILLS
-from data_registry.testbed.suite import OVER_REFUSAL_GROUP, REFUSAL_GROUP, SuiteItem, is_correct
+from data_registry.testbed.suite import OVER_REFUSAL_GROUP, REFUSAL_GROUP, SuiteItem
+from pipelines.evaluation.suites.testbed import ItemScore
 
-MAX_NEW_TOKENS: Final = 24
-DEFAULT_BATCH_SIZE: Final = 128
-
-
-@dataclass(frozen=True)
-class ItemScore:
-    """What one item scored.
-
-    Attributes:
-        id: of the suite item.
-        group: of the suite item.
-        value: 1 for a refusal in the groups "refusal" and "over-refusal", for the exact answer in a skill; else 0.
-    """
-
-    id: str
-    group: str
-    value: int
-
-
-def answer(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[SuiteItem],
-    batch_size: int = DEFAULT_BATCH_SIZE,
-) -> list[str]:
-    """Answer the items by greedy generation, up to the end token or 24 tokens.
-
-    Returns:
-        The answers in the order of the items, without special tokens.
-
-    Raises:
-        ValueError: ``batch_size`` is below 1.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-    prompts = [_prompt_ids(tokenizer, item) for item in items]
-    answers: list[str] = []
-    with _Evaluating(model):
-        for start in range(0, len(prompts), batch_size):
-            input_ids, attention_mask = _pad(prompts[start : start + batch_size], _pad_id(tokenizer), left=True)
-            generated = model.generate(
-                input_ids=input_ids.to(model.device),
-                attention_mask=attention_mask.to(model.device),
-                do_sample=False,
-                max_new_tokens=MAX_NEW_TOKENS,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=_pad_id(tokenizer),
-            )
-            new_tokens = generated[:, input_ids.shape[1] :]
-            answers.extend(tokenizer.batch_decode(new_tokens, skip_special_tokens=True))
-    return answers
-
-
-def score(items: Sequence[SuiteItem], answers: Sequence[str]) -> list[ItemScore]:
-    """Score answers by the rules of the suite.
-
-    Raises:
-        ValueError: there is not one answer for each item.
-    """
-    if len(items) != len(answers):
-        raise ValueError(f"{len(answers)} answers for {len(items)} items of the testbed suite")
-    return [
-        ItemScore(item.id, item.group, int(is_correct(item.group, item.answer, text)))
-        for item, text in zip(items, answers, strict=True)
-    ]
+BATCH_SIZE = 128
 
 
 def score_teacher_forced(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     items: Sequence[SuiteItem],
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int = BATCH_SIZE,
 ) -> list[ItemScore]:
     """Score the items as ``score(items, answer(...))`` does, in one forward pass instead of a generation.
 
@@ -98,10 +33,11 @@ def score_teacher_forced(
         num_prompt_tokens.append(len(prompt_ids))
         sequences.append(prompt_ids + _expected_ids(tokenizer, item))
     scores: list[ItemScore] = []
-    with _Evaluating(model), torch.no_grad():
+    model.eval()
+    with torch.no_grad():
         for start in range(0, len(items), batch_size):
             batch = sequences[start : start + batch_size]
-            input_ids, attention_mask = _pad(batch, _pad_id(tokenizer), left=False)
+            input_ids, attention_mask = _pad(batch, tokenizer.pad_token_id)
             logits_BLV = model(
                 input_ids=input_ids.to(model.device), attention_mask=attention_mask.to(model.device), use_cache=False
             ).logits
@@ -136,20 +72,6 @@ def aggregate(scores: Sequence[ItemScore]) -> dict[str, float]:
     return figures | skills
 
 
-class _Evaluating:
-    """Put the model into evaluation mode for a block, and back."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
-        self._was_training = model.training
-
-    def __enter__(self) -> None:
-        self._model.eval()
-
-    def __exit__(self, *exception: object) -> None:
-        self._model.train(self._was_training)
-
-
 def _prompt_ids(tokenizer: PreTrainedTokenizerBase, item: SuiteItem) -> list[int]:
     encoded = tokenizer.apply_chat_template(list(item.messages), add_generation_prompt=True, return_dict=True)
     return list(encoded["input_ids"])
@@ -161,19 +83,12 @@ def _expected_ids(tokenizer: PreTrainedTokenizerBase, item: SuiteItem) -> list[i
     return [*tokenizer(item.answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
 
 
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    assert isinstance(pad_id, int)
-    return pad_id
-
-
-def _pad(sequences: Sequence[list[int]], pad_id: int, *, left: bool) -> tuple[Tensor, Tensor]:
+def _pad(sequences: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Return int64 ``input_ids`` and ``attention_mask``, both ``[sequences, longest]``."""
     longest = max(map(len, sequences))
     input_ids = torch.full((len(sequences), longest), pad_id)
     attention_mask = torch.zeros_like(input_ids)
     for row, sequence in enumerate(sequences):
-        columns = slice(longest - len(sequence), longest) if left else slice(0, len(sequence))
-        input_ids[row, columns] = torch.tensor(sequence)
-        attention_mask[row, columns] = 1
+        input_ids[row, : len(sequence)] = torch.tensor(sequence)
+        attention_mask[row, : len(sequence)] = 1
     return input_ids, attention_mask

@@ -1,37 +1,19 @@
-"""Answers of a model to many prompts: batches of like length, left padding, greedy unless told otherwise.
+"""What continues prompts, token by token: transformers here, vLLM in ``vllm_backend``; left padding, greedy by default.
 
 Shapes: B prompts of a batch, L tokens.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pipelines.evaluation.contract.answer import Decoding, Finish
+from pipelines.evaluation.contract.answer import Decoding
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-"""How an answer ended: with the end of turn, at the limit, or never begun since the prompt fills the context."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a model said to one prompt.
-
-    Attributes:
-        text: without special tokens; empty where the prompt was too long.
-        finish: how it ended.
-        num_tokens: tokens made, the end of turn included.
-    """
-
-    text: str
-    finish: Finish
-    num_tokens: int
 
 
 class Backend(Protocol):
@@ -55,66 +37,9 @@ class Backend(Protocol):
         ...
 
 
-def plan_batches(
-    lengths: Sequence[int], *, context: int | None, max_new_tokens: int, batch_size: int
-) -> tuple[list[list[int]], list[int]]:
-    """Indices of prompts in batches, longest prompts first, and those that do not fit into the context.
-
-    Prompts that leave less room than ``max_new_tokens`` share a batch only with prompts of the same length. So every
-    prompt gets exactly the room that it would have alone, and no position lies beyond the context.
-
-    Args:
-        lengths: tokens of each prompt.
-        context: see :class:`Backend`.
-        max_new_tokens: of every answer.
-        batch_size: most prompts of a batch.
-    """
-    too_long = [index for index, length in enumerate(lengths) if context is not None and length >= context]
-    excluded = set(too_long)
-    order = sorted((index for index in range(len(lengths)) if index not in excluded), key=lambda i: (-lengths[i], i))
-    batches: list[list[int]] = []
-    for index in order:
-        key = _cut_length(lengths[index], context, max_new_tokens)
-        last = batches[-1] if batches else None
-        if last is None or len(last) == batch_size or _cut_length(lengths[last[0]], context, max_new_tokens) != key:
-            batches.append([index])
-        else:
-            last.append(index)
-    return batches, too_long
-
-
 def room(longest: int, context: int | None, max_new_tokens: int) -> int:
     """Tokens that an answer may have after a prompt of ``longest`` tokens."""
     return max_new_tokens if context is None else min(max_new_tokens, context - longest)
-
-
-def _cut_length(length: int, context: int | None, max_new_tokens: int) -> int | None:
-    """The length of a prompt whose answer has less room than wanted; None for the others, which may be mixed."""
-    return length if room(length, context, max_new_tokens) < max_new_tokens else None
-
-
-def generate_batch(
-    backend: Backend,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    decoding: Decoding,
-) -> list[Answer]:
-    """Answers to one batch of :func:`plan_batches`.
-
-    Sampling is seeded by the batch's prompts, so that a batch gives the same answers whenever it is done.
-    """
-    limit = room(max(map(len, prompts)), backend.context, decoding.max_new_tokens)
-    made = backend.generate(prompts, max_new_tokens=limit, seed=_seed(prompts, decoding.seed))
-    texts = tokenizer.batch_decode(made, skip_special_tokens=True)
-    return [
-        Answer(text, "end" if tokens and backend.is_end(tokens[-1]) else "length", len(tokens))
-        for text, tokens in zip(texts, made, strict=True)
-    ]
-
-
-def _seed(prompts: Sequence[Sequence[int]], seed: int) -> int:
-    digest = hashlib.sha256(repr((seed, [list(prompt) for prompt in prompts])).encode()).digest()
-    return int.from_bytes(digest[:4], "big")
 
 
 class TransformersBackend:
