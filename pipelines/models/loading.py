@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_registry.core.errors import InputError
+from data_registry.core.errors import InputError, first_line
 from pipelines.configs.common import EngineConfig
 from pipelines.models.files import (
     ADAPTER_CONFIG,
@@ -18,7 +18,6 @@ from pipelines.models.files import (
     CONFIG,
     check_config,
     check_weight_files,
-    first_line,
     first_mismatch,
 )
 from pipelines.models.reference import ModelSource, model_directory
@@ -71,11 +70,6 @@ def load_model(
     # What is made from the model (adapters, cards) names it as the user does, not by a folder of the cache.
     model.name_or_path = model.config._name_or_path = source.path_or_id
     return model.train(for_training)
-
-
-def describe_parameters(model: PreTrainedModel) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of all parameters in the model's order; tied ones once."""
-    return [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()]
 
 
 # --- Checking and loading ----------------------------------------------------------------------------------------
