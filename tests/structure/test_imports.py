@@ -28,6 +28,7 @@ PENDING = {
     ("pipelines/basis/objectives/reference_loss.py", "pipelines/basis"),
     ("pipelines/basis/objectives/tokens.py", "pipelines/basis"),
     ("pipelines/reporting/runs.py", "pipelines/evaluation/suites"),
+    ("pipelines/reporting/page.py", "pipelines/inspecting"),
     ("pipelines/reporting/writing.py", "pipelines/inspecting"),
 }
 
