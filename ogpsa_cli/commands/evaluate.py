@@ -74,12 +74,11 @@ def _counted(suite: SuiteResults) -> dict[str, str]:
 def _show_judges(path: Path) -> None:
     """How two judges agree, where there were two."""
     from ogpsa_cli import console
-    from pipelines.evaluation.contract.verdict import read_verdicts
-    from pipelines.evaluation.judges.comparing import compare_judges, comparison_lines
+    from pipelines.evaluation.judge_notes import agreement_of_judges
 
-    for comparison in compare_judges(read_verdicts(path)):
+    for lines in agreement_of_judges(path):
         console.write()
-        for line in comparison_lines(comparison):
+        for line in lines:
             console.write(line)
 
 
@@ -101,13 +100,13 @@ def _show_changes(changes: Sequence[Changed]) -> None:
 def _show_trust(results: Results) -> None:
     """How far the built-in judge agrees with people, wherever its figures are shown."""
     from ogpsa_cli import console
-    from pipelines.evaluation.judges.refusal.agreement import agreement
-    from pipelines.evaluation.judges.refusal.judge import JUDGE_VERSION
+    from pipelines.evaluation.judge_notes import agreement_with_people
 
-    if any(suite.settings.scoring == f"judge {JUDGE_VERSION}" for suite in results.suites):
+    lines = agreement_with_people(results)
+    if lines:
         console.write()
         console.write(
             "The judge's agreement with people (XSTest's labels; judged model not seen in fitting):", dim=True
         )
-        for line in agreement().lines():
+        for line in lines:
             console.write(f"  {line}", dim=True)

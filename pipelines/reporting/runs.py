@@ -12,7 +12,7 @@ from data_registry.core.errors import ArtifactError, ConfigError, InputError
 from data_registry.core.manifest import InputRecord, as_input, is_artifact, open_artifact, read_manifest
 from pipelines.evaluation.contract.answer import ANSWERS_FILE, AnsweredItem, read_answers
 from pipelines.evaluation.contract.results import KIND, Results, read_results
-from pipelines.evaluation.suites.lm_eval_files import looks_like_results, read_lm_eval
+from pipelines.evaluation.lm_eval.files import looks_like_results, read_lm_eval
 
 # So many folders down results are looked for.
 _DEPTH = 4

@@ -19,7 +19,7 @@ from pipelines.commands import evaluate, report
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.configs.report import ReportConfig
 from pipelines.evaluation.contract.answer import read_answers
-from pipelines.evaluation.suites.lm_eval_results import convert
+from pipelines.evaluation.lm_eval.results import convert
 
 TASKS = ("tiny_choice", "tiny_words")
 

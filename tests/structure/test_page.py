@@ -11,9 +11,6 @@ from tests.structure import page, picture
 from tests.structure.code import ROOT
 from tests.structure.layout import lay_out, rows_of, without_implied
 
-# Named on the page and not there yet.
-PENDING = {
-}
 PAGE = page.FILE.read_text(encoding="utf-8")
 # What is written in capitals stands for a name that whoever adds something chooses.
 PATHS = sorted(
@@ -30,11 +27,7 @@ def test_the_rooms_on_the_page_are_those_of_the_code() -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_every_path_on_the_page_exists(path: str) -> None:
-    assert (ROOT / path).exists() != (path in PENDING)
-
-
-def test_what_is_pending_is_on_the_page() -> None:
-    assert set(PATHS) >= PENDING
+    assert (ROOT / path).exists()
 
 
 def test_the_picture_shows_the_code_of_now() -> None:

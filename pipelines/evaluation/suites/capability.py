@@ -19,7 +19,7 @@ from data_registry.hub import network
 from pipelines.core.progress import Progress
 from pipelines.evaluation.contract.results import hash_items, hash_text
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
-from pipelines.evaluation.suites.lm_eval_results import FAMILY, convert
+from pipelines.evaluation.lm_eval.results import FAMILY, convert
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -13,7 +13,7 @@ from data_registry.core.errors import InputError
 from data_registry.core.manifest import hash_file
 from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import Results
-from pipelines.evaluation.suites.lm_eval_results import convert
+from pipelines.evaluation.lm_eval.results import convert
 
 
 @dataclass(frozen=True)
