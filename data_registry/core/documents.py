@@ -1,44 +1,174 @@
-"""YAML documents as people write them, and their problems in the reader's words: strict keys, all errors at once."""
+"""YAML documents that people write: read, checked against a model, and all their problems told in the reader's words.
+
+The way of every such file: :func:`read_text`, then :func:`parse`, which is ``parse_yaml`` and :func:`check`.
+"""
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from data_registry.core.errors import ConfigError, InputError
 
+DocumentT = TypeVar("DocumentT", bound="Document")
 
-def parse_yaml(text: str, *, where: str) -> Any:
-    """Parse YAML text.
+
+class Document(BaseModel):
+    """A part of a document: unknown keys are errors; ``gpus-per-node`` and ``gpus_per_node`` are the same key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _same_key(cls, values: Any) -> Any:
+        return field_names(values) if isinstance(values, Mapping) else values
+
+
+def field_names(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """The values under the names of fields, which have ``_`` where a key may have ``-``.
 
     Raises:
-        ConfigError: the text is not YAML, or a key appears twice.
+        ValueError: two keys are the same field.
     """
-    import yaml
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        if name in result:
+            raise ValueError(f"'{name}' appears twice, once as '{key}'")
+        result[name] = value
+    return result
 
-    from data_registry.core import documents
 
+def read_text(path: Path, what: str) -> str:
+    """The text of a file.
+
+    Args:
+        path: the file.
+        what: what it should be, such as ``"recipe"``, for the error.
+
+    Raises:
+        InputError: it cannot be read, or is not text.
+    """
     try:
-        return documents.load(text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise ConfigError(f"not valid YAML: {error.problem}{place}", where=where) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"not valid YAML: {' '.join(str(error).split())}", where=where) from error
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError(f"the {what} '{path}' does not exist") from error
+    except IsADirectoryError as error:
+        raise InputError(f"'{path}' is a directory, where a {what} is needed") from error
+    except OSError as error:
+        raise InputError(f"the {what} '{path}' cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"the {what} '{path}' is not text: {error.reason}") from error
 
 
-def suggest(word: str, known: Sequence[str]) -> str:
-    """`` (did you mean 'x'?)`` or an empty string."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean '{close[0]}'?)" if close else ""
+def parse(
+    document: type[DocumentT], text: str, *, what: str, where: str, defaults: Mapping[str, Any] | None = None
+) -> DocumentT:
+    """A document from its YAML text.
+
+    Args:
+        document: the model that it must fit.
+        text: YAML.
+        what: what it is, such as ``"recipe"``, for errors.
+        where: the file, for errors.
+        defaults: values of fields that the text does not give.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    from data_registry.core.yaml_text import parse_yaml
+
+    return check(document, parse_yaml(text, where=where), what=what, where=where, defaults=defaults)
+
+
+def check(
+    document: type[DocumentT], values: Any, *, what: str, where: str, defaults: Mapping[str, Any] | None = None
+) -> DocumentT:
+    """A document from values that were parsed already; the arguments are those of :func:`parse`.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    check_mapping(values, what=what, where=where)
+    try:
+        return document.model_validate({**(defaults or {}), **values})
+    except ValidationError as error:
+        raise ConfigError(explain(error, document, values), where=where) from error
+
+
+def check_mapping(values: Any, *, what: str, where: str) -> None:
+    """Refuse values that are not ``key: value`` lines.
+
+    Raises:
+        ConfigError: with what they are instead.
+    """
+    if not isinstance(values, dict):
+        found = "empty" if values is None else f"a {type(values).__name__}"
+        raise ConfigError(f"a {what} holds 'key: value' lines; this one is {found}", where=where)
+
+
+def explain(error: ValidationError, document: type[BaseModel], values: Any = None) -> list[str]:
+    """Every problem of a document in the reader's words, each once.
+
+    Args:
+        error: what pydantic found.
+        document: the model that was asked for.
+        values: what the reader wrote, whose spelling of the keys is kept.
+    """
+    problems = error.errors(include_url=False)
+    return list(dict.fromkeys(_explain(problem, document, values) for problem in problems))
+
+
+def _explain(problem: Mapping[str, Any], document: type[BaseModel], values: Any) -> str:
+    shown, part = _place(document, [str(key) for key in problem["loc"] if key != "[key]"], values)
+    if problem["type"] == "extra_forbidden" and part is not None:
+        key = shown.rpartition(".")[2]
+        known = [name if "_" in key else name.replace("_", "-") for name in part.model_fields]
+        return f"unknown key '{shown}'{suggest(key, known)}"
+    if problem["type"] == "missing":
+        return f"'{shown}' is missing"
+    if problem["type"] == "model_type":
+        return f"'{shown}' needs 'key: value' lines, got {problem['input']!r}"
+    return f"'{shown}': {explain_value(problem)}" if shown else explain_value(problem)
+
+
+def _place(document: type[BaseModel], path: Sequence[str], values: Any) -> tuple[str, type[BaseModel] | None]:
+    """A path of fields as the reader wrote it, and the part of the document in which its last key stands."""
+    here: Any = document
+    written: list[str] = []
+    part: type[BaseModel] | None = None
+    for name in path:
+        part = here if isinstance(here, type) and issubclass(here, BaseModel) else None
+        key: Any = name
+        if part is not None:
+            mapping = values if isinstance(values, Mapping) else {}
+            key = next((key for key in mapping if str(key).replace("-", "_") == name), name.replace("_", "-"))
+            here = _type_within(part.model_fields[name].annotation) if name in part.model_fields else None
+        else:
+            here = _type_within(get_args(here)[-1]) if get_args(here) else None
+        values = _below(values, key)
+        written.append(str(key))
+    return ".".join(written), part
+
+
+def _type_within(annotation: Any) -> Any:
+    """The type of an optional value."""
+    if get_origin(annotation) in (Union, UnionType):
+        return next(kind for kind in get_args(annotation) if kind is not type(None))
+    return annotation
+
+
+def _below(values: Any, key: Any) -> Any:
+    """What stands under a key of a mapping, or at a place of a list; None where there is nothing of the kind."""
+    if isinstance(values, Mapping):
+        return values.get(key)
+    is_place = isinstance(values, list) and str(key).isdecimal() and int(key) < len(values)
+    return values[int(key)] if is_place else None
 
 
 _BOUNDS = {
@@ -83,151 +213,8 @@ def explain_value(problem: Mapping[str, Any]) -> str:
     return f"{problem['msg'].lower()}, got {value!r}"
 
 
-class StrictLoader(yaml.SafeLoader):
-    """YAML 1.2's plain scalars (PyYAML follows 1.1: ``1e-6`` a string, ``no`` a boolean, ``1:30`` a number)."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own attribute
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping whose keys all differ."""
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' appears twice", key.start_mark)
-            seen.add((key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key)))
-        return super().construct_mapping(node, deep=deep)
-
-
-class StrictDumper(yaml.SafeDumper):
-    """Quotes what either version of YAML would not read back as the same string."""
-
-
-for _tag, _pattern, _first in (
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", list("-+0123456789")),
-    (
-        "float",
-        r"^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+)(?:[eE][-+]?[0-9]+)|[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)"
-        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$",
-        list("-+.0123456789"),
-    ),
-    ("merge", r"^<<$", ["<"]),
-):
-    for _class in (StrictLoader, StrictDumper):
-        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
-
-
-def load(text: str) -> Any:
-    """The value of a YAML text.
-
-    Raises:
-        yaml.YAMLError: the text is not YAML, or a key appears twice.
-    """
-    return yaml.load(text, Loader=StrictLoader)
-
-
-def dump(value: Any) -> str:
-    """YAML text that :func:`load` reads back as ``value``; keys in their order."""
-    return yaml.dump(value, Dumper=StrictDumper, sort_keys=False, allow_unicode=True, width=120)
-
-
-DocumentT = TypeVar("DocumentT", bound="Document")
-
-
-class Document(BaseModel):
-    """A part of a document: unknown keys are errors; ``gpus-per-node`` and ``gpus_per_node`` are the same key."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _same_key(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        result: dict[str, Any] = {}
-        for key, value in values.items():
-            name = str(key).replace("-", "_")
-            if name in result:
-                raise ValueError(f"'{name}' appears twice, once as '{key}'")
-            result[name] = value
-        return result
-
-
-def read_text(path: Path, what: str) -> str:
-    """The text of a file.
-
-    Args:
-        path: the file.
-        what: what it should be, such as ``"recipe"``, for the error.
-
-    Raises:
-        InputError: it cannot be read, or is not text.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(f"there is no {what} '{path}'") from error
-    except IsADirectoryError as error:
-        raise InputError(f"'{path}' is a directory, where a {what} is needed") from error
-    except OSError as error:
-        raise InputError(f"the {what} '{path}' cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"the {what} '{path}' is not text: {error.reason}") from error
-
-
-def parse(document: type[DocumentT], text: str, *, what: str, where: str) -> DocumentT:
-    """Read a document.
-
-    Args:
-        document: its schema.
-        text: YAML.
-        what: what it is, such as ``"recipe"``, for errors.
-        where: the file, for errors.
-
-    Raises:
-        ConfigError: with every problem found.
-    """
-    values = parse_yaml(text, where=where)
-    if not isinstance(values, dict):
-        found = "empty" if values is None else f"a {type(values).__name__}"
-        raise ConfigError(f"a {what} holds 'key: value' lines; this one is {found}", where=where)
-    try:
-        return document.model_validate(values)
-    except ValidationError as error:
-        problems = [_explain(problem, document) for problem in error.errors(include_url=False)]
-        raise ConfigError(list(dict.fromkeys(problems)), where=where) from error
-
-
-def _explain(problem: Mapping[str, Any], document: type[Document]) -> str:
-    path = [str(part) for part in problem["loc"]]
-    shown = ".".join(path).replace("_", "-")
-    if problem["type"] == "extra_forbidden":
-        known = [name.replace("_", "-") for name in _model_at(document, path[:-1]).model_fields]
-        return f"unknown key '{shown}'{suggest(path[-1].replace('_', '-'), known)}"
-    if problem["type"] == "missing":
-        return f"'{shown}' is missing"
-    if problem["type"] == "model_type":
-        return f"'{shown}' needs 'key: value' lines, got {problem['input']!r}"
-    return f"'{shown}': {explain_value(problem)}" if shown else explain_value(problem)
-
-
-def _model_at(document: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
-    """The part of a document at a path of keys."""
-    here: Any = document
-    for part in path:
-        if isinstance(here, type) and issubclass(here, BaseModel):
-            here = here.model_fields[part].annotation
-        elif get_origin(here) is dict:
-            here = get_args(here)[1]
-        if get_origin(here) in (Union, UnionType):
-            here = next(kind for kind in get_args(here) if kind is not type(None))
-    assert issubclass(here, BaseModel)
-    return here
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """`` (did you mean 'a' or 'b'?)``, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
-    quoted = [f"'{word}'" for word in close]
+def suggest(word: str, known: Iterable[str], *, most: int = 1) -> str:
+    """The nearest known words as `` (did you mean 'a' or 'b'?)``, at most so many; empty where none is near."""
+    close = difflib.get_close_matches(word, list(known), n=most, cutoff=0.6)
+    quoted = [f"'{name}'" for name in close]
     return f" (did you mean {' or '.join(quoted)}?)" if quoted else ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
+
+from data_registry.core.documents import Document
 
 HARMFUL: Final = "harmful"
 HARMLESS: Final = "harmless"
@@ -15,7 +17,7 @@ CONTEXT_SEPARATOR: Final = "\n\n---\n\n"
 """Between a context and the request about it, as HarmBench writes its contextual behaviours."""
 
 
-class LabelColumn(BaseModel):
+class LabelColumn(Document):
     """A column that says which rows are harmful.
 
     Attributes:
@@ -24,7 +26,7 @@ class LabelColumn(BaseModel):
         harmless: values of harmless rows; any other value is an error.
     """
 
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(coerce_numbers_to_str=True)
     column: str
     harmful: tuple[str, ...] = ()
     harmless: tuple[str, ...] = ()
@@ -44,7 +46,7 @@ class LabelColumn(BaseModel):
         return HARMFUL if text in self.harmful else HARMLESS if text in self.harmless else None
 
 
-class PromptLayout(BaseModel):
+class PromptLayout(Document):
     """How the rows of a prompt set are laid out.
 
     Attributes:
@@ -57,7 +59,7 @@ class PromptLayout(BaseModel):
         where: take only rows that have one of these values in these columns.
     """
 
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(coerce_numbers_to_str=True)
     prompt: str | None = None
     category: str | None = None
     context: str | None = None

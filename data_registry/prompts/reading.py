@@ -75,7 +75,6 @@ def _to_be_fetched(error: NotFetchedError) -> InputError:
 
 
 def _locate(spec: PromptSetSpec, base: Path | None) -> tuple[Location, PromptLayout | None]:
-    from data_registry.core.documents import did_you_mean
     from data_registry.registry.listing import list_entries
     from data_registry.sources.opening import is_hub_id
 
@@ -100,7 +99,7 @@ def _locate(spec: PromptSetSpec, base: Path | None) -> tuple[Location, PromptLay
     if is_hub_id(spec.data):
         return Location("hub", spec.data, subset=spec.subset, split=spec.split, revision=spec.revision), spec.layout
     raise InputError(
-        f"'{spec.data}' is neither a prompt set of the registry nor a path{did_you_mean(spec.data, entries)}",
+        f"'{spec.data}' is neither a prompt set of the registry nor a path{suggest(spec.data, entries, most=3)}",
         fix=f"the registry has: {', '.join(sorted(entries))}",
     )
 

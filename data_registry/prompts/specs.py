@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from data_registry.core.documents import Document
 from data_registry.core.manifest import InputRecord
 from data_registry.formats.prompt_sets import PromptLayout
 
@@ -52,7 +53,7 @@ class PromptSet:
         return {prompt.group for prompt in self.prompts}
 
 
-class PromptSetSpec(BaseModel):
+class PromptSetSpec(Document):
     """A prompt set as a suite names it.
 
     Attributes:
@@ -64,7 +65,6 @@ class PromptSetSpec(BaseModel):
         revision: of a hub data set.
     """
 
-    model_config = ConfigDict(extra="forbid")
     data: str
     name: str | None = None
     layout: PromptLayout | None = None
@@ -78,7 +78,7 @@ class PromptSetSpec(BaseModel):
         return self.name or Path(self.data).name.split(".")[0]
 
 
-class PromptSuiteSpec(BaseModel):
+class PromptSuiteSpec(Document):
     """A suite of prompt sets, as its YAML file says it.
 
     Attributes:
@@ -89,7 +89,6 @@ class PromptSuiteSpec(BaseModel):
         max_new_tokens: longest answer in tokens, unless told otherwise.
     """
 
-    model_config = ConfigDict(extra="forbid")
     name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     description: str = ""
     sets: list[PromptSetSpec] = Field(min_length=1)

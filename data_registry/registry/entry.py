@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from data_registry.core.documents import did_you_mean
+from data_registry.core.documents import Document, check
 from data_registry.core.errors import ConfigError
 from data_registry.formats.layout import Layout
 from data_registry.formats.prompt_sets import PromptLayout
@@ -16,10 +16,9 @@ from data_registry.schema import Task
 from data_registry.sources.opening import Location
 
 
-class EntrySource(BaseModel):
+class EntrySource(Document):
     """Where the data of an entry lies: exactly one of hub, path and embedded."""
 
-    model_config = ConfigDict(extra="forbid")
     hub: str | None = None
     path: str | None = None
     embedded: str | None = None
@@ -35,7 +34,7 @@ class EntrySource(BaseModel):
         return self
 
 
-class Entry(BaseModel):
+class Entry(Document):
     """A data set that is known by name.
 
     Attributes:
@@ -57,7 +56,6 @@ class Entry(BaseModel):
         origin: the file that defines it.
     """
 
-    model_config = ConfigDict(extra="forbid")
     name: str
     description: str
     task: Literal["sft", "preference", "prompts", "auto"] = "auto"
@@ -110,12 +108,8 @@ def make_entry(values: Any, file: Path) -> Entry:
     Raises:
         ConfigError: with all problems.
     """
-    if not isinstance(values, dict):
-        raise ConfigError(f"an entry holds 'key: value' lines; this is a {type(values).__name__}", where=str(file))
-    try:
-        entry = Entry.model_validate({"name": file.stem, **values, "origin": str(file)})
-    except ValidationError as error:
-        raise ConfigError(_problems(error), where=str(file)) from error
+    entry = check(Entry, values, what="registry entry", where=str(file), defaults={"name": file.stem})
+    entry = entry.model_copy(update={"origin": str(file)})
     if (entry.task == "prompts") != (entry.prompts is not None):
         raise ConfigError(
             "'prompts' says how the rows of the task prompts are laid out, and is for it alone", where=str(file)
@@ -125,14 +119,3 @@ def make_entry(values: Any, file: Path) -> Entry:
         if entry.task in ("sft", "preference") and entry.task not in entry.tasks:
             raise ConfigError(f"format '{entry.format}' has no rows for {entry.task}", where=str(file))
     return entry
-
-
-def _problems(error: ValidationError) -> list[str]:
-    lines = []
-    for problem in error.errors(include_url=False):
-        place = ".".join(str(part) for part in problem["loc"])
-        known = [*Entry.model_fields, *EntrySource.model_fields]
-        unknown = problem["type"] == "extra_forbidden"
-        text = f"unknown key{did_you_mean(str(problem['loc'][-1]), known)}" if unknown else problem["msg"]
-        lines.append(f"{place}: {text}" if place else text)
-    return lines

@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from data_registry.core.documents import did_you_mean, parse_yaml
+from data_registry.core.documents import read_text, suggest
 from data_registry.core.errors import ConfigError, InputError
+from data_registry.core.yaml_text import parse_yaml
 from data_registry.registry.entry import Entry, make_entry
 
 _SPECS: Final = Path(__file__).parents[1] / "specs"
@@ -41,7 +42,7 @@ def describe(name: str, registry: Path | None = None) -> Entry:
     entries = {entry.name: entry for entry in list_entries(registry)}
     if name not in entries:
         raise InputError(
-            f"the registry has no '{name}'{did_you_mean(name, entries)}",
+            f"the registry has no '{name}'{suggest(name, entries, most=3)}",
             fix="see them with:  ogpsa prepare-data --list",
         )
     return entries[name]
@@ -69,14 +70,13 @@ def _load(path: Path) -> list[Entry]:
                 entries[entry.name] = entry
         except ConfigError as error:
             problems += [f"{error.where or file}: {problem}" for problem in error.problems]
+        except InputError as error:
+            problems.append(error.what)
     if problems:
         raise ConfigError(problems)
     return list(entries.values())
 
 
 def _read_file(file: Path) -> list[Entry]:
-    try:
-        content = parse_yaml(file.read_text(encoding="utf-8"), where=str(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read: {error}", where=str(file)) from error
+    content = parse_yaml(read_text(file, "registry entry"), where=str(file))
     return [make_entry(values, file) for values in (content if isinstance(content, list) else [content])]

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from data_registry.core.documents import parse_yaml
 from data_registry.core.errors import ConfigError
+from data_registry.core.yaml_text import parse_yaml
 from pipelines.core.config import CommandConfig, option_metadata
 
 

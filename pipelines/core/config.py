@@ -14,7 +14,7 @@ from typing import Any, ClassVar, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.config import JsonDict
 
-from data_registry.core.documents import explain_value, parse_yaml, suggest
+from data_registry.core.documents import check_mapping, explain_value, field_names, read_text, suggest
 from data_registry.core.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound="CommandConfig")
@@ -46,9 +46,9 @@ class CommandConfig(BaseModel):
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that ``--config`` reads back."""
-        from data_registry.core import documents
+        from data_registry.core.yaml_text import dump
 
-        return documents.dump(self.model_dump(mode="json"))
+        return dump(self.model_dump(mode="json"))
 
 
 def option(
@@ -97,33 +97,20 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """The mapping in a YAML configuration file; ``learning-rate`` and ``learning_rate`` are the same key.
 
     Raises:
-        ConfigError: the file is missing, unreadable, not YAML, not a mapping, or names an option twice.
+        InputError: the file cannot be read, or is not text.
+        ConfigError: it is not YAML, not a mapping, or names an option twice.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ConfigError(f"the configuration file '{path}' does not exist") from error
-    except IsADirectoryError as error:
-        raise ConfigError(f"'{path}' is a directory, where a configuration file is needed") from error
-    except OSError as error:
-        raise ConfigError(f"the configuration file '{path}' cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the configuration file '{path}' is not text: {error.reason}") from error
-    values = parse_yaml(text, where=str(path))
+    from data_registry.core.yaml_text import parse_yaml
+
+    where = str(path)
+    values = parse_yaml(read_text(path, "configuration file"), where=where)
     if values is None:
         return {}
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"a configuration file holds 'key: value' lines; this one is a {type(values).__name__}",
-            where=str(path),
-        )
-    result: dict[str, Any] = {}
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        if name in result:
-            raise ConfigError(f"option '{name}' appears twice, once as '{key}'", where=str(path))
-        result[name] = value
-    return result
+    check_mapping(values, what="configuration file", where=where)
+    try:
+        return field_names(values)
+    except ValueError as error:
+        raise ConfigError(f"option {error}", where=where) from error
 
 
 def resolve(
@@ -142,6 +129,7 @@ def resolve(
         sets: ``a.b=value`` strings, highest; the value is read as YAML.
 
     Raises:
+        InputError: the file cannot be read.
         ConfigError: with every problem found.
     """
     values: dict[str, Any] = read_config_file(file) if file else {}
@@ -165,6 +153,8 @@ def resolve(
 
 
 def _assign(values: dict[str, Any], assignment: str) -> None:
+    from data_registry.core.yaml_text import parse_yaml
+
     key, separator, text = assignment.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set takes KEY=VALUE, not '{assignment}'")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data_registry.core.documents import did_you_mean, suggest
+from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import InputRecord
 from data_registry.formats.conversations import SHAREGPT
@@ -114,7 +114,7 @@ def _unregistered(name: str, registry: Path | None) -> Location:
         return Location("hub", name)
     names = [entry.name for entry in list_entries(registry)]
     raise InputError(
-        f"'{name}' is neither in the registry nor a path{did_you_mean(name, names)}",
+        f"'{name}' is neither in the registry nor a path{suggest(name, names, most=3)}",
         fix="see the registry with:  ogpsa prepare-data --list",
     )
 

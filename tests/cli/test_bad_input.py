@@ -682,7 +682,7 @@ def prompts_of_the_hub_without_a_network(place: Place) -> Arguments:
     return evaluate(place, "--suite", "xstest")
 
 
-@case(CONFIGURATION, "layout.harmfull: unknown key")
+@case(CONFIGURATION, "unknown key 'sets.0.layout.harmfull'.*did you mean 'harmful'")
 def suite_file_with_a_misspelt_key(place: Place) -> Arguments:
     content = "sets: [{data: a.txt, layout: {harmfull: true}}]\n"
     return evaluate(place, "--suite", place.file("mine.yaml", content))

@@ -209,7 +209,7 @@ def test_problems_of_recipe_and_profile_are_shown_together(cli: Cli) -> None:
     ("arguments", "expected"),
     [
         (["recipe.yaml"], "--profile is required"),
-        (["recipe.yaml", "--profile", "none.yaml"], "there is no cluster profile 'none.yaml'"),
+        (["recipe.yaml", "--profile", "none.yaml"], "the cluster profile 'none.yaml' does not exist"),
         (["none.yaml", "--profile", "cluster.yaml"], "there is no recipe 'none.yaml'"),
         (["recipe.yaml", "--profile", "cluster.yaml", "--directory", "none"], "none' for the jobs does not exist"),
         (["recipe.yaml", "--profile", "cluster.yaml", "--out", 'a"b'], "Slurm cannot take the path"),

@@ -61,12 +61,15 @@ def test_own_entries_from_a_folder_take_precedence(tmp_path):
 BAD = {
     "unknown key": (
         "{description: x, source: {hub: a/b}, licnce: MIT}",
-        "licnce: unknown key (did you mean 'licence'?)",
+        "unknown key 'licnce' (did you mean 'licence'?)",
     ),
-    "unknown key of the source": ("{description: x, source: {hub: a/b, splt: y}}", "source.splt: unknown key"),
+    "unknown key of the source": (
+        "{description: x, source: {hub: a/b, splt: y}}",
+        "unknown key 'source.splt' (did you mean 'split'?)",
+    ),
     "two sources": ("{description: x, source: {hub: a/b, path: c}}", "one of hub, path and embedded"),
     "no source": ("{description: x, source: {}}", "one of hub, path and embedded"),
-    "no description": ("{source: {hub: a/b}}", "description: Field required"),
+    "no description": ("{source: {hub: a/b}}", "'description' is missing"),
     "unknown format": ("{description: x, source: {hub: a/b}, format: alpacca}", "did you mean 'alpaca'"),
     "unknown column": (
         "{description: x, source: {hub: a/b}, format: alpaca, columns: {promt: y}}",

@@ -286,12 +286,12 @@ def test_judges_that_cannot_be_used_say_why(tmp_path):
     ("content", "says"),
     [
         ("verdicts: {harmful: {full_refusal: '('}}", "no regular expression"),
-        ("verdicts: {harmful: {maybe: x}}", "verdicts.harmful.maybe"),
+        ("verdicts: {harmful: {maybe: x}}", "'verdicts.harmful.maybe': must be 'full_compliance'"),
         ("verdicts: {}", "verdicts"),
         ("prompt: nothing\nverdicts: {harmful: {full_refusal: x}}", "must have {answer}"),
         ("prompt: '{context} {answer}'\nverdicts: {harmful: {full_refusal: x}}", "belongs into context_prompt"),
         ("prompt: '{answer}'\ncontext_prompt: '{answer}'\nverdicts: {harmful: {full_refusal: x}}", "and {context}"),
-        ("promt: '{answer}'\nverdicts: {harmful: {full_refusal: x}}", "promt: unknown key"),
+        ("promt: '{answer}'\nverdicts: {harmful: {full_refusal: x}}", "unknown key 'promt'.*did you mean 'prompt'"),
         ("- a", "holds 'key: value' lines"),
     ],
 )

@@ -177,8 +177,8 @@ def test_a_draw_takes_so_many_of_each_group(tmp_path):
 
 
 WRONG = {
-    "unknown key": ("sets: [{data: a.txt, layout: {harmful: true}}]\nmax_tokens: 5\n", "max_tokens: unknown key"),
-    "no sets": ("sets: []\n", "sets:"),
+    "unknown key": ("sets: [{data: a.txt, layout: {harmful: true}}]\nmax_tokens: 5\n", "unknown key 'max_tokens'"),
+    "no sets": ("sets: []\n", "'sets': needs at least 1"),
     "not said": ("sets: [{data: a.txt, layout: {prompt: x}}]\n", "say which rows are harmful"),
     "no mapping": ("- a\n", "holds 'key: value' lines"),
     "no YAML": ("sets: [", "not valid YAML"),

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from data_registry.core.documents import parse_yaml, suggest
+from data_registry.core.documents import Document, parse, read_text, suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.formats.prompt_sets import HARMFUL, HARMLESS
 from pipelines.evaluation.contract.verdict import Label
@@ -26,7 +26,7 @@ _PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
 _QUOTED: Final = re.compile(r"('''|\"\"\")(.*?)\1", re.DOTALL)
 
 
-class JudgeFormat(BaseModel):
+class JudgeFormat(Document):
     """How a judge model is asked, and what its words mean.
 
     Attributes:
@@ -43,7 +43,6 @@ class JudgeFormat(BaseModel):
         unsure_below: a classifier is unsure where no class reaches this probability.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: str = "custom"
     prompt: str | None = None
     context_prompt: str | None = None
@@ -176,10 +175,11 @@ def choose_format(asked: str | None, model_name: str, classes: Sequence[str]) ->
         classes: names of a classifier's classes; empty for models that write.
 
     Raises:
+        InputError: the file cannot be read.
         ConfigError: there is no such format, the file is wrong, or nothing tells the format.
     """
     if asked is not None:
-        found = _read_file(Path(asked)) if asked.endswith((".yaml", ".yml")) else FORMATS.get(asked)
+        found = _read_file(Path(asked).expanduser()) if asked.endswith((".yaml", ".yml")) else FORMATS.get(asked)
         if found is None:
             known = ", ".join(FORMATS)
             raise ConfigError(
@@ -201,24 +201,8 @@ def choose_format(asked: str | None, model_name: str, classes: Sequence[str]) ->
 
 
 def _read_file(path: Path) -> JudgeFormat:
-    try:
-        content = parse_yaml(path.expanduser().read_text(encoding="utf-8"), where=str(path))
-    except OSError as error:
-        raise ConfigError(f"the judge format '{path}' cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"the judge format '{path}' is not text: {error.reason}") from error
-    if not isinstance(content, dict):
-        raise ConfigError("a judge format holds 'key: value' lines", where=str(path))
-    try:
-        return JudgeFormat.model_validate({"name": path.stem, **content})
-    except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False):
-            place = ".".join(str(part) for part in problem["loc"])
-            unknown = problem["type"] == "extra_forbidden"
-            text = "unknown key" if unknown else problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{place}: {text}" if place else text)
-        raise ConfigError(lines, where=str(path)) from error
+    text = read_text(path, "judge format")
+    return parse(JudgeFormat, text, what="judge format", where=str(path), defaults={"name": path.stem})
 
 
 def with_card_prompt(judge_format: JudgeFormat, card: Path) -> JudgeFormat:
