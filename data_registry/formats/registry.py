@@ -15,8 +15,6 @@ from data_registry.formats.pairs import ALPACA, GSM8K, PROMPT_COMPLETION, QUESTI
 from data_registry.formats.preferences import PREFERENCE, SAFERLHF
 from data_registry.schema import EMPTY, UNREADABLE, RejectedRow, Row, Task
 
-__all__ = ["AUTO", "FORMATS", "Format", "Layout", "detect", "find_format", "make_layout", "read_row", "register"]
-
 logger = logging.getLogger(__name__)
 
 AUTO: Final = "auto"

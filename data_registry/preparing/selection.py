@@ -1,9 +1,54 @@
-"""Which rows are kept: no duplicates, and a draw that depends on contents and seed alone."""
+"""Which rows are kept, and what becomes of the others: duplicates, the draw, counts, and the file of rejected rows."""
 
 from __future__ import annotations
 
 import hashlib
 import heapq
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from data_registry.core.errors import InputError
+from data_registry.preparing.reading import Outcome, Rejection
+from data_registry.schema import FILTERED, NOT_DROPPED
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REJECTED: Final = "rejected.jsonl"
+
+
+@dataclass
+class Counts:
+    """What became of the rows.
+
+    Attributes:
+        read: rows that the source has.
+        kept: rows of the result.
+        dropped: unusable rows by reason; these count against ``--max-dropped``.
+        duplicates: rows that came before.
+        filtered: rows taken out by a filter on a column.
+        other_split: rows of the other part (``--split``).
+        not_drawn: usable rows that were not drawn (``--num-samples``).
+        cut: usable rows of which ``--max-length`` cuts something off.
+    """
+
+    read: int = 0
+    kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    duplicates: int = 0
+    filtered: int = 0
+    other_split: int = 0
+    not_drawn: int = 0
+    cut: int = 0
+
+    @property
+    def num_dropped(self) -> int:
+        """Unusable rows for all reasons."""
+        return sum(self.dropped.values())
 
 
 class Duplicates:
@@ -54,3 +99,87 @@ class Draw:
     def drawn(self) -> list[int]:
         """The numbers of the rows that are drawn, ascending: in the order of the source."""
         return sorted(number for _, number in self._heap)
+
+
+class Selection:
+    """Counts what becomes of rows, and sorts out duplicates and rows that cannot be drawn any more."""
+
+    def __init__(self, draw: Draw | None) -> None:
+        self.counts = Counts()
+        self.usable = 0
+        self._draw = draw
+        self._duplicates = Duplicates()
+
+    def select(self, outcome: Outcome) -> tuple[pa.RecordBatch, list[Rejection]]:
+        """The rows of a chunk to keep for now, and the duplicates among them."""
+        import pyarrow as pa
+
+        counts = self.counts
+        counts.read += outcome.num_read
+        counts.filtered += outcome.counts[FILTERED]
+        counts.other_split += outcome.counts["other_split"]
+        counts.cut += outcome.counts["cut"]
+        for reason, number in Counter(rejection.reason for rejection in outcome.rejected).items():
+            counts.dropped[reason] = counts.dropped.get(reason, 0) + number
+        keep, duplicates = [], []
+        for index, (digest, number) in enumerate(zip(outcome.hashes, outcome.numbers, strict=True)):
+            new = self._duplicates.is_new(digest)
+            if not new:
+                row = outcome.rows.slice(index, 1).to_pylist()[0]
+                duplicates.append(outcome.duplicate(number, row))
+            keep.append(new and (self._draw is None or self._draw.admit(digest)))
+            self.usable += new
+        counts.duplicates += len(duplicates)
+        return outcome.rows.filter(pa.array(keep, pa.bool_())), duplicates
+
+    def judge(self, name: str, max_dropped: float, examples: Mapping[str, str]) -> None:
+        """Fail where nothing is left, or more was dropped than allowed."""
+        counts = self.counts
+        reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(counts.dropped.items()))
+        where = "\n         ".join(f"{reason}: {example}" for reason, example in sorted(examples.items())) or name
+        if counts.num_dropped > max_dropped * counts.read:
+            raise InputError(
+                f"{counts.num_dropped} of {counts.read} rows of '{name}' cannot be used ({reasons}), more than "
+                f"--max-dropped {max_dropped:g} allows",
+                where=where,
+                fix="correct the rows or the options; or allow more with --max-dropped, "
+                f"and see each of them in {REJECTED} of the result",
+            )
+        if self.usable == 0:
+            others = {"filtered": counts.filtered, "of the other part of --split": counts.other_split}
+            told = [reasons, *(f"{number} {what}" for what, number in others.items() if number)]
+            raise InputError(
+                f"'{name}' has no usable row: of {counts.read} read, {', '.join(filter(None, told)) or 'none'}",
+                where=where,
+            )
+
+
+class RejectedFile:
+    """A file of rejected rows, one JSON object a line.
+
+    Attributes:
+        examples: the first place and detail of each reason.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.examples: dict[str, str] = {}
+        self._stream = path.open("w", encoding="utf-8")
+
+    def __enter__(self) -> RejectedFile:
+        return self
+
+    def write(self, rejection: Rejection) -> None:
+        """Append a row."""
+        if rejection.reason not in NOT_DROPPED:
+            self.examples.setdefault(rejection.reason, f"{rejection.place}: {rejection.detail}")
+        line = {
+            "number": rejection.number,
+            "where": rejection.place,
+            "reason": rejection.reason,
+            "detail": rejection.detail,
+            "row": rejection.excerpt,
+        }
+        self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()

@@ -11,9 +11,7 @@ from typing import Final, Literal
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import is_artifact
-from data_registry.sources.base import Broken, Chunk, RawRow, Source
-
-__all__ = ["Broken", "Chunk", "Location", "RawRow", "Source", "is_hub_id", "open_source"]
+from data_registry.sources.base import Source
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from data_registry.core.manifest import Manifest
-    from data_registry.preparing.accounting import Counts
+    from data_registry.preparing.selection import Counts
     from data_registry.registry.entry import Entry
     from pipelines.configs.prepare_data import PrepareDataConfig
 

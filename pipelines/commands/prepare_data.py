@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from data_registry.prepared import KIND, load_prepared
-from data_registry.preparing.accounting import Counts
+from data_registry.preparing.selection import Counts
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.core.making import Made, Wanted, find, make
 from pipelines.preparing.request import choose_layout, format_description, open_request

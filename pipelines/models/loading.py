@@ -73,11 +73,6 @@ def load_model(
     return model.train(for_training)
 
 
-def describe_parameters(model: PreTrainedModel) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of all parameters in the model's order; tied ones once."""
-    return [(name, tuple(parameter.shape)) for name, parameter in model.named_parameters()]
-
-
 # --- Checking and loading ----------------------------------------------------------------------------------------
 
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from data_registry.core.errors import InputError
 from data_registry.formats.layout import Layout
-from data_registry.preparing.accounting import REJECTED, Counts, RejectedFile, Selection
 from data_registry.preparing.arrow_folder import ArrowFolder, Staging
 from data_registry.preparing.reading import RowReader
-from data_registry.preparing.selection import Draw
+from data_registry.preparing.selection import REJECTED, Counts, Draw, RejectedFile, Selection
 from data_registry.schema import DUPLICATE, REASONS, Task, arrow_schema
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.core.artifact import ArtifactWriter

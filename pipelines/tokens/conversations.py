@@ -80,19 +80,29 @@ def encode_batch(
     max_length: int | None = None,
     *,
     train_from: Sequence[int] | None = None,
+    places: Sequence[str] | None = None,
 ) -> list[Encoded]:
-    """:func:`encode` for several conversations at once, which tokenises in several threads."""
-    starts = train_from or [0] * len(conversations)
-    rendered = [
-        render(messages, tokenizer, train_from=start) for messages, start in zip(conversations, starts, strict=True)
-    ]
-    return tokenize_rendered(rendered, tokenizer, max_length)
+    """:func:`encode` for several conversations at once, which tokenises in several threads.
 
+    Args:
+        conversations: each is what :func:`encode` takes.
+        tokenizer: as for :func:`encode`.
+        max_length: as for :func:`encode`.
+        train_from: for each conversation, as for :func:`encode`.
+        places: where each conversation stands, for errors.
 
-def tokenize_rendered(
-    rendered: Sequence[tuple[str, Sequence[Span]]], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
-) -> list[Encoded]:
-    """Tokens of rendered conversations, with labels where a token covers a character of an answer."""
+    Raises:
+        InputError: as for :func:`encode`.
+    """
+    rendered: list[tuple[str, list[Span]]] = []
+    for index, messages in enumerate(conversations):
+        try:
+            rendered.append(render(messages, tokenizer, train_from=train_from[index] if train_from else 0))
+        except InputError as error:
+            if places is None:
+                raise
+            where = places[index] + (f", {error.where}" if error.where else "")
+            raise InputError(error.what, where=where, fix=error.fix) from error
     # The template has written the special tokens already: adding them again would double the first.
     batch = tokenizer(
         [text for text, _ in rendered], add_special_tokens=False, return_offsets_mapping=True, verbose=False
@@ -186,20 +196,14 @@ class _ChunkEncoder:
 
     def __call__(self, chunk: tuple[int, list[list[Message]]]) -> list[Encoded]:
         start, conversations = chunk
-        rendered = []
-        for index, messages in enumerate(conversations, start=start):
-            try:
-                rendered.append(render(messages, self.tokenizer))
-            except InputError as error:
-                where = place_of_row(self.name, index) + (f", {error.where}" if error.where else "")
-                raise InputError(error.what, where=where, fix=error.fix) from error
-        encoded = tokenize_rendered(rendered, self.tokenizer, self.max_length)
-        for index, row in enumerate(encoded, start=start):
+        places = [place_of_row(self.name, start + index) for index in range(len(conversations))]
+        encoded = encode_batch(conversations, self.tokenizer, self.max_length, places=places)
+        for row, place in zip(encoded, places, strict=True):
             if row.num_trained == 0:
                 raise InputError(
                     "the row has no trained token"
                     + (f": all lie beyond --max-length {self.max_length}" if row.num_cut else ""),
-                    where=place_of_row(self.name, index),
+                    where=place,
                     fix="prepare the data with --tokenizer and the same --max-length, which drops such rows",
                 )
         return encoded
