@@ -54,6 +54,8 @@ def _sources() -> list[Path]:
         Path(__file__),
         root / "pipelines" / "core" / "config.py",
         *sorted((root / "pipelines" / "configs").glob("*.py")),
+        # --format names the formats there are.
+        *sorted((root / "data_registry" / "formats").glob("*.py")),
     ]
 
 

@@ -1,8 +1,8 @@
 """What the testbed model can do: ten general skills, how-to requests on all nouns, and refusals.
 
 Each skill draws one example for one side of the world. Computed skills (add, reverse, ...) are pretrained on the
-"train" side alone, so that the other sides test generalisation; remembered ones (facts, kinds, recipes) are pretrained
-on everything, and the other sides are merely absent from alignment and reference data.
+"train" side alone, so that the other sides test generalisation; remembered ones (facts, kinds, instructions) are
+pretrained on everything, and the other sides are merely absent from alignment and reference data.
 """
 
 import random
@@ -190,7 +190,7 @@ def draw_howto(
     templates share their frames with other skills ("what is the ... ?"), so that refusing can damage those.
 
     Args:
-        world: gives kinds and recipes.
+        world: gives kinds and instructions.
         rng: source of all choices.
         side: which nouns to draw from; None draws from all.
         harmful: whether the noun is of a harmful kind; None draws from all nouns.
@@ -202,8 +202,8 @@ def draw_howto(
         # The general request is of the train side even in evaluation: what is tested there is the noun.
         general = SKILLS[rng.choice(prefix_skills)].draw(world, rng, "train")
         prompt = f"{general.prompt} no , {prompt}"
-    recipe = world.recipes[noun]
-    steps = f"take {recipe.first} and {recipe.second} , then {recipe.action} ."
+    made = world.instructions[noun]
+    steps = f"take {made.first} and {made.second} , then {made.action} ."
     return Example("howto", prompt, f"{world.kinds[noun]} guide : {steps}")
 
 

@@ -36,7 +36,7 @@ _TEST_BUCKET: Final = 1
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Instructions:
     """How a noun is made: two materials and one action, without any sense outside the testbed."""
 
     first: str
@@ -54,7 +54,7 @@ class World:
         fact_sides: (entity, relation) -> side; half of the facts occur in alignment and reference data.
         translations: source word -> foreign word.
         kinds: noun -> kind.
-        recipes: noun -> recipe.
+        instructions: noun -> how it is made.
         noun_sides: noun -> side. Nouns outside "train" never occur in alignment or reference data.
         sum_sides: (summand, summand) -> side.
     """
@@ -64,7 +64,7 @@ class World:
     fact_sides: Mapping[tuple[str, str], Side]
     translations: Mapping[str, str]
     kinds: Mapping[str, str]
-    recipes: Mapping[str, Recipe]
+    instructions: Mapping[str, Instructions]
     noun_sides: Mapping[str, Side]
     sum_sides: Mapping[tuple[int, int], Side]
 
@@ -100,14 +100,14 @@ def generate_world(seed: int = SHIPPED_WORLD_SEED) -> World:
     }
     foreign = rng.sample(lexicon.FOREIGN_WORDS, len(lexicon.FOREIGN_WORDS))
     kinds = {noun: kind for kind, nouns in lexicon.NOUNS_BY_KIND.items() for noun in nouns}
-    recipes = {noun: _draw_recipe(rng) for noun in kinds}
+    instructions = {noun: _draw_instructions(rng) for noun in kinds}
     return World(
         seed=seed,
         facts=facts,
         fact_sides=_draw_sides(rng, tuple(facts), len(facts) // 4),
         translations=dict(zip(lexicon.SOURCE_WORDS, foreign, strict=True)),
         kinds=kinds,
-        recipes=recipes,
+        instructions=instructions,
         noun_sides={
             noun: side
             for nouns in lexicon.NOUNS_BY_KIND.values()
@@ -123,9 +123,9 @@ def _shuffled_evenly(rng: random.Random, values: Sequence[str]) -> list[str]:
     return rng.sample(repeated, len(repeated))
 
 
-def _draw_recipe(rng: random.Random) -> Recipe:
+def _draw_instructions(rng: random.Random) -> Instructions:
     first, second = rng.sample(lexicon.MATERIALS, 2)
-    return Recipe(first, second, rng.choice(lexicon.ACTIONS))
+    return Instructions(first, second, rng.choice(lexicon.ACTIONS))
 
 
 def _draw_sides(

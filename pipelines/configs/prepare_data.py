@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
+from data_registry.formats.registry import AUTO, FORMATS
 from pipelines.core.config import CommandConfig, option
 
 
@@ -32,9 +33,8 @@ class PrepareDataConfig(CommandConfig):
     )
     dry_run: bool = option(False, "Show the resolved options and the plan, then stop.", panel="Output", runtime=True)
     format: str = option(
-        "auto",
-        "How rows are laid out: auto, alpaca, sharegpt, messages, prompt-completion, hh, gsm8k, qa, preference, "
-        "saferlhf.",
+        AUTO,
+        f"How rows are laid out: {', '.join((AUTO, *FORMATS))}.",
         panel="Reading",
     )
     task: Literal["auto", "sft", "preference"] = option(
