@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_registry.core.errors import ArtifactError, InputError
+from data_registry.core.errors import ArtifactError, InputError, first_line
 from data_registry.core.manifest import Manifest, is_artifact, open_artifact
 from data_registry.schema import COLUMNS
 
@@ -53,8 +53,7 @@ def load_prepared(
     try:
         rows = datasets.load_from_disk(str(path))
     except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtifactError(f"the rows of '{path}' cannot be read: {reason}", where=str(path)) from error
+        raise ArtifactError(f"the rows of '{path}' cannot be read: {first_line(error)}", where=str(path)) from error
     if not isinstance(rows, datasets.Dataset) or set(COLUMNS[found]) - set(rows.column_names):
         raise ArtifactError(f"'{path}' does not hold the columns {', '.join(COLUMNS[found])}", where=str(path))
     return rows, manifest

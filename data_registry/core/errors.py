@@ -6,6 +6,14 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's exception says, without its further explanations; its type where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
 class OgpsaError(Exception):
     """A failure whose message is meant for the user: printed without a traceback.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data_registry.core.errors import ArtifactError, InputError
+from data_registry.core.errors import ArtifactError, InputError, first_line
 
 
 def open_artifact(path: Path, kind: str | Sequence[str], *, hashes: bool = False) -> Manifest:
@@ -158,7 +158,7 @@ def read_manifest(path: Path) -> Manifest:
         reason = f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].lower()}".removeprefix(": ")
         raise _damaged(path, reason) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, str(error).splitlines()[0]) from error
+        raise _damaged(path, first_line(error)) from error
 
 
 def _damaged(path: Path, reason: str) -> ArtifactError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from data_registry.core.errors import InputError
+from data_registry.core.errors import InputError, first_line
 
 Kind = Literal["model", "data set"]
 
@@ -86,11 +86,6 @@ def is_gated(error: BaseException) -> bool:
     # datasets puts errors of its own in the place of the hub's, whose reason is then left in their words alone.
     words = str(error)
     return isinstance(error, GatedRepoError) or "is a gated dataset" in words or "Cannot access gated repo" in words
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _is_unreachable(error: BaseException) -> bool:

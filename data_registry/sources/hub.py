@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_registry.core.errors import InputError
+from data_registry.core.errors import InputError, first_line
 from data_registry.core.manifest import InputRecord, fingerprint_of, hash_directory
 from data_registry.hub import network
-from data_registry.hub.errors import Wanted, explain, first_line, is_gated
+from data_registry.hub.errors import Wanted, explain, is_gated
 from data_registry.sources.base import Chunk, Source, chunked
 from data_registry.sources.files import FileSource
 from data_registry.sources.tables import choose_split, dataset_batches, numbered

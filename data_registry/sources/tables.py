@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_registry.core.documents import suggest
-from data_registry.core.errors import ConfigError, InputError
+from data_registry.core.errors import ConfigError, InputError, first_line
 from data_registry.core.manifest import InputRecord, Manifest, as_input, fingerprint_of, hash_directory
 from data_registry.prepared import load_prepared
 from data_registry.sources.base import CHUNK_ROWS, Chunk, Source
@@ -31,7 +31,7 @@ def parquet_chunks(path: Path) -> Iterator[Chunk]:
         with pq.ParquetFile(path) as file:
             yield from numbered(file.iter_batches(batch_size=CHUNK_ROWS), str(path))
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"the Parquet file is damaged: {_first_line(error)}", where=str(path)) from error
+        raise InputError(f"the Parquet file is damaged: {first_line(error)}", where=str(path)) from error
 
 
 def arrow_chunks(path: Path) -> Iterator[Chunk]:
@@ -50,7 +50,7 @@ def arrow_chunks(path: Path) -> Iterator[Chunk]:
             batches = (reader.get_batch(index) for index in range(reader.num_record_batches)) if as_file else reader
             yield from numbered(batches, str(path))
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"the Arrow file is damaged: {_first_line(error)}", where=str(path)) from error
+        raise InputError(f"the Arrow file is damaged: {first_line(error)}", where=str(path)) from error
 
 
 def numbered(batches: Iterator[pa.RecordBatch], where: str) -> Iterator[Chunk]:
@@ -86,7 +86,7 @@ class SavedSource(Source):
         try:
             loaded = datasets.load_from_disk(str(path))
         except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-            raise InputError(f"the Arrow folder is damaged: {_first_line(error)}", where=str(path)) from error
+            raise InputError(f"the Arrow folder is damaged: {first_line(error)}", where=str(path)) from error
         if isinstance(loaded, datasets.DatasetDict):
             split = choose_split(split, list(loaded), self.name)
             loaded = loaded[split]
@@ -148,7 +148,3 @@ def choose_split(asked: str | None, splits: list[str], where: str) -> str:
             f"there is no split '{asked}'{suggest(asked, splits)}; there are: {', '.join(splits)}", where=where
         )
     return asked
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_registry.core.documents import suggest
-from data_registry.core.errors import InputError
+from data_registry.core.errors import InputError, first_line
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -175,11 +175,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"'{path.name}' holds no JSON object", where=str(path))
     return content
-
-
-def first_line(error: Exception) -> str:
-    """What a library's exception says, without its further explanations."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

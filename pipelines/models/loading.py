@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_registry.core.errors import InputError
+from data_registry.core.errors import InputError, first_line
 from pipelines.configs.common import EngineConfig
 from pipelines.models.files import (
     ADAPTER_CONFIG,
@@ -18,7 +18,6 @@ from pipelines.models.files import (
     CONFIG,
     check_config,
     check_weight_files,
-    first_line,
     first_mismatch,
 )
 from pipelines.models.reference import ModelSource, model_directory

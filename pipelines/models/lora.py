@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from data_registry.core.documents import suggest
-from data_registry.core.errors import ConfigError
+from data_registry.core.errors import ConfigError, first_line
 from pipelines.configs.common import LoraConfig
 
 
@@ -72,4 +72,4 @@ def add_adapters(model: Any, settings: dict[str, Any], *, seed: int) -> Any:
     try:
         return peft.get_peft_model(model, peft_config(settings))
     except ValueError as error:
-        raise ConfigError(f"option 'lora_targets': {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"option 'lora_targets': {first_line(error)}") from error

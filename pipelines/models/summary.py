@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_registry.core.errors import first_line
+
 _CONFIG, _ADAPTER_CONFIG = "config.json", "adapter_config.json"
 _MAX_HEADER_BYTES = 100 << 20
 
@@ -123,7 +125,7 @@ def _read_object(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        problems.append(f"{path.name} cannot be read: {str(error).splitlines()[0]}")
+        problems.append(f"{path.name} cannot be read: {first_line(error)}")
         return {}
     if not isinstance(content, dict):
         problems.append(f"{path.name} holds no JSON object")

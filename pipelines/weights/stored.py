@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from data_registry.core.documents import suggest
-from data_registry.core.errors import InputError
-from pipelines.models.files import CONFIG, WEIGHTS, WEIGHTS_INDEX, check_weight_files, first_line, read_json
+from data_registry.core.errors import InputError, first_line
+from pipelines.models.files import CONFIG, WEIGHTS, WEIGHTS_INDEX, check_weight_files, read_json
 from pipelines.models.reference import ModelSource, model_directory
 from pipelines.weights.read_ahead import read_ahead
 

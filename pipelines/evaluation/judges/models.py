@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_registry.core.errors import InputError
+from data_registry.core.errors import InputError, first_line
 from data_registry.core.manifest import InputRecord
 from pipelines.core.job import on_main
 from pipelines.core.progress import Progress
@@ -21,7 +21,7 @@ from pipelines.evaluation.contract.suite import PromptItem
 from pipelines.evaluation.contract.verdict import ERROR, Judge, StoredVerdict
 from pipelines.evaluation.judges.formats import UNSURE, JudgeFormat, choose_format, with_card_prompt
 from pipelines.models import hub
-from pipelines.models.files import CONFIG, check_weight_files, first_line, read_json
+from pipelines.models.files import CONFIG, check_weight_files, read_json
 from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource, fetch_weights, model_directory, resolve_model
 from pipelines.tokens.chat_template import render_prompt
