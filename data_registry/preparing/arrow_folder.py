@@ -15,6 +15,25 @@ if TYPE_CHECKING:
 _SHARD_BYTES: Final = 500 << 20
 
 
+class _StreamFile:
+    """An Arrow stream in a file that is closed in any case: of a stream that cannot be ended, pyarrow keeps it open."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        import pyarrow as pa
+
+        self._file = pa.OSFile(str(path), "wb")
+        self._stream = pa.ipc.new_stream(self._file, schema)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._stream.write_batch(batch)
+
+    def close(self) -> None:
+        try:
+            self._stream.close()
+        finally:
+            self._file.close()
+
+
 class ArrowFolder:
     """A folder of Arrow shards that ``datasets.load_from_disk`` opens.
 
@@ -41,7 +60,7 @@ class ArrowFolder:
         self._path, self._schema = path, schema
         self._about = {"description": description, "license": licence, "citation": citation, "homepage": homepage}
         self._shards: list[Path] = []
-        self._writer: pa.ipc.RecordBatchStreamWriter | None = None
+        self._writer: _StreamFile | None = None
         self._shard_bytes = 0
         self._digest = hashlib.sha256()
 
@@ -55,22 +74,20 @@ class ArrowFolder:
         if self._writer is None or self._shard_bytes >= _SHARD_BYTES:
             self._next_shard()
         assert self._writer is not None
-        self._writer.write_batch(batch)
+        self._writer.write(batch)
         self._shard_bytes += batch.nbytes
         self.num_rows += batch.num_rows
 
     def _next_shard(self) -> None:
-        import pyarrow as pa
-
         self._close_shard()
         self._shards.append(self._path / f"data-{len(self._shards):05d}.arrow")
-        self._writer = pa.ipc.new_stream(str(self._shards[-1]), self._schema)
+        self._writer = _StreamFile(self._shards[-1], self._schema)
         self._shard_bytes = 0
 
     def _close_shard(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
 
     def finish(self) -> None:
         """Write the files that make the shards a data set."""
@@ -111,14 +128,12 @@ class Staging:
     """
 
     def __init__(self, file: Path, schema: pa.Schema) -> None:
-        import pyarrow as pa
-
-        self._file, self._schema = file, schema
-        self._writer = pa.ipc.new_stream(str(file), schema)
+        self._file = file
+        self._writer = _StreamFile(file, schema)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append rows."""
-        self._writer.write_batch(batch)
+        self._writer.write(batch)
 
     def select(self, numbers: list[int]) -> Iterator[pa.RecordBatch]:
         """The rows of these ascending numbers, counted from 0 in the order of writing; then the file is removed."""

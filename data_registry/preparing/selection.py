@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 REJECTED: Final = "rejected.jsonl"
+# Rows of which not one is usable are of another kind than the options say: the rest need not be read.
+_HOPELESS_AFTER: Final = 5000
 
 
 @dataclass
@@ -111,7 +113,7 @@ class Selection:
         self._duplicates = Duplicates()
 
     def select(self, outcome: Outcome) -> tuple[pa.RecordBatch, list[Rejection]]:
-        """The rows of a chunk to keep for now, and the duplicates among them."""
+        """The rows of a chunk to keep for now, and those to be recorded as left out: unusable ones and duplicates."""
         import pyarrow as pa
 
         counts = self.counts
@@ -130,10 +132,24 @@ class Selection:
             keep.append(new and (self._draw is None or self._draw.admit(digest)))
             self.usable += new
         counts.duplicates += len(duplicates)
-        return outcome.rows.filter(pa.array(keep, pa.bool_())), duplicates
+        return outcome.rows.filter(pa.array(keep, pa.bool_())), [*outcome.rejected, *duplicates]
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether many rows were read and not one is usable."""
+        return self.counts.read >= _HOPELESS_AFTER and self.counts.num_dropped == self.counts.read
 
     def judge(self, name: str, max_dropped: float, examples: Mapping[str, str]) -> None:
-        """Fail where nothing is left, or more was dropped than allowed."""
+        """Fail where nothing is left, or more was dropped than allowed.
+
+        Args:
+            name: the source's.
+            max_dropped: the share of unusable rows that is allowed.
+            examples: a place and detail for each reason, for the message.
+
+        Raises:
+            InputError: with the counts.
+        """
         counts = self.counts
         reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(counts.dropped.items()))
         where = "\n         ".join(f"{reason}: {example}" for reason, example in sorted(examples.items())) or name

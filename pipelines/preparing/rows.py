@@ -1,10 +1,10 @@
-"""The rows of a prepared data set written, and what became of every row of the source."""
+"""Writes the rows of a prepared data set, and tells what became of every row of the source."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from data_registry.core.errors import InputError
 from data_registry.formats.layout import Layout
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from transformers import PreTrainedTokenizerBase
 
-_HOPELESS_AFTER: Final = 5000
-
 
 def write_rows(
     writer: ArtifactWriter,
@@ -34,7 +32,22 @@ def write_rows(
     task: Task,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> None:
-    """Read, check, select and write all rows; the summary says what became of them."""
+    """Read, check, select and write all rows of the source; the summary says what became of them.
+
+    A row is read by ``RowReader`` in a worker, selected by ``Selection``, and written by ``ArrowFolder``: at once, or
+    after ``Staging`` where a number of rows is drawn, which is known only when all have been read.
+
+    Args:
+        writer: takes the rows, the rejected rows and the summary.
+        request: the source, and how many of its rows are wanted.
+        config: options of selection and checks.
+        layout: how the rows are laid out.
+        task: what is made of them.
+        tokenizer: to check them with, where there is one.
+
+    Raises:
+        InputError: too many rows cannot be used, none is left, or there are fewer than were asked for.
+    """
     reader = RowReader(
         layout,
         task,
@@ -74,17 +87,12 @@ def _read_all(
 ) -> None:
     with Progress("preparing", total=request.source.num_rows, unit="rows") as progress:
         for outcome in ordered_map(reader, request.source.chunks(), num_workers=config.num_workers):
-            for rejection in outcome.rejected:
-                rejected.write(rejection)
-            kept, duplicates = selection.select(outcome)
-            for rejection in duplicates:
+            kept, left_out = selection.select(outcome)
+            for rejection in left_out:
                 rejected.write(rejection)
             if kept.num_rows:
                 keep(kept)
-            hopeless = (
-                selection.counts.read >= _HOPELESS_AFTER and selection.counts.num_dropped == selection.counts.read
-            )
-            if hopeless and config.max_dropped < 1:
+            if selection.is_hopeless and config.max_dropped < 1:
                 selection.judge(request.source.name, config.max_dropped, rejected.examples)
             progress.advance(outcome.num_read)
 
@@ -98,7 +106,7 @@ def _check_enough(num_drawn: int, request: Request) -> None:
 
 
 def _summarise(request: Request, layout: Layout, task: Task, counts: Counts) -> dict[str, Any]:
-    """The figures of the manifest."""
+    """What the manifest says of the data set."""
     entry = request.entry
     summary: dict[str, Any] = {
         "task": task,

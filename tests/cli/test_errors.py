@@ -22,7 +22,7 @@ from data_registry.core.errors import (
     OgpsaError,
     Preempted,
 )
-from ogpsa_cli import commands
+from ogpsa_cli.commands import doctor
 from tests.cli.conftest import Cli, run_process
 
 
@@ -34,7 +34,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> object:
         def execute(config: object) -> int:
             raise error
 
-        monkeypatch.setattr(commands.doctor, "execute", execute)
+        monkeypatch.setattr(doctor, "execute", execute)
         return cli("doctor", *arguments)
 
     return call

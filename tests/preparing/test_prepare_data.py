@@ -11,12 +11,12 @@ from transformers import PreTrainedTokenizerFast
 
 from data_registry.core.errors import ArtifactError, ConfigError, InputError
 from data_registry.prepared import load_prepared
+from data_registry.preparing import selection
 from data_registry.testbed.pools import POOLS
 from data_registry.testbed.pools import rows as pool_rows
 from pipelines.commands import prepare_data
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.core.config import resolve
-from pipelines.preparing import rows
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared development data is not here")
@@ -435,7 +435,7 @@ def test_file_that_is_cut_off_in_the_middle_leaves_nothing(tmp_path):
 
 
 def test_hopeless_file_is_given_up_early(tmp_path, monkeypatch):
-    monkeypatch.setattr(rows, "_HOPELESS_AFTER", 1000)
+    monkeypatch.setattr(selection, "_HOPELESS_AFTER", 1000)
     path = write(tmp_path / "a.jsonl", [{"instruction": "a", "output": ""}] * 30_000)
     with pytest.raises(InputError, match="1000 of 1000 rows"):
         prepare(path, tmp_path / "out")
