@@ -9,10 +9,10 @@ import pytest
 
 from data_registry.core import stopping
 from data_registry.core.errors import InputError
-from data_registry.preparing import parallel
 from data_registry.preparing.arrow_folder import ArrowFolder, Staging
 from data_registry.preparing.selection import Draw, Duplicates
 from data_registry.schema import arrow_schema, content_hash, sft_row
+from pipelines.core import parallel
 from pipelines.core.parallel import ordered_map
 
 
