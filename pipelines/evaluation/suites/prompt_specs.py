@@ -39,9 +39,8 @@ def files_spec(harmful: Sequence[Path], harmless: Sequence[Path]) -> PromptSuite
     try:
         return PromptSuiteSpec(name=PROMPTS, sets=sets)
     except ValidationError as error:
-        raise ConfigError(
-            f"--harmful and --harmless: {explain(error, PromptSuiteSpec)[0]}", fix="rename one of the files"
-        ) from error
+        problem = explain(error, PromptSuiteSpec)[0]
+        raise ConfigError(f"--harmful and --harmless: {problem}", fix="rename one of the files") from error
 
 
 def read_suite_file(path: Path) -> PromptSuiteSpec:
