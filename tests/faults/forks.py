@@ -7,6 +7,8 @@ for a fresh process: with imports of ten seconds in each, nearly every random mo
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import os
 import signal
 import subprocess
@@ -19,6 +21,26 @@ from typing import NoReturn
 from data_registry.core import stopping
 
 _POLL_S = 0.01
+# Everything that the commands import; only imported here, never used, so that a fork is a process that begins.
+_LIBRARIES = (
+    "ogpsa_cli.app", "ogpsa_cli.launch.processes", "ogpsa_cli.launch.steps",
+    "pipelines.commands.prepare_data", "pipelines.commands.build_basis", "pipelines.commands.train_sft",
+    "pipelines.commands.train_dpo", "pipelines.commands.evaluate", "pipelines.commands.merge",
+    "pipelines.commands.report", "pipelines.commands.inspect", "pipelines.commands.testbed", "pipelines.commands.run",
+    "pipelines.commands.slurm", "pipelines.commands.quickstart", "pipelines.commands.chat",
+    "pipelines.commands.doctor", "pipelines.evaluation.suites.prompts", "pipelines.evaluation.suites.testbed",
+    "datasets", "trl", "peft", "deepspeed", "transformers.models.llama.modeling_llama", "pyarrow.parquet",
+    "matplotlib.pyplot",
+)  # fmt: skip
+
+
+def import_libraries() -> None:
+    """Import what the commands need, once, before the first fork."""
+    for name in _LIBRARIES:
+        importlib.import_module(name)
+    # A million objects that stay as they are: without this, each of the many collections walks through them all.
+    gc.collect()
+    gc.freeze()
 
 
 class ForkedProcess:
