@@ -111,7 +111,7 @@ def _be(job: Job, rank: int, ports: int) -> NoReturn:
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a rank fails in any way
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError):
