@@ -1,16 +1,20 @@
-"""A process with everything imported, which forks the ranks of one job after the other: imports are paid for once.
+"""A process with everything imported, which forks the processes of one job after the other: imports are paid for once.
 
-``python -m tests.distributed.loaded``: a line of JSON for each job in, its exit code out. A job is a worker module on
-so many ranks, with the variables that torchrun would set, so that the tests do not stand on the project's own launcher.
+``python -m tests.distributed.loaded``: a line of JSON for each job in, its exit code out. A job is a module on so many
+ranks, with the variables that torchrun would set, so that the tests do not stand on the project's own launcher.
+:func:`call` starts such a process, at first, and asks it.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -21,6 +25,7 @@ from typing import NoReturn
 
 from tests.faults import forks
 
+ROOT = Path(__file__).resolve().parents[2]
 _POLL_S = 0.01
 
 
@@ -33,7 +38,9 @@ class Job:
         arguments: after it.
         num_procs: ranks; a lone one is no job and has none of the variables.
         env: all variables of its processes, but for those of the launch.
-        log: a file for everything that its processes print.
+        folder: where it runs.
+        out: a file for what its processes print.
+        err: one for their errors, which may be the same.
         timeout_s: after so long it is ended.
     """
 
@@ -41,15 +48,36 @@ class Job:
     arguments: Sequence[str]
     num_procs: int
     env: dict[str, str]
-    log: str
+    folder: str
+    out: str
+    err: str
     timeout_s: float
 
-    def line(self) -> str:
-        """For the process that serves."""
-        return json.dumps(asdict(self)) + "\n"
+
+def call(job: Job) -> int:
+    """The exit code of a job, which a process with everything imported has forked; that process stays for the next."""
+    server = _started()
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write(json.dumps(asdict(job)) + "\n")
+    server.stdin.flush()
+    return int(server.stdout.readline())
 
 
-def run(job: Job) -> int:
+@functools.cache
+def _started() -> subprocess.Popen[str]:
+    """The process that forks; it ends with its standard input, and so when this one does."""
+    # Whether there are GPUs is asked without starting CUDA, which no fork survives.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    command = [sys.executable, "-m", "tests.distributed.loaded"]
+    process = subprocess.Popen(
+        command, env=environment, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    atexit.register(process.communicate)
+    return process
+
+
+def serve(job: Job) -> int:
     """Fork the ranks and wait for them: zero, or the code of the first that failed, for which the others are ended."""
     ports, port = os.pipe()
     pids = [_forked(job, rank, ports) for rank in range(job.num_procs)]
@@ -97,10 +125,10 @@ def _be(job: Job, rank: int, ports: int) -> NoReturn:
     """Be a rank from here on, and end as it does."""
     code = 1
     try:
-        with open(os.devnull) as nothing, open(job.log, "ab") as log:
-            os.dup2(nothing.fileno(), 0)
-            for stream in (1, 2):
-                os.dup2(log.fileno(), stream)
+        os.chdir(job.folder)
+        with open(os.devnull) as nothing, open(job.out, "ab") as out, open(job.err, "ab") as err:
+            for stream, file in enumerate((nothing, out, err)):
+                os.dup2(file.fileno(), stream)
         os.environ.clear()
         os.environ.update(job.env)
         port = os.read(ports, 5).decode().strip()
@@ -138,7 +166,7 @@ def main() -> None:
     threads = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")} - {"jemalloc_bg_thd"}
     assert len(threads) == 1, threads
     for line in sys.stdin:
-        print(run(Job(**json.loads(line))), file=answers, flush=True)
+        print(serve(Job(**json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import gc
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from tests.distributed.loaded import Job
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.distributed import loaded
+from tests.distributed.loaded import ROOT, Job
 
 
 def run_ranks(
@@ -25,37 +20,15 @@ def run_ranks(
     The ranks are forks of a process that has imported everything, see ``loaded``; it stays for the next call.
     """
     log = directory / "log.txt"
-    job = Job(module, [str(directory), *arguments], num_procs, _environment(), str(log), timeout_s)
-    server = _loaded()
-    assert server.stdin is not None
-    assert server.stdout is not None
-    server.stdin.write(job.line())
-    server.stdin.flush()
-    code = int(server.stdout.readline())
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "ACCELERATE_USE_CPU"):
+        environment.pop(name, None)
+    words = [str(directory), *arguments]
+    code = loaded.call(Job(module, words, num_procs, environment, str(ROOT), str(log), str(log), timeout_s))
     if code != 0:
         raise AssertionError(f"{module} failed with {code}:\n{log.read_text(errors='replace')[-9000:]}")
     findings: dict[str, Any] = json.loads((directory / "findings.json").read_text())
     return findings
-
-
-@functools.cache
-def _loaded() -> subprocess.Popen[str]:
-    """The process that forks; it ends with its standard input, and so when this one does."""
-    # Whether there are GPUs is asked without starting CUDA, which no fork survives.
-    environment = {**_environment(), "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.distributed.loaded"],
-        env=environment, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
-    atexit.register(process.communicate)
-    return process
-
-
-def _environment() -> dict[str, str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "ACCELERATE_USE_CPU"):
-        environment.pop(name, None)
-    return environment
 
 
 def write_findings(directory: Path, findings: dict[str, Any]) -> None:

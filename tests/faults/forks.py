@@ -2,6 +2,8 @@
 
 What a command starts in turn (ranks, steps of a recipe) goes through the real launcher, which gets a fork where it asks
 for a fresh process: with imports of ten seconds in each, nearly every random moment would be one of imports.
+
+``python -m tests.faults.forks ARGUMENTS`` is ``ogpsa ARGUMENTS``, whose processes are forks of this one.
 """
 
 from __future__ import annotations
@@ -124,3 +126,7 @@ def be_ogpsa(arguments: Sequence[str]) -> NoReturn:
             sys.stderr.flush()
         # What this process was forked from has its own things to do at exit.
         os._exit(code)
+
+
+if __name__ == "__main__":
+    be_ogpsa(sys.argv[1:])
