@@ -7,6 +7,8 @@ INSTALLED := $(VENV)/.installed
 export DS_BUILD_OPS = 0
 OUT ?= quickstart
 WORKERS ?= 2
+# A worker has whole files, whose fixtures are dear, in the order that tests/conftest.py gives them.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install quickstart test test-fast golden golden-record lint format typecheck clean
 
@@ -27,10 +29,10 @@ quickstart: install  ## run the whole chain on the embedded testbed, into ./quic
 	$(BIN)/ogpsa quickstart --out $(OUT)
 
 test: install  ## all tests that need no GPU (with a GPU: those too)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests
+	$(PYTEST) tests
 
 test-fast: install  ## unit, reference and command-line tests only
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not distributed and not slow" tests
+	$(PYTEST) -m "not distributed and not slow" tests
 
 golden: install  ## compare what the tool does with the golden record (minutes)
 	$(BIN)/python -m tests.golden compare

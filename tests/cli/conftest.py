@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ import pytest
 import data_registry.testbed
 from ogpsa_cli.__main__ import run
 from ogpsa_cli.launch import processes
+from tests.distributed import loaded
+from tests.distributed.loaded import Job
 
 TESTBED_MODEL = Path(data_registry.testbed.__file__).parent / "model"
 _LAUNCH_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -72,6 +75,17 @@ def run_process(
         capture_output=True, text=True, cwd=cwd, timeout=timeout_s, env={**os.environ, **(env or {})},
     )  # fmt: skip
     return Outcome(result.returncode, result.stdout, result.stderr)
+
+
+def run_fork(*arguments: str | Path, cwd: Path) -> Outcome:
+    """As :func:`run_process`, where this process and those that it starts are forks: their imports are done."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        words = [*map(str, arguments)]
+        code = loaded.call(
+            Job("tests.faults.forks", words, 1, dict(os.environ), str(cwd), str(out), str(err), timeout_s=3600)
+        )
+        return Outcome(code, out.read_text(), err.read_text())
 
 
 def _make(arguments: Sequence[str | Path]) -> None:

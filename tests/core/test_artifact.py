@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import json
-import os
-import resource
 import signal
 import subprocess
 import sys
@@ -14,8 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from data_registry.core.errors import ArtifactError, InputError, NumericsError
 from data_registry.core.manifest import (
@@ -23,36 +17,12 @@ from data_registry.core.manifest import (
     as_input,
     fingerprint_of,
     hash_directory,
-    open_artifact,
     read_manifest,
     verify,
 )
 from pipelines.core import artifact
-from pipelines.core.artifact import ArtifactWriter, find_finished, partial_path, write_artifact
-from pipelines.core.config import CommandConfig, option
-
-
-class Sample(CommandConfig):
-    """A command for tests."""
-
-    out: Path = option(Path("out"), "Where.", runtime=True)
-    steps: int = option(1, "A count.")
-
-
-CONFIG = Sample()
-
-
-def fill(writer: ArtifactWriter) -> None:
-    (writer.path / "rows.bin").write_bytes(bytes(range(256)) * 40)
-    (writer.path / "deep").mkdir()
-    (writer.path / "deep" / "index.json").write_text("{}")
-    writer.summary["rows"] = 40
-
-
-def make(target: Path, config: Sample = CONFIG, **options: bool) -> Manifest:
-    with write_artifact(target, "dataset", config, [], **options) as writer:
-        fill(writer)
-    return read_manifest(target)
+from pipelines.core.artifact import find_finished, partial_path, write_artifact
+from tests.core.small_artifacts import CONFIG, Sample, fill, make
 
 
 def interrupt(target: Path, error: BaseException, *files: str, keep_partial: bool = False) -> None:
@@ -61,16 +31,6 @@ def interrupt(target: Path, error: BaseException, *files: str, keep_partial: boo
         for name in files:
             (writer.path / name).write_text("some")
         raise error
-
-
-def write_beyond_the_limit(target: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with write_artifact(target, "dataset", CONFIG, []) as writer:
-        try:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-            (writer.path / "big").write_bytes(bytes(100_000))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def left_behind(folder: Path) -> list[str]:
@@ -131,7 +91,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from tests.core.test_artifact import CONFIG, fill
+from tests.core.small_artifacts import CONFIG, fill
 from pipelines.core.artifact import write_artifact
 with write_artifact(Path({target!r}), "dataset", CONFIG, []) as writer:
     fill(writer)
@@ -186,80 +146,6 @@ def test_kill_9_at_any_moment_leaves_all_or_nothing(tmp_path: Path) -> None:
         outcomes.add(target.exists())
         make(target, overwrite=True)
     assert outcomes
-
-
-# --- Storage -----------------------------------------------------------------------------------------------------
-
-
-def test_a_limit_on_file_size_is_a_clear_error(tmp_path: Path) -> None:
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        with pytest.raises(InputError, match="file too large"):
-            write_beyond_the_limit(tmp_path / "out")
-    finally:
-        signal.signal(signal.SIGXFSZ, handler)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> object:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting needs privileges")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_a_full_disk_is_a_clear_error_and_frees_what_was_written(tiny_disk: Path) -> None:
-    with (
-        pytest.raises(InputError, match="no space left on device"),
-        write_artifact(tiny_disk / "out", "dataset", CONFIG, []) as writer,
-    ):
-        (writer.path / "big").write_bytes(bytes(1_000_000))
-    assert list(tiny_disk.iterdir()) == []
-
-
-def test_a_disk_that_fills_up_with_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, text: str) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    monkeypatch.setattr(artifact, "write_text_durably", full)
-    with pytest.raises(InputError, match="no space left"):
-        make(tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-
-
-class RustError(Exception):
-    """As safetensors raises: no OSError."""
-
-
-def test_a_full_disk_is_recognised_in_the_words_of_other_libraries(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no space left"), write_artifact(tmp_path / "out", "x", CONFIG, []):
-        raise RustError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-
-def test_errors_of_reading_are_not_taken_for_errors_of_writing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), write_artifact(tmp_path / "out", "x", CONFIG, []):
-        (tmp_path / "input.txt").read_text()
-    with pytest.raises(PermissionError), write_artifact(tmp_path / "out", "x", CONFIG, []):
-        raise PermissionError(errno.EACCES, "Permission denied", "/elsewhere/input")
-
-
-@pytest.mark.parametrize("place", ["/proc/ogpsa/out", "/dev/null/out"])
-def test_an_unwritable_place_is_a_clear_error(place: str) -> None:
-    with pytest.raises(InputError, match="cannot write to"):
-        make(Path(place))
-
-
-def test_a_file_in_the_way_of_the_parent_is_a_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="cannot write to"):
-        make(tmp_path / "file" / "out")
-    assert (tmp_path / "file").read_text() == "x"
 
 
 # --- Finding what is there ---------------------------------------------------------------------------------------
@@ -343,90 +229,3 @@ def test_a_failing_replacement_keeps_the_old_artifact(tmp_path: Path) -> None:
         raise ValueError
     assert read_manifest(target) == old
     assert verify(target, old, hashes=True) == []
-
-
-# --- Verifying ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("artifacts") / "whole"
-    make(target)
-    return target
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_239), st.integers(0, 7))
-def test_every_flipped_bit_is_found(whole: Path, position: int, bit: int) -> None:
-    file = whole / "rows.bin"
-    content = bytearray(file.read_bytes())
-    content[position] ^= 1 << bit
-    original, manifest = file.read_bytes(), read_manifest(whole)
-    file.write_bytes(content)
-    try:
-        assert verify(whole, manifest, hashes=True) == ["rows.bin was changed after it was written"]
-        with pytest.raises(ArtifactError, match="does not verify"):
-            open_artifact(whole, "dataset", hashes=True)
-    finally:
-        file.write_bytes(original)
-
-
-def test_truncation_is_found_without_reading_contents(tmp_path: Path) -> None:
-    target = tmp_path / "out"
-    manifest = make(target)
-    os.truncate(target / "rows.bin", 100)
-    assert verify(target, manifest, hashes=False) == ["rows.bin has 100 bytes, not 10240"]
-    with pytest.raises(ArtifactError, match="has 100 bytes, not 10240") as caught:
-        open_artifact(target, "dataset")
-    assert "--overwrite" in str(caught.value.fix)
-
-
-def test_missing_files_and_edited_manifests_are_found(tmp_path: Path) -> None:
-    target = tmp_path / "out"
-    manifest = make(target)
-    del manifest.files["rows.bin"]
-    assert verify(target, manifest, hashes=True) == ["manifest.json was changed after it was written"]
-    (target / "deep" / "index.json").unlink()
-    assert verify(target, manifest, hashes=False) == ["deep/index.json is missing"]
-
-
-def test_a_newer_schema_is_refused_by_name(tmp_path: Path) -> None:
-    target = tmp_path / "out"
-    make(target)
-    raw = json.loads((target / "manifest.json").read_text())
-    (target / "manifest.json").write_text(json.dumps({**raw, "schema_version": 99, "unheard_of": 1}))
-    with pytest.raises(ArtifactError, match="newer ogpsa"):
-        read_manifest(target)
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b"{}", b'{"kind": 3}', b"\xff\xfe", b"[" * 100_000, b'{"files": {"a": 1}}']
-)
-def test_a_damaged_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "manifest.json").write_bytes(content)
-    with pytest.raises(ArtifactError, match="damaged"):
-        read_manifest(tmp_path)
-
-
-def test_what_is_no_artifact_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not exist"):
-        open_artifact(tmp_path / "nothing", "dataset")
-    with pytest.raises(InputError, match="not an artifact"):
-        open_artifact(tmp_path, "dataset")
-
-
-def test_another_kind_is_refused(whole: Path) -> None:
-    with pytest.raises(ArtifactError, match="is a dataset, where a basis or run is needed"):
-        open_artifact(whole, ["basis", "run"])
-
-
-def test_inputs_are_recorded_with_absolute_paths(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(whole.parent)
-    record = as_input("data", Path("whole"), read_manifest(Path("whole")))
-    assert record.path == str(whole)
-
-
-def test_the_manifest_has_the_command_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact, "_recorded_command", None)
-    artifact.record_command(["prepare-data", "a b"])
-    assert make(tmp_path / "out").command == ["ogpsa", "prepare-data", "a b"]

@@ -1,11 +1,8 @@
 """Formats: every one read from an example written by hand, every kind of unusable row rejected with its reason."""
 
-import hashlib
-import logging
-
 import pytest
 
-from data_registry.core.errors import ConfigError, InputError
+from data_registry.core.errors import ConfigError
 from data_registry.formats.registry import FORMATS, detect, make_layout, read_row, register
 from data_registry.schema import (
     EMPTY,
@@ -14,24 +11,8 @@ from data_registry.schema import (
     UNDECIDED,
     UNREADABLE,
     RejectedRow,
-    content_hash,
-    preference_row,
-    sft_row,
-    split_share,
-    with_system,
 )
-
-
-def user(text):
-    return {"role": "user", "content": text}
-
-
-def bot(text):
-    return {"role": "assistant", "content": text}
-
-
-def system(text):
-    return {"role": "system", "content": text}
+from tests.data_registry.messages import bot, system, user
 
 
 def human(text):
@@ -43,6 +24,7 @@ def gpt(text):
 
 
 TRANSCRIPT = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why: Human?\n\nAssistant: "
+
 
 # format, task, row, what it must become
 GOOD = {
@@ -345,102 +327,3 @@ def test_unknown_names_are_reported_together_with_suggestions():
 def test_a_format_cannot_be_registered_twice():
     with pytest.raises(ValueError, match="already"):
         register(FORMATS["alpaca"])
-
-
-# Detection
-
-
-def test_detection_says_what_it_chose(caplog):
-    caplog.set_level(logging.INFO, logger="data_registry.formats.registry")
-    detect([{"instruction": "a", "output": "A"}])
-    assert "'alpaca'" in caplog.text
-
-
-def test_ambiguous_rows_are_an_error_that_names_the_candidates():
-    row = {
-        "prompt": "a",
-        "chosen": [user("a"), bot("A")],
-        "rejected": [user("a"), bot("B")],
-        "messages": [user("a"), bot("A")],
-    }
-    with pytest.raises(InputError, match="messages, preference") as caught:
-        detect([row])
-    assert "--format messages" in caught.value.fix
-    assert detect([row], task="preference").format == "preference"
-
-
-def test_unknown_rows_are_an_error_that_names_the_columns():
-    with pytest.raises(InputError, match="the columns are: foo, bar") as caught:
-        detect([{"foo": 1, "bar": 2}], where="x.jsonl")
-    assert "--format" in caught.value.fix
-
-
-def test_detection_goes_by_most_rows_and_by_given_columns():
-    odd = {"something": "else"}
-    assert detect([odd, *[{"question": "a", "answer": "A"}] * 3]).format == "qa"
-    assert detect([{"q": "a", "a": "A"}], columns={"prompt": "q", "completion": "a"}).format == "prompt-completion"
-    with pytest.raises(ConfigError, match="no format has the columns"):
-        detect([odd], columns={"prompt": "something", "nonsense": "x"})
-
-
-def test_given_tags_mean_sharegpt():
-    layout = detect([{"conversations": [{"who": "x", "value": "y"}]}], tags={"role": "who"})
-    assert (layout.format, layout.tags["role"], layout.tags["content"]) == ("sharegpt", "who", "value")
-
-
-# Normal form
-
-
-def test_hash_tells_rows_apart_by_content_alone():
-    rows = [
-        sft_row([user("a"), bot("b")]),
-        sft_row([user("a"), bot("b"), user("c"), bot("d")]),
-        sft_row([user("ab"), bot("b")]),
-        sft_row([system("a"), user("a"), bot("b")]),
-        preference_row([user("a")], [bot("b")], [bot("c")]),
-        preference_row([user("a")], [bot("c")], [bot("b")]),
-    ]
-    assert len({content_hash(row) for row in rows}) == len(rows)
-    turned = {"messages": [{"content": "a", "role": "user"}, {"content": "b", "role": "assistant"}]}
-    assert content_hash(rows[0]) == content_hash(turned)
-
-
-def test_half_a_surrogate_pair_is_no_text():
-    with pytest.raises(RejectedRow, match="surrogate"):
-        content_hash(sft_row([user("\ud800"), bot("b")]))
-
-
-def test_rows_with_the_same_question_are_on_the_same_side():
-    question = [user("a")]
-    shares = {
-        split_share(sft_row([*question, bot("b")])),
-        split_share(sft_row([*question, bot("other"), user("c"), bot("d")])),
-        split_share(sft_row([system("s"), *question, bot("b")])),
-        split_share(preference_row(question, [bot("b")], [bot("c")])),
-    }
-    assert len(shares) == 1
-    assert split_share(sft_row([user("b"), bot("b")])) not in shares
-
-
-def test_split_shares_are_even():
-    shares = sorted(split_share(sft_row([user(f"question {i}"), bot("b")])) for i in range(4000))
-    # Kolmogorov-Smirnov: 1.63 / sqrt(n) is passed by 1 of 100 uniform samples; this one is fixed.
-    assert max(abs(share - (i + 0.5) / 4000) for i, share in enumerate(shares)) < 1.63 / 4000**0.5
-
-
-def test_split_share_is_the_documented_hash():
-    # A change of it would move rows that people have trained on to the held-out part.
-    digest = hashlib.blake2b(digest_size=8, person=b"ogpsa split")
-    for part in (b"user", b"What is 1+1?"):
-        digest.update(len(part).to_bytes(8, "big") + part)
-    row = sft_row([system("s"), user("What is 1+1?"), bot("2"), user("And 2+2?"), bot("4")])
-    assert split_share(row) == int.from_bytes(digest.digest(), "big") / 2**64
-
-
-def test_system_message_comes_first_and_replaces_the_rows_own():
-    row = with_system(sft_row([user("a"), bot("b")]), "s")
-    assert row["messages"][0] == system("s")
-    assert with_system(row, "t")["messages"] == [system("t"), user("a"), bot("b")]
-    pair = with_system(preference_row([user("a")], [bot("b")], [bot("c")]), "s")
-    assert pair["prompt"] == [system("s"), user("a")]
-    assert pair["chosen"] == [bot("b")]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.distributed import loaded
+from tests.distributed.loaded import ROOT, Job
 
 
 def run_ranks(
@@ -17,20 +17,16 @@ def run_ranks(
 ) -> dict[str, Any]:
     """Run ``python -m MODULE DIRECTORY ARGUMENTS`` on ranks; its findings are ``DIRECTORY/findings.json``.
 
-    The launch is torchrun's, so that the tests do not stand on the project's own.
+    The ranks are forks of a process that has imported everything, see ``loaded``; it stays for the next call.
     """
+    log = directory / "log.txt"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "ACCELERATE_USE_CPU"):
         environment.pop(name, None)
-    command = [sys.executable, "-m", module, str(directory), *arguments]
-    if num_procs > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_procs), "-m"]
-        command = [sys.executable, *launcher, module, str(directory), *arguments]
-    run = subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
-    if run.returncode != 0:
-        raise AssertionError(f"{module} failed with {run.returncode}:\n{run.stdout[-3000:]}\n{run.stderr[-6000:]}")
+    words = [str(directory), *arguments]
+    code = loaded.call(Job(module, words, num_procs, environment, str(ROOT), str(log), str(log), timeout_s))
+    if code != 0:
+        raise AssertionError(f"{module} failed with {code}:\n{log.read_text(errors='replace')[-9000:]}")
     findings: dict[str, Any] = json.loads((directory / "findings.json").read_text())
     return findings
 
@@ -42,8 +38,6 @@ def write_findings(directory: Path, findings: dict[str, Any]) -> None:
 
 def forget_engine() -> None:
     """Let a worker start another engine in the same process, as if it were a new one."""
-    import gc
-
     from accelerate.state import AcceleratorState, GradientState, PartialState
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 

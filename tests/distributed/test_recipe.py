@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data_registry.core.manifest import read_manifest
-from tests.cli.conftest import run_process
+from tests.cli.conftest import run_fork
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -21,10 +21,10 @@ def test_the_testbeds_recipe_runs_and_a_lone_process_can_have_zero(tmp_path: Pat
     only = [word for name in wanted for word in ("--only", name)]
     arguments = ["run", "testbed", "--out", "demo", *short, *only]
     # Nothing of a launcher is in the environment: what DeepSpeed asks for has to be set by the command.
-    done = run_process(*arguments, cwd=tmp_path, timeout_s=3600)
+    done = run_fork(*arguments, cwd=tmp_path)
     assert done.code == 0, done.err
     assert done.out.count(" made ") == len(wanted)
     sft, dpo = read_manifest(tmp_path / "demo" / "sft"), read_manifest(tmp_path / "demo" / "dpo")
     assert sft.fingerprint in {record.fingerprint for record in dpo.inputs}
-    graph = run_process(*arguments, "--dry-run", cwd=tmp_path)
+    graph = run_fork(*arguments, "--dry-run", cwd=tmp_path)
     assert graph.out.count("up to date") == len(wanted)

@@ -2,11 +2,15 @@
 
 What a command starts in turn (ranks, steps of a recipe) goes through the real launcher, which gets a fork where it asks
 for a fresh process: with imports of ten seconds in each, nearly every random moment would be one of imports.
+
+``python -m tests.faults.forks ARGUMENTS`` is ``ogpsa ARGUMENTS``, whose processes are forks of this one.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import os
 import signal
 import subprocess
@@ -19,6 +23,26 @@ from typing import NoReturn
 from data_registry.core import stopping
 
 _POLL_S = 0.01
+# Everything that the commands import; only imported here, never used, so that a fork is a process that begins.
+_LIBRARIES = (
+    "ogpsa_cli.app", "ogpsa_cli.launch.processes", "ogpsa_cli.launch.steps",
+    "pipelines.commands.prepare_data", "pipelines.commands.build_basis", "pipelines.commands.train_sft",
+    "pipelines.commands.train_dpo", "pipelines.commands.evaluate", "pipelines.commands.merge",
+    "pipelines.commands.report", "pipelines.commands.inspect", "pipelines.commands.testbed", "pipelines.commands.run",
+    "pipelines.commands.slurm", "pipelines.commands.quickstart", "pipelines.commands.chat",
+    "pipelines.commands.doctor", "pipelines.evaluation.suites.prompts", "pipelines.evaluation.suites.testbed",
+    "datasets", "trl", "peft", "deepspeed", "transformers.models.llama.modeling_llama", "pyarrow.parquet",
+    "matplotlib.pyplot",
+)  # fmt: skip
+
+
+def import_libraries() -> None:
+    """Import what the commands need, once, before the first fork."""
+    for name in _LIBRARIES:
+        importlib.import_module(name)
+    # A million objects that stay as they are: without this, each of the many collections walks through them all.
+    gc.collect()
+    gc.freeze()
 
 
 class ForkedProcess:
@@ -102,3 +126,7 @@ def be_ogpsa(arguments: Sequence[str]) -> NoReturn:
             sys.stderr.flush()
         # What this process was forked from has its own things to do at exit.
         os._exit(code)
+
+
+if __name__ == "__main__":
+    be_ogpsa(sys.argv[1:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import sys
@@ -18,17 +17,6 @@ from tests.faults.boundaries import Boundary, Fault, Watch
 # A bound for what hangs: a rank that waits for a dead one would wait far longer.
 TIMEOUT_S = 900.0
 _POLL_S = 0.004
-# Everything that the commands import; only imported here, never used, so that a fork is a process that begins.
-_LIBRARIES = (
-    "ogpsa_cli.app", "ogpsa_cli.launch.processes", "ogpsa_cli.launch.steps",
-    "pipelines.commands.prepare_data", "pipelines.commands.build_basis", "pipelines.commands.train_sft",
-    "pipelines.commands.train_dpo", "pipelines.commands.evaluate", "pipelines.commands.merge",
-    "pipelines.commands.report", "pipelines.commands.inspect", "pipelines.commands.testbed", "pipelines.commands.run",
-    "pipelines.commands.slurm", "pipelines.commands.quickstart", "pipelines.commands.chat",
-    "pipelines.commands.doctor", "pipelines.evaluation.suites.prompts", "pipelines.evaluation.suites.testbed",
-    "datasets", "trl", "peft", "deepspeed", "transformers.models.llama.modeling_llama", "pyarrow.parquet",
-    "matplotlib.pyplot",
-)  # fmt: skip
 # Training steps of commands that train for minutes: the work is the same, only shorter.
 _FEW_STEPS = {
     ("pipelines.recipes.quickstart_steps", "_NUM_STEPS"): 4,
@@ -66,9 +54,8 @@ class Kill:
 
 
 def import_libraries() -> None:
-    """Import what the commands need, once, before the first fork."""
-    for name in _LIBRARIES:
-        importlib.import_module(name)
+    """Import what the commands need, once, before the first fork, and let them train less."""
+    forks.import_libraries()
     for (name, constant), value in _FEW_STEPS.items():
         assert hasattr(sys.modules[name], constant)
         setattr(sys.modules[name], constant, value)

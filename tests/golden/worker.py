@@ -61,6 +61,8 @@ def _forget_engine() -> None:
     GradientState._reset_state()
     PartialState._reset_state()
     gc.collect()
+    # What is left are the libraries: no later collection needs to walk through them again.
+    gc.freeze()
 
 
 def main(commands: Path, said: Path) -> None:

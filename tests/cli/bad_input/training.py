@@ -1,0 +1,162 @@
+"""Training that cannot be done as it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.bad_input.cases import CONFIGURATION, NUMERICS, OUT, Arguments, Place, basis, case, model_of_nan, sft
+
+
+@case(NUMERICS, "(?i)not finite|nan")
+def model_with_nan_in_it(place: Place) -> Arguments:
+    return basis(place, model=model_of_nan(place))
+
+
+@case(NUMERICS, "(?i)not finite|nan")
+def training_from_nan(place: Place) -> Arguments:
+    return sft(place, model=model_of_nan(place))
+
+
+@case(NUMERICS, "(?i)not finite|nan")
+def training_that_diverges(place: Place) -> Arguments:
+    options = ["--learning-rate", "1e30", "--max-steps", "8", "--log-every", "1", "--max-grad-norm", "0"]
+    return sft(place, *options, "--accumulation", "1")
+
+
+@case(CONFIGURATION, "deepspeed.json")
+def missing_deepspeed_file(place: Place) -> Arguments:
+    return sft(place, "--deepspeed", place.here / "deepspeed.json")
+
+
+@case(CONFIGURATION, "(?i)json|deepspeed")
+def broken_deepspeed_file(place: Place) -> Arguments:
+    return sft(place, "--deepspeed", place.file("deepspeed.json", '{"zero_optimization": '))
+
+
+def dpo(place: Place, *options: str | Path, data: Path) -> Arguments:
+    """A train-dpo command that would work, but for what a case changes."""
+    arguments = ["train-dpo", place.made / "model", "--data", data, "--max-steps", "1", "--precision", "fp32"]
+    return [*arguments, "--accumulation", "1", "--out", OUT, *options]
+
+
+@case(CONFIGURATION, "rows for sft, where preference is needed")
+def preferences_from_conversations(place: Place) -> Arguments:
+    return dpo(place, data=place.made / "safety")
+
+
+@case(CONFIGURATION, "unknown loss 'sigmoyd' \\(did you mean 'sigmoid'")
+def unknown_preference_loss(place: Place) -> Arguments:
+    return dpo(place, "--loss", "sigmoyd", data=place.made / "pairs")
+
+
+@case(CONFIGURATION, "no token of the chosen completion is left")
+def preferences_longer_than_allowed(place: Place) -> Arguments:
+    return dpo(place, "--max-length", "4", data=place.made / "pairs")
+
+
+@case(CONFIGURATION, "rows for sft, where preference is needed")
+def preference_objective_on_conversations(place: Place) -> Arguments:
+    return basis(place, "--objective", "dpo")
+
+
+@case(CONFIGURATION, "'trainer.beta' is decided by --beta")
+def option_of_ours_through_the_trainer(place: Place) -> Arguments:
+    return dpo(place, "--set", "trainer.beta=0.3", data=place.made / "pairs")
+
+
+@case(CONFIGURATION, "goes with --retrain")
+def seed_of_a_model_that_is_copied(place: Place) -> Arguments:
+    return ["testbed", "--seed", "3", "--out", OUT]
+
+
+@case(CONFIGURATION, "cosinus")
+def unknown_schedule(place: Place) -> Arguments:
+    return sft(place, "--schedule", "cosinus")
+
+
+@case(CONFIGURATION, "(?i)target|module")
+def adapters_on_modules_that_are_not_there(place: Place) -> Arguments:
+    return sft(place, "--lora-rank", "2", "--lora-targets", "q_porj")
+
+
+@case(CONFIGURATION, "(?i)report")
+def unknown_place_to_report_to(place: Place) -> Arguments:
+    return sft(place, "--report-to", "tensorbord")
+
+
+@case(CONFIGURATION, "trainer.packing' is decided by --packing")
+def packing_past_its_option(place: Place) -> Arguments:
+    return sft(place, "--set", "trainer.packing=true")
+
+
+@case(CONFIGURATION, "packing_strategy' is decided by --packing, which keeps rows whole and apart")
+def packing_that_cuts_rows(place: Place) -> Arguments:
+    return sft(place, "--packing", "--set", "trainer.packing_strategy=wrapped")
+
+
+@case(CONFIGURATION, "--replay DATA and --replay-ratio SHARE go together")
+def replay_without_a_ratio(place: Place) -> Arguments:
+    return sft(place, "--replay", place.made / "general")
+
+
+@case(CONFIGURATION, "--replay-ratio: must be less than 1")
+def nothing_but_replay(place: Place) -> Arguments:
+    return sft(place, "--replay", place.made / "general", "--replay-ratio", "1")
+
+
+@case(CONFIGURATION, "less than half a row of replay an epoch")
+def less_than_a_row_of_replay(place: Place) -> Arguments:
+    return sft(place, "--replay", place.made / "general", "--replay-ratio", "0.01")
+
+
+@case(CONFIGURATION, "holds rows for preference, where sft is needed")
+def pairs_as_replay(place: Place) -> Arguments:
+    return sft(place, "--replay", place.made / "pairs", "--replay-ratio", "0.5")
+
+
+@case(CONFIGURATION, "does not go with --replay, which decides the order")
+def two_orders_of_the_rows(place: Place) -> Arguments:
+    order = ["--set", "trainer.train_sampling_strategy=sequential"]
+    return sft(place, "--replay", place.made / "general", "--replay-ratio", "0.5", *order)
+
+
+@case(CONFIGURATION, "--eval-data and --eval-split both say what is held out")
+def two_held_out_sets(place: Place) -> Arguments:
+    return sft(place, "--eval-data", place.made / "general", "--eval-split", "0.5")
+
+
+@case(CONFIGURATION, "--early-stopping needs held-out rows: give --eval-data DATA or --eval-split")
+def early_stopping_on_nothing(place: Place) -> Arguments:
+    return sft(place, "--early-stopping", "2")
+
+
+@case(CONFIGURATION, "--select best needs held-out rows")
+def selection_by_nothing(place: Place) -> Arguments:
+    return sft(place, "--select", "best")
+
+
+@case(CONFIGURATION, "--min-delta is for --early-stopping")
+def threshold_of_nothing(place: Place) -> Arguments:
+    return sft(place, "--eval-split", "0.5", "--min-delta", "0.1")
+
+
+@case(CONFIGURATION, "leaves nothing to measure on")
+def split_without_rows(place: Place) -> Arguments:
+    return sft(place, "--eval-split", "0.0001")
+
+
+@case(CONFIGURATION, "holds rows for preference, where sft is needed")
+def pairs_as_held_out_rows(place: Place) -> Arguments:
+    return sft(place, "--eval-data", place.made / "pairs")
+
+
+@case(CONFIGURATION, "none' does not exist")
+def missing_held_out_rows(place: Place) -> Arguments:
+    return sft(place, "--eval-data", place.here / "none")
+
+
+@case(
+    CONFIGURATION, r"(?s)trainer.eval_strategy' is decided by --eval-every.*best_model_at_end' is decided by --select"
+)
+def evaluation_past_its_options(place: Place) -> Arguments:
+    return sft(place, "--set", "trainer.eval_strategy=steps", "--set", "trainer.load_best_model_at_end=true")
