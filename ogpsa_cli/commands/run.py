@@ -55,7 +55,7 @@ def _run(chain: Chain, steps: Sequence[Step], *, overwrite: bool) -> int:
     from ogpsa_cli.launch.steps import StepRunner
 
     rows: list[tuple[str, str, str]] = []
-    runner = StepRunner()
+    runner = StepRunner({} if chain.threads is None else {"OMP_NUM_THREADS": str(chain.threads)})
     with runner.listening():
         for number, step in enumerate(steps, start=1):
             purpose = f": {step.purpose}" if step.purpose else ""

@@ -133,9 +133,14 @@ def _say_killed(children: Sequence[subprocess.Popen[bytes]], number: int) -> Non
     )
 
 
-def start_alone(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start a command that is no rank of anything and ends with this process; signals are the caller's care."""
-    return _start_child(command, os.environ)
+def start_alone(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a command that is no rank of anything and ends with this process; signals are the caller's care.
+
+    Args:
+        command: what to run.
+        variables: of its environment, beside this process's own.
+    """
+    return _start_child(command, {**os.environ, **variables})
 
 
 def environments(num_procs: int, base: Mapping[str, str]) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -18,12 +18,16 @@ _FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 class StepRunner:
     """Starts commands and waits for them.
 
+    Args:
+        variables: of the environment, beside this process's own.
+
     Attributes:
         received: signals that this process was sent so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
         self.received: list[int] = []
+        self._variables = variables or {}
         self._child: subprocess.Popen[bytes] | None = None
 
     @contextmanager
@@ -52,7 +56,7 @@ class StepRunner:
             Its exit code; 75 where it was not started, or was ended, because of a signal that this process was sent.
         """
         if not self.received:
-            self._child = processes.start_alone([sys.executable, "-m", "ogpsa_cli", *arguments])
+            self._child = processes.start_alone([sys.executable, "-m", "ogpsa_cli", *arguments], self._variables)
             for number in list(self.received):
                 # It arrived while the process was being started.
                 self._send(number)

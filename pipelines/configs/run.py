@@ -83,7 +83,7 @@ class SlurmConfig(RecipeConfig):
     """
 
     examples: ClassVar[Sequence[str]] = (
-        "ogpsa slurm paper-qwen2.5-7b --profile cluster.yaml --dry-run",
+        "ogpsa slurm paper --profile cluster.yaml --dry-run",
         "ogpsa slurm mine.yaml --profile cluster.yaml --out runs/mine            # writes runs/mine/jobs/",
         "ogpsa slurm mine.yaml --profile cluster.yaml --out runs/mine --submit",
     )

@@ -61,6 +61,7 @@ class Chain:
         out: directory of the whole.
         steps: in order.
         text: the recipe's YAML.
+        threads: of computation in each process; None leaves them as they are.
     """
 
     title: str
@@ -68,6 +69,7 @@ class Chain:
     out: Path
     steps: tuple[Step, ...]
     text: str
+    threads: int | None = None
 
 
 def load_chain(config: RecipeConfig) -> Chain:
@@ -81,7 +83,9 @@ def load_chain(config: RecipeConfig) -> Chain:
     recipe, text = read_recipe(config.recipe)
     path = recipe_path(config.recipe)
     out, steps = make_steps(recipe, config, where=str(path))
-    return Chain(title=path.stem, description=recipe.description, out=out, steps=tuple(steps), text=text)
+    return Chain(
+        title=path.stem, description=recipe.description, out=out, steps=tuple(steps), text=text, threads=recipe.threads
+    )
 
 
 def make_steps(recipe: Recipe, config: RecipeConfig, *, where: str) -> tuple[Path, list[Step]]:

@@ -81,7 +81,8 @@ def script_texts(chain: Chain, cluster: Cluster, config: SlurmConfig, logs: Path
     """The scripts by file name."""
     assert config.directory is not None
     for step in chain.steps:
-        yield f"{step.name}.sbatch", job_script(chain.title, step, cluster, directory=config.directory, logs=logs)
+        text = job_script(chain.title, step, cluster, directory=config.directory, logs=logs, threads=chain.threads)
+        yield f"{step.name}.sbatch", text
     yield SUBMIT, submit_script(chain.title, chain.steps, logs=logs)
 
 

@@ -39,12 +39,14 @@ class Recipe(Document):
     Attributes:
         description: what it makes, for listings.
         out: directory for everything that the steps make, unless they say otherwise; ``${out}`` in options.
+        threads: of computation in each process of every step; None leaves them to PyTorch and the launcher.
         variables: values that the options refer to as ``${NAME}``; ``--set NAME=VALUE`` gives others.
         steps: by name, in order.
     """
 
     description: str
     out: str
+    threads: int | None = Field(default=None, ge=1)
     variables: dict[str, Any] = Field(default_factory=dict)
     steps: dict[str, StepSpec] = Field(min_length=1)
 
@@ -94,13 +96,18 @@ def recipe_path(name: str) -> Path:
         InputError: there is neither.
     """
     path = Path(name).expanduser()
-    if path.exists():
+    if path.is_file():
         return path
     names = shipped_names()
     if name in names:
+        # A directory of this name is no recipe; ogpsa quickstart makes one, for instance.
         return SHIPPED / f"{name}.yaml"
+    if path.exists():
+        return path
+    # A recipe's name with something added, such as a model, is far from it by letters.
+    meant = suggest(name, names) or suggest(name.partition("-")[0], names)
     raise InputError(
-        f"there is no recipe '{name}': neither a file nor a name that ogpsa knows{suggest(name, names)}",
+        f"there is no recipe '{name}': neither a file nor a name that ogpsa knows{meant}",
         fix="see them with:  ogpsa run --list",
     )
 

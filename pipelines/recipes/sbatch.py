@@ -48,7 +48,9 @@ fi
 """
 
 
-def job_script(title: str, step: Step, cluster: Cluster, *, directory: Path, logs: Path) -> str:
+def job_script(
+    title: str, step: Step, cluster: Cluster, *, directory: Path, logs: Path, threads: int | None = None
+) -> str:
     """The sbatch script of one step.
 
     Args:
@@ -57,6 +59,7 @@ def job_script(title: str, step: Step, cluster: Cluster, *, directory: Path, log
         cluster: how jobs are started there.
         directory: where the command runs, absolute.
         logs: where its output goes, absolute.
+        threads: of each task, where the recipe has them; otherwise as the profile says.
 
     Raises:
         ConfigError: Slurm cannot take one of the paths.
@@ -71,7 +74,7 @@ def job_script(title: str, step: Step, cluster: Cluster, *, directory: Path, log
         "set -e -o pipefail",
         f"cd -- {shlex.quote(str(directory))}",
     ]
-    setup = "".join(f"{line}\n" for line in [*_exports(cluster, resources), *cluster.setup])
+    setup = "".join(f"{line}\n" for line in [*_exports(cluster, resources, threads), *cluster.setup])
     command = shlex.join([*_srun(resources, tasks), "ogpsa", *step.arguments])
     text = _RUN.format(setup=setup, command=command, saved=Preempted.exit_code)
     if cluster.requeue:
@@ -119,9 +122,11 @@ def _path(stem: Path) -> str:
     return text if re.fullmatch(r"[\w./:=@%+,-]+", text) else f'"{text}"'
 
 
-def _exports(cluster: Cluster, resources: Resources) -> list[str]:
+def _exports(cluster: Cluster, resources: Resources, threads: int | None) -> list[str]:
     variables = dict(cluster.environment)
-    if resources.cpus_per_task is not None:
+    if threads is not None:
+        variables["OMP_NUM_THREADS"] = str(threads)
+    elif resources.cpus_per_task is not None:
         variables.setdefault("OMP_NUM_THREADS", str(resources.cpus_per_task))
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 

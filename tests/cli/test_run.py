@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -78,9 +78,12 @@ def test_shipped_recipes_are_whole(name: str) -> None:
         assert {item for item in read if item.startswith(f"{chain.out}/")} <= made
 
 
-@pytest.mark.parametrize("name", ["paper-qwen2.5-7b", "paper-llama-3.1-8b"])
-def test_the_papers_recipes_have_its_hyper_parameters(name: str) -> None:
-    steps = {step.name: dict(step.config) for step in load_chain(RunConfig(recipe=name)).steps}
+LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
+
+
+@pytest.mark.parametrize("changed", [{}, {"model": LLAMA}])
+def test_the_papers_recipe_has_its_hyper_parameters(changed: dict[str, str]) -> None:
+    steps = {step.name: dict(step.config) for step in load_chain(RunConfig(recipe="paper", variables=changed)).steps}
     both = {"learning_rate": 1e-6, "schedule": "cosine", "warmup_steps": 0, "max_grad_norm": 1.0, "max_length": 2048,
             "space": "gradient", "strength": 1.0, "refresh_samples": 200, "precision": "bf16", "zero": 2}  # fmt: skip
     sft = {"epochs": 3, "batch_size": 4, "accumulation": 4, "refresh_every": 30, **both}
@@ -91,13 +94,13 @@ def test_the_papers_recipes_have_its_hyper_parameters(name: str) -> None:
     assert (steps["basis-dpo"]["num_samples"], steps["basis-dpo"]["objective"]) == (200, "sft-pairs")
 
 
-def test_the_papers_two_recipes_differ_in_the_model_alone() -> None:
+def test_the_papers_two_models_differ_by_the_model_alone() -> None:
     """What holds for one of them holds for the other."""
     qwen, llama = (
-        [(step.name, step.config.model_dump()) for step in load_chain(RunConfig(recipe=name, out=Path("o"))).steps]
-        for name in ("paper-qwen2.5-7b", "paper-llama-3.1-8b")
+        [(step.name, step.config.model_dump()) for step in load_chain(RunConfig(recipe="paper", **changed)).steps]
+        for changed in ({}, {"variables": {"model": LLAMA}})
     )
-    text = str(qwen).replace("Qwen/Qwen2.5-7B-Instruct", "meta-llama/Llama-3.1-8B-Instruct")
+    text = str(qwen).replace("Qwen/Qwen2.5-7B-Instruct", LLAMA)
     assert text == str(llama)
     assert text != str(qwen)
 
@@ -188,6 +191,7 @@ def test_all_problems_are_shown_at_once(cli: Cli) -> None:
     [
         (["run"], "name a recipe"),
         (["run", "testbde"], r"there is no recipe 'testbde'.*did you mean 'testbed'"),
+        (["run", "paper-qwen2.5-7b"], r"there is no recipe 'paper-qwen2.5-7b'.*did you mean 'paper'"),
         (["run", "recipe.yaml", "--only", "frist"], r"there is no step 'frist' \(did you mean 'first'\?\)"),
         (["run", "recipe.yaml", "--start-at", "x"], "there is no step 'x'"),
         (["run", "."], "'.' is a directory, where a recipe is needed"),
@@ -283,9 +287,9 @@ class FakeCommands:
         self.texts: list[str] = []
         self.started: list[Sequence[str]] = []
 
-        def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+        def start(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
             self.started.append(command)
-            return real([sys.executable, "-c", self.texts[len(self.started) - 1]])
+            return real([sys.executable, "-c", self.texts[len(self.started) - 1]], variables)
 
         monkeypatch.setattr(processes, "start_alone", start)
 
@@ -362,6 +366,20 @@ while not received: time.sleep(0.02)
 """
     assert signalled([text, "1"], signal.SIGTERM, fake, tmp_path) == 75
     assert len(fake.started) == 1
+
+
+def test_the_threads_of_a_recipe_reach_its_steps(cli: Cli, fake: FakeCommands, tmp_path: Path) -> None:
+    fake.texts = ["import os; open('threads', 'w').write(os.environ['OMP_NUM_THREADS']); raise SystemExit(4)"]
+    assert cli("run", write(TWO_STEPS.replace("out: made", "out: made\nthreads: 3"))).code == 4
+    assert (tmp_path / "threads").read_text() == "3"
+
+
+def test_a_directory_does_not_hide_the_recipe_of_its_name(cli: Cli) -> None:
+    # ogpsa quickstart writes to a directory that is called like its recipe.
+    Path("quickstart").mkdir()
+    done = cli("run", "quickstart", "--dry-run")
+    assert done.code == 0
+    assert "ogpsa testbed --out runs/quickstart/model" in done.out
 
 
 def test_a_killed_step_is_a_failure(fake: FakeCommands) -> None:

@@ -83,6 +83,13 @@ def test_jobs_ask_for_what_the_profile_says(cli: Cli, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_threads_of_a_recipe_are_those_of_its_jobs(cli: Cli) -> None:
+    assert slurm(cli).code == 0
+    assert "export OMP_NUM_THREADS=6\n" in Path("runs/x/jobs/sft.sbatch").read_text()
+    assert slurm(cli, "--overwrite", recipe=RECIPE.replace("out: runs/x", "out: runs/x\nthreads: 1")).code == 0
+    assert "export OMP_NUM_THREADS=1\n" in Path("runs/x/jobs/sft.sbatch").read_text()
+
+
 def test_commands_arrive_word_for_word(cli: Cli) -> None:
     """The script, run with programs that print their arguments in place of srun."""
     assert slurm(cli).code == 0

@@ -6,11 +6,13 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.commands import quickstart
 from tests.faults import forks
 from tests.faults.boundaries import Boundary, Fault, Watch
 
@@ -18,10 +20,8 @@ from tests.faults.boundaries import Boundary, Fault, Watch
 TIMEOUT_S = 900.0
 _POLL_S = 0.004
 # Training steps of commands that train for minutes: the work is the same, only shorter.
-_FEW_STEPS = {
-    ("pipelines.recipes.quickstart_steps", "_NUM_STEPS"): 4,
-    ("pipelines.training.pretraining", "DEFAULT_STEPS"): 8,
-}
+_FEW_STEPS = {("pipelines.training.pretraining", "DEFAULT_STEPS"): 8}
+_STEPS_OF_QUICKSTART = "sft-steps: 160"
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,16 @@ def import_libraries() -> None:
     for (name, constant), value in _FEW_STEPS.items():
         assert hasattr(sys.modules[name], constant)
         setattr(sys.modules[name], constant, value)
+    _shorten_quickstart()
+
+
+def _shorten_quickstart() -> None:
+    """Let it run its recipe with few steps of training."""
+    text = quickstart.RECIPE_FILE.read_text()
+    assert _STEPS_OF_QUICKSTART in text
+    short = Path(tempfile.mkdtemp(prefix="ogpsa-faults-")) / quickstart.RECIPE_FILE.name
+    short.write_text(text.replace(_STEPS_OF_QUICKSTART, "sft-steps: 4"))
+    quickstart.RECIPE_FILE = short
 
 
 def forked(

@@ -14,7 +14,7 @@ COMMANDS = (
     "quickstart", "doctor", "prepare-data", "build-basis", "train-sft", "train-dpo", "evaluate", "report", "run",
     "slurm", "merge", "inspect", "chat", "testbed",
 )  # fmt: skip
-RECIPES = ("testbed", "lora-24gb", "paper-qwen2.5-7b", "paper-llama-3.1-8b")
+RECIPES = ("testbed", "lora-24gb", "paper")
 _PROFILE = """\
 partition: gpu
 account: project

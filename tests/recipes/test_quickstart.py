@@ -19,17 +19,24 @@ from pipelines.commands import quickstart, testbed
 from pipelines.configs.commands import BY_NAME
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.configs.prepare_data import PrepareDataConfig
+from pipelines.configs.run import RecipeConfig
 from pipelines.configs.spelling import command_arguments
 from pipelines.configs.tools import QuickstartConfig, TestbedConfig
 from pipelines.configs.train import TrainSftConfig
 from pipelines.core.artifact import command_line, record_command
 from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
-from pipelines.recipes import quickstart_steps
+from pipelines.recipes.chain import load_chain
 from pipelines.reporting.table import format_metric
 from pipelines.training import pretraining
 
-CHAIN = quickstart_steps.steps(Path("demo"), seed=3)
+
+def steps(seed: int):
+    config = RecipeConfig(recipe=str(quickstart.RECIPE_FILE), out=Path("demo"), variables={"seed": seed})
+    return load_chain(config).steps
+
+
+CHAIN = steps(seed=3)
 
 
 def parsed(arguments: list[str], monkeypatch):
@@ -91,7 +98,9 @@ def short(tmp_path_factory):
     """The whole quickstart with three training steps and a relative directory."""
     patch, before = pytest.MonkeyPatch(), Path.cwd()
     folder = tmp_path_factory.mktemp("quickstart")
-    patch.setattr(quickstart_steps, "_NUM_STEPS", 3)
+    recipe = folder / "few-steps.yaml"
+    recipe.write_text(quickstart.RECIPE_FILE.read_text().replace("sft-steps: 160", "sft-steps: 3"))
+    patch.setattr(quickstart, "RECIPE_FILE", recipe)
     os.chdir(folder)
     threads = torch.get_num_threads()
     try:
@@ -116,8 +125,8 @@ def test_a_second_time_everything_is_up_to_date(short):
 def test_each_artifact_has_the_command_that_made_it(short):
     folder, first, _ = short
     made = [read_manifest(path.parent).command for path in sorted(folder.rglob("manifest.json"))]
-    steps = [command for command in made if command[1] in {step.command for step in CHAIN}]
-    assert sorted(map(shlex.join, steps)) == sorted(first.commands)
+    of_steps = [command for command in made if command[1] in {step.command for step in CHAIN}]
+    assert sorted(map(shlex.join, of_steps)) == sorted(first.commands)
 
 
 def test_the_model_is_the_shipped_one(short):
@@ -138,7 +147,8 @@ def test_the_model_can_be_trained_from_nothing(tmp_path, monkeypatch):
 
 def test_the_table_shows_what_was_measured(short):
     folder, first, _ = short
-    assert first.table.runs == ("starting model", *(variant.title for variant in quickstart_steps.VARIANTS))
+    assert first.table.runs == tuple(step.config.name for step in CHAIN if step.command == "evaluate")
+    assert first.table.runs[:2] == ("starting model", "naive SFT")
     assert [column.metric for column in first.table.columns] == ["safe", "over_refusal", "general"]
     stored = json.loads((folder / "results" / "naive" / "results.json").read_text())
     assert first.table.cells[1][0].value == stored["suites"][0]["metrics"][0]["value"]
@@ -184,7 +194,7 @@ def test_the_script_repeats_the_commands_from_anywhere(short, tmp_path):
 def test_the_real_commands_find_everything_done(short, monkeypatch):
     folder, _, _ = short
     monkeypatch.chdir(folder.parent)
-    step = [step for step in quickstart_steps.steps(Path("demo"), seed=0) if step.command == "evaluate"][-1]
+    step = [step for step in steps(seed=0) if step.command == "evaluate"][-1]
     from pipelines.commands import evaluate
 
     config = parsed(step.arguments, monkeypatch)

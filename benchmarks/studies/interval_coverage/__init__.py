@@ -1,0 +1,1 @@
+"""How often intervals hold the truth, by simulation: ``python -m benchmarks.studies.interval_coverage``."""

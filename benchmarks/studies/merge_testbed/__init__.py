@@ -1,0 +1,1 @@
+"""Merging on the embedded testbed: ``python -m benchmarks.studies.grid merge_testbed --work DIR``."""

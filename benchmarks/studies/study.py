@@ -1,0 +1,169 @@
+"""What a study is: a recipe, a grid of cells that change its steps, repeated over seeds or worlds, and its figures."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from benchmarks.studies.placing import place
+from data_registry.core.documents import Document, parse, read_text, suggest
+from data_registry.core.errors import ConfigError
+from pipelines.configs.run import RecipeConfig
+from pipelines.core.config import resolve
+from pipelines.recipes.chain import Step, make_steps
+from pipelines.recipes.recipe import Recipe, StepSpec, read_recipe
+
+FILE = "study.yaml"
+
+
+class Cell(Document):
+    """What one line of the table changes in the recipe.
+
+    Attributes:
+        variables: of the recipe.
+        steps: options by step, as ``--set steps.STEP.OPTION`` gives them.
+    """
+
+    variables: dict[str, Any] = Field(default_factory=dict)
+    steps: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class Study(Document):
+    """A study as its file has it.
+
+    Attributes:
+        description: what it is about.
+        recipe: a file beside the study's, or the name of a recipe that comes with ogpsa.
+        steps: beside those of the recipe, or in place of them.
+        inputs: a module whose ``write(folder, variables)`` writes files that no command makes; the recipe's variable
+            ``inputs`` is their folder.
+        measure: the ``evaluate`` step that the figures are of.
+        figures: headings, and what stands below them as ``SUITE.METRIC``.
+        over: variables of the recipe and their values; every cell is run for every combination.
+        cells: by name, in the table's order.
+    """
+
+    description: str
+    recipe: str
+    steps: dict[str, StepSpec] = Field(default_factory=dict)
+    inputs: str | None = None
+    measure: str
+    figures: dict[str, str] = Field(min_length=1)
+    over: dict[str, list[Any]] = Field(default_factory=dict)
+    cells: dict[str, Cell] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell in one repetition.
+
+    Attributes:
+        cell: its name.
+        repetition: such as ``seed=0``.
+        variables: of the recipe, as they are here.
+        inputs: folder of the files that the study writes, None where it writes none.
+        steps: what is to be run, the measured one last.
+    """
+
+    cell: str
+    repetition: str
+    variables: Mapping[str, Any]
+    inputs: Path | None
+    steps: tuple[Step, ...]
+
+    @property
+    def results(self) -> Path:
+        """Where the measured results will lie."""
+        return self.steps[-1].out
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A study made ready to run.
+
+    Attributes:
+        study: as its file has it.
+        threads: that the recipe wants.
+        runs: every cell in every repetition; repetition by repetition.
+    """
+
+    study: Study
+    threads: int | None
+    runs: tuple[Run, ...]
+
+
+def read_grid(folder: Path, work: Path, sets: Sequence[str] = ()) -> Grid:
+    """A study with all its runs, every option of every step checked.
+
+    Args:
+        folder: of the study.
+        work: directory for everything that is made; absolute.
+        sets: ``NAME=VALUE`` for variables, ``steps.STEP.OPTION=VALUE`` for steps, of all cells; for a variable that
+            the study repeats over, the value or list of values to take instead.
+
+    Raises:
+        InputError: there is no such study, or no such recipe.
+        ConfigError: with all problems of all cells.
+    """
+    path = folder / FILE
+    study = parse(Study, read_text(path, "study"), what="study", where=str(path))
+    beside = folder / study.recipe
+    recipe, _ = read_recipe(str(beside) if beside.is_file() else study.recipe)
+    recipe = recipe.model_copy(update={"steps": {**recipe.steps, **study.steps}})
+    if study.measure not in recipe.steps:
+        problem = f"measure: there is no step '{study.measure}'{suggest(study.measure, list(recipe.steps))}"
+        raise ConfigError(problem, where=str(path))
+    given = resolve(RecipeConfig, flags={"recipe": study.recipe, "out": work}, sets=sets)
+    over = {name: _as_list(given.variables.get(name, values)) for name, values in study.over.items()}
+    problems: list[str] = []
+    runs = []
+    for values in itertools.product(*over.values()):
+        repeated = dict(zip(over, values, strict=True))
+        for name, cell in study.cells.items():
+            try:
+                runs.append(_run(study, recipe, given, name, cell, repeated, where=str(path)))
+            except ConfigError as error:
+                problems += [f"cell '{name}': {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(list(dict.fromkeys(problems)), where=str(path))
+    return Grid(study, recipe.threads, tuple(runs))
+
+
+def _run(
+    study: Study, recipe: Recipe, given: RecipeConfig, name: str, cell: Cell, repeated: Mapping[str, Any], *, where: str
+) -> Run:
+    assert given.out is not None
+    repetition = ", ".join(f"{key}={value}" for key, value in repeated.items())
+    changed = {**given.variables, **cell.variables, **repeated}
+    inputs = None
+    if study.inputs is not None:
+        # Cells that differ by options of steps alone read the same files.
+        inputs = given.out / "inputs" / ("-".join(f"{key}-{value}" for key, value in changed.items()) or "all")
+        changed["inputs"] = str(inputs)
+    names = [*given.steps, *(step for step in cell.steps if step not in given.steps)]
+    options = {step: {**cell.steps.get(step, {}), **given.steps.get(step, {})} for step in names}
+    config = given.model_copy(update={"variables": changed, "steps": options})
+    _, steps = make_steps(recipe, config, where=where)
+    placed = place(list(_needed(steps, study.measure)), given.out)
+    return Run(name, repetition, {**recipe.variables, **changed}, inputs, tuple(placed))
+
+
+def _needed(steps: Sequence[Step], last: str) -> Iterator[Step]:
+    """The step of this name after all that it needs, in order."""
+    by_name = {step.name: step for step in steps}
+    names, waiting = {last}, [last]
+    while waiting:
+        new = set(by_name[waiting.pop()].needs) - names
+        names |= new
+        waiting += new
+    yield from (step for step in steps if step.name in names and step.name != last)
+    yield by_name[last]
+
+
+def _as_list(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else [values]
