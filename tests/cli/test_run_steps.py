@@ -176,7 +176,7 @@ from ogpsa_cli import __main__
 from ogpsa_cli.launch import processes
 from tests.faults.points import Point, command
 start, point = processes.start_alone, Point("pipelines.preparing.rows:ordered_map", to="launcher")
-processes.start_alone = lambda words: start([sys.executable, *command([point], "mark", *words[3:])])
+processes.start_alone = lambda words, more: start([sys.executable, *command([point], "mark", *words[3:])], more)
 __main__.main()
 """
 
