@@ -19,7 +19,7 @@ def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     findings = run_ranks("tests.distributed.transforms_worker", directory, num_procs=request.param)
     # What is compared is far further from a run without transforms than from what it is to equal.
     assert findings.pop("effect") > 100 * TOLERANCE
-    assert len(findings) == (4 if request.param == 1 else 6 * 4 + 3 + 6)
+    assert len(findings) == (4 if request.param == 1 else 6 * 4 + 4 + 6)
     return findings
 
 

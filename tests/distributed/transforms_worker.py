@@ -207,7 +207,7 @@ def main(directory: Path) -> None:
 def in_bf16(world: World, basis: Path, start: dict[str, Tensor]) -> dict[str, Any]:
     """The change is that of the master weights: far smaller than the saved weights can show."""
     findings: dict[str, Any] = {}
-    for stage in (1, 2, 3):
+    for stage in (0, 1, 2, 3):
         run = world.train(f"bf16-{stage}", "sft", "update", basis, precision="bf16", zero=stage)
         if rank() == 0:
             rounded = {name: tensor.to(torch.bfloat16) for name, tensor in start.items()}
