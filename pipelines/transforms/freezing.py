@@ -98,6 +98,7 @@ class Freezing(Transform):
 
     def __init__(self, access: ShardAccess, frozen: Collection[int]) -> None:
         self.access, self.frozen = access, frozenset(frozen)
+        access.align_masters(self.frozen)
         self._start = self._checksums()
 
     def _is_frozen(self, shard: int) -> bool:

@@ -75,7 +75,7 @@ class World:
         config_class: type[TrainConfig] = TrainSftConfig if method == "sft" else TrainDpoConfig
         if method == "dpo":
             options["beta"] = BETA
-        values: dict[str, Any] = {"precision": "fp32", **WAYS[way], **options}
+        values: dict[str, Any] = {"precision": "fp32", "weight_decay": DECAY, **WAYS[way], **options}
         config = config_class(
             model=str(self.model),
             data=self.data[method],
@@ -84,7 +84,6 @@ class World:
             refresh_every=REFRESH,
             max_steps=STEPS,
             learning_rate=LR,
-            weight_decay=DECAY,
             max_grad_norm=CLIP,
             schedule="constant",
             batch_size=2,
@@ -208,7 +207,9 @@ def in_bf16(world: World, basis: Path, start: dict[str, Tensor]) -> dict[str, An
     """The change is that of the master weights: far smaller than the saved weights can show."""
     findings: dict[str, Any] = {}
     for stage in (0, 1, 2, 3):
-        run = world.train(f"bf16-{stage}", "sft", "update", basis, precision="bf16", zero=stage)
+        # Where DeepSpeed's stage 0 makes its optimizer, it decays the masters once: the change would begin there.
+        decay = {"weight_decay": 0.0} if stage == 0 else {}
+        run = world.train(f"bf16-{stage}", "sft", "update", basis, precision="bf16", zero=stage, **decay)
         if rank() == 0:
             rounded = {name: tensor.to(torch.bfloat16) for name, tensor in start.items()}
             findings[f"bf16 zero{stage}"] = promises(run, rounded, FROZEN["embeddings"])

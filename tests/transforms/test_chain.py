@@ -181,6 +181,17 @@ def test_two_weights_that_change_places_are_noticed(tmp_path: Any) -> None:
     assert chain.finish(tmp_path)["frozen_identical"] is False
 
 
+def test_frozen_masters_begin_with_what_the_model_computes_with() -> None:
+    """DeepSpeed's stage 0 in bf16 has decayed them once by then."""
+    model = Model().to(torch.bfloat16)
+    masters = [p.detach().float() * 0.99 for p in model.parameters()]
+    access = ReplicatedAccess(model, masters)
+    frozen = frozen_tensors(["norms", "biases"], access)
+    Freezing(access, frozen)
+    same = [torch.equal(m, p.float()) for m, p in zip(masters, model.parameters(), strict=True)]
+    assert same == [index in frozen or not bool(m.any()) for index, m in enumerate(masters)]
+
+
 # --- Scopes
 
 

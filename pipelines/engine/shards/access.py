@@ -10,7 +10,7 @@ Measured against deepspeed 0.19; what cannot be served is refused by name, never
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +108,14 @@ class ShardAccess(ABC):
 
     def gradients_edited(self) -> None:
         """Tell the engine that gradients were edited, where it caches something computed from them."""
+        return
+
+    def align_masters(self, tensors: Collection[int]) -> None:
+        """Set the master weights of these tensors to what the model computes with, where an engine lets them differ.
+
+        Args:
+            tensors: indices in :attr:`names`.
+        """
         return
 
     def weights_edited(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 import torch.distributed as dist
@@ -24,6 +24,12 @@ class ReplicatedAccess(ShardAccess):
 
     def masters(self) -> list[MasterSlice]:
         return [MasterSlice(master, 0, master.numel()) for master in self._masters]
+
+    def align_masters(self, tensors: Collection[int]) -> None:
+        # DeepSpeed's unfused optimizer takes a step without gradients when it is made: weight decay then has moved the
+        # masters once, before training begins.
+        for index in tensors:
+            self._masters[index].data.copy_(self._parameters[index].data)
 
     def weights_edited(self) -> None:
         for parameter, master in zip(self._parameters, self._masters, strict=True):
