@@ -1,6 +1,6 @@
 """Agreement of the built-in refusal judge with people's labels, cross-validated across models.
 
-    python benchmarks/judge/agreement.py FOLDER_OR_CSV... [--gpt4 CSV...] [--worst 10] [--json FILE] [--write]
+    python -m benchmarks.judge.agreement FOLDER_OR_CSV... [--gpt4 CSV...] [--worst 10] [--json FILE] [--write]
 
 The files are XSTest's labelled completions (columns id, type, prompt, completion, final_label), one file a model. The
 weights are fitted on the other models' answers and judged on this one's. ``--gpt4`` takes files with the columns id

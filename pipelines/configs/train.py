@@ -69,7 +69,8 @@ class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):
             ]
         elif self.momentum == "reproject" and self.space == "update":
             problems.append(
-                "--momentum reproject is for --space gradient: there the change is projected, momentum and all"
+                "--momentum reproject is for --space gradient: in update space the change is projected with the "
+                "momentum in it"
             )
         elif self.momentum == "reproject" and self.refresh_every == 0:
             problems.append("--momentum reproject acts at each refresh, and --refresh-every 0 has none")

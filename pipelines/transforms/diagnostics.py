@@ -21,7 +21,8 @@ def gradient_figures(measure: Measure, projector: Projector, objectives: Sequenc
         cos(g, b) with each objective's reference gradient: negative where the step raises that reference loss.
     """
     total = measure.squared.sum().sqrt()
-    sizes = torch.tensor(projector.numels, dtype=torch.float64, device=total.device)
+    # A group that is frozen as a whole has no elements, and no rows either.
+    sizes = torch.tensor(projector.numels, dtype=torch.float64, device=total.device).clamp_min(1)
     random = (measure.squared * projector.ranks / sizes).sum().sqrt()
     lengths = projector.grams.diagonal(dim1=-2, dim2=-1).sum(0).sqrt()
     cosines = _ratio(measure.inner.sum(0), total * lengths)

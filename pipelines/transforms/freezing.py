@@ -68,9 +68,9 @@ def frozen_tensors(patterns: Sequence[str], access: ShardAccess) -> list[int]:
             if (word(*owners[name]) if word is not None else fnmatch.fnmatchcase(name, pattern))
         }
         if not found:
-            problems.append(
-                f"--freeze {pattern} names no parameter that is trained{suggest(pattern, [*WORDS, *access.names])}"
-            )
+            # A word is right as it is where the model has no such parameter, or trains none.
+            near = "" if word is not None else suggest(pattern, [*WORDS, *access.names])
+            problems.append(f"--freeze {pattern} names no parameter that is trained{near}")
         frozen |= found
     if problems:
         raise ConfigError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -165,6 +166,15 @@ def test_patterns_that_cannot_be_meant_are_refused(patterns: list[str], message:
     assert message in str(caught.value)
 
 
+def test_a_word_that_names_nothing_is_not_suggested_for_itself() -> None:
+    model = Model()
+    model.embed.requires_grad_(False)
+    with pytest.raises(ConfigError) as caught:
+        frozen_tensors(["embeddings"], ReplicatedAccess(model))
+    assert "--freeze embeddings names no parameter that is trained" in str(caught.value)
+    assert "did you mean" not in str(caught.value)
+
+
 def test_the_summary_is_computed(tmp_path: Any) -> None:
     model, chain, steps, _ = make(freeze=["norms"])
     step(model, chain, steps)
@@ -255,6 +265,16 @@ def test_figures_are_those_of_the_groups() -> None:
         "head.weight",
         "head.bias",
     ]
+
+
+@pytest.mark.parametrize("space", ["gradient", "update"])
+@pytest.mark.parametrize("scope", ["tensor", "layer"])
+def test_figures_are_numbers_where_all_of_a_group_is_frozen(scope: str, space: str) -> None:
+    model, chain, steps, _ = make(space=space, scope=scope, freeze=["layers.0.*"])
+    step(model, chain, steps, measured=True)
+    figures = chain.figures()
+    assert 0 < figures["projection/removed_random"] < 1
+    assert all(math.isfinite(value) for value in figures.values())
 
 
 # --- Momentum
