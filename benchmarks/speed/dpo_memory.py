@@ -1,6 +1,6 @@
 """What DPO needs in memory beside SFT, at the same number of tokens a step: each run in a process of its own.
 
-    python -m benchmarks.speed.dpo_memory --out benchmarks/results
+    python -m benchmarks.speed.dpo_memory --out benchmarks/speed/results
 
 Runs, interleaved and through the recipes: ``load`` trains nothing (the floor: libraries, weights, data); ``sft``;
 ``dpo`` with reference log-probabilities that are stored already; ``dpo-first``, which computes and stores them before

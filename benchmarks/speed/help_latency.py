@@ -1,7 +1,8 @@
 """How long ``ogpsa --help`` and every ``ogpsa COMMAND --help`` take, as whole processes.
 
-Run from the repository with the environment's interpreter: ``python benchmarks/speed/help_latency.py``. The commands
-are measured in turn, round after round, so that a busy moment of the machine does not fall on one of them alone.
+Run from the repository with the environment's interpreter: ``python -m benchmarks.speed.help_latency``. The commands
+are measured in turn, round after round, so that a busy moment of the machine does not fall on one of them alone. Beside
+wall-clock time stands processor time, which is what an idle machine takes.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
-    for arguments in commands():  # reads files into the cache, and derives the pages that are then kept
+    for arguments in commands():  # reads the files into the system's cache
         measure(arguments)
     seconds: dict[str, list[tuple[float, float]]] = {}
     for _ in range(options.rounds):

@@ -1,6 +1,6 @@
 """What projection costs a training step: ratios within one run, variants interleaved step by step.
 
-    torchrun --standalone --nproc-per-node 2 -m benchmarks.speed.projection_overhead --out benchmarks/results
+    torchrun --standalone --nproc-per-node 2 -m benchmarks.speed.projection_overhead --out benchmarks/speed/results
 
 Variants, on the same engine (ZeRO 2) and data: ``naive``; ``gradient`` and ``update`` projection; ``refresh``: gradient
 projection with a refresh before the step (the price of one refresh, to be divided by its interval); ``hooks``: what the

@@ -23,7 +23,8 @@ from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, OgpsaError, Preempted
 from data_registry.core.manifest import is_artifact
 from pipelines.core import log
-from pipelines.core.artifact import record_command, write_text_durably
+from pipelines.core.artifact import record_command
+from pipelines.core.placing import write_text_durably
 from pipelines.recipes.in_process import run_steps
 
 HERE = Path(__file__).parent
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.write(run_study(folder, given.work, only=given.only, sets=given.sets, keep=given.keep).rstrip("\n"))
     except stopping.StopRequested:
         sys.stderr.write(stopping.said() + "\n")
-        return stopping.EXIT_CODE
+        return Preempted.exit_code
     except Preempted as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

@@ -25,9 +25,8 @@ HEAVY = ("torch", "transformers", "datasets", "deepspeed", "trl", "peft", "numpy
 
 
 @pytest.fixture(autouse=True)
-def wide_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 # --- The overview ------------------------------------------------------------------------------------------------
@@ -59,12 +58,9 @@ assert run({arguments!r}) == 0
 print(sorted(set({HEAVY!r}) & set(sys.modules)), "pydantic" in sys.modules, file=sys.stderr)
 """
 
-    def loaded() -> str:
-        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-        return result.stderr.splitlines()[-1]
-
-    assert loaded().startswith("[] ")
-    assert loaded() == "[] False"  # by now the page is kept
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    # The overview needs no configuration class; a command's help is derived from its own.
+    assert result.stderr.splitlines()[-1] == f"[] {len(arguments) > 1}"
 
 
 # --- A command's help --------------------------------------------------------------------------------------------
@@ -99,26 +95,6 @@ def test_help_fits_a_narrow_terminal_and_a_plain_one(tmp_path: Path) -> None:
     panels = outcome.out[: outcome.out.index("Examples:")]
     assert max(map(len, panels.splitlines())) <= 60
     assert outcome.out.isascii()
-
-
-def test_pages_are_derived_anew_when_a_source_changes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    command = BY_NAME["doctor"]
-    first = pages.page_of(command)
-    kept = list((tmp_path / "cache").rglob("*.json"))
-    assert len(kept) == 1
-    assert pages.page_of(command) == first
-    stale = json.loads(kept[0].read_text()) | {"description": "something old"}
-    kept[0].write_text(json.dumps(stale))
-    assert pages.page_of(command).description == "something old"
-    kept[0].write_text(json.dumps(stale | {"stamp": []}))
-    assert pages.page_of(command) == first
-    kept[0].write_text("{damaged")
-    assert pages.page_of(command) == first
-
-
-def test_a_cache_that_cannot_be_written_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    assert pages.page_of(BY_NAME["doctor"]).flags
 
 
 # --- Options -----------------------------------------------------------------------------------------------------

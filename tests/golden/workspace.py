@@ -48,7 +48,7 @@ class Workspace:
     path: Path
 
     def environment(self) -> dict[str, str]:
-        """The surroundings of every command; the cache of help pages is the workspace's own."""
+        """The surroundings of every command; the user's cache directory is the workspace's own."""
         kept = {name: value for name, value in os.environ.items() if name not in _LEFT_OUT and "SLURM" not in name}
         return {**kept, **_SURROUNDINGS, "XDG_CACHE_HOME": str(self.path / ".cache")}
 

@@ -50,9 +50,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ogpsa(made: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """The command line in a process whose table of methods has one more; its help is not kept for others."""
+    """The command line in a process whose table of methods has one more."""
     places = os.pathsep.join([str(made), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": places, "XDG_CACHE_HOME": str(made / "cache"), "COLUMNS": "200"}
+    environment = {**os.environ, "PYTHONPATH": places, "COLUMNS": "200"}
     command = [sys.executable, "-c", _PROCESS, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

@@ -53,7 +53,7 @@ def walk(trip: str, tree: Path, workplace: Path) -> Walk:
     sys.path.insert(0, str(tree))
     os.chdir(workplace)
     os.environ |= {
-        "PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(workplace / ".cache"), "HF_HUB_OFFLINE": "1", "COLUMNS": "100",
+        "PYTHONPATH": str(tree), "HF_HUB_OFFLINE": "1", "COLUMNS": "100",
         "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     return _summary(_TRIPS[trip](tree).entries, tree)

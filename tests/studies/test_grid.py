@@ -35,6 +35,14 @@ cells:
 """
 CELLS = ("naive", "longer")
 KNOWN = "it has seed, sft_steps, refresh_every, max_length"
+# Runs a study and is asked to stop where its first step begins.
+STOPPED = """\
+import os, signal, sys
+from benchmarks.studies import grid
+from pipelines.commands import testbed
+testbed.run = lambda config: os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(grid.main(sys.argv[1:]))
+"""
 # Runs a study and is killed where the model of the second cell is trained and not yet evaluated.
 KILLED = """\
 import os, signal, sys
@@ -112,6 +120,16 @@ def test_a_killed_study_goes_on_and_gives_the_same_table(
     assert [line.split(" | ")[-1].rstrip(" |") for line in expected.splitlines()[2:]] == shown
 
 
+def test_a_study_that_is_asked_to_stop_says_so_and_can_be_resumed(study: Path, tmp_path: Path) -> None:
+    stopped = subprocess.run(
+        [sys.executable, "-c", STOPPED, str(study), "--work", str(tmp_path / "work")], capture_output=True,
+        check=False, text=True,
+    )  # fmt: skip
+    assert stopped.returncode == 75, stopped.stderr
+    assert stopped.stderr.splitlines()[-1].startswith("stopped (SIGTERM): nothing half-written is left")
+    assert stopped.stdout == ""
+
+
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
 def test_studies_of_the_project_are_whole(folder: Path, tmp_path: Path) -> None:
     found = read_grid(folder, tmp_path)
@@ -180,7 +198,7 @@ def test_what_cannot_be_run_is_refused(study: Path, tmp_path: Path, capsys: pyte
         run_study(study, tmp_path / "work", only=["longr"])
     with pytest.raises(ConfigError, match="figures of the whole study"):
         run_study(study, tmp_path / "work", only=["longer"], keep=True)
-    with pytest.raises(InputError, match="there is no study"):
+    with pytest.raises(InputError, match=r"the study .*study\.yaml' does not exist"):
         run_study(tmp_path / "nothing", tmp_path / "work")
     assert not (tmp_path / "work").exists()
 
