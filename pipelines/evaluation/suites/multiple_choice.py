@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from data_registry.core.errors import InputError
-from data_registry.core.manifest import InputRecord
 from data_registry.formats.choices import options_of
 from pipelines.core.progress import Progress
 from pipelines.evaluation.answering.token_ids import check_token_ids
@@ -15,7 +14,7 @@ from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import SuiteResults, SuiteSettings, hash_items, hash_text, hash_tokenizer
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
 from pipelines.evaluation.statistics.figures import share
-from pipelines.evaluation.suites.prepared_data import PreparedData, data_inputs, open_prepared
+from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite
 from pipelines.evaluation.suites.sample_losses import sample_losses, scored_length
 from pipelines.tokens.chat_template import chat_template_of
 from pipelines.tokens.conversations import encode_batch
@@ -27,33 +26,18 @@ NAME: Final = "multiple-choice"
 VERSION: Final = "1"
 
 
-class MultipleChoiceSuite:
+class MultipleChoiceSuite(PreparedDataSuite):
     """Log-probabilities of all choices of prepared questions; each data set has its own figure."""
 
+    name = NAME
+    task = "sft"
+
     def __init__(self, request: SuiteRequest) -> None:
-        self._request = request
-        self._data = open_prepared(request, "sft")
+        super().__init__(request)
         self._choices = {data.name: [_choices(data, index) for index in range(len(data.rows))] for data in self._data}
 
-    def inputs(self) -> list[InputRecord]:
-        """The data sets."""
-        return data_inputs(self._data)
-
-    def plan(self) -> list[tuple[str, str]]:
-        """Questions of each data set."""
-        return [
-            (f"{NAME}/{data.name}", f"{len(data.rows)} questions, {sum(map(len, self._choices[data.name]))} choices")
-            for data in self._data
-        ]
-
-    def run(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[SuiteOutcome]:
-        """Score every choice.
-
-        Raises:
-            InputError: the chat template is missing or refuses a question, or one is longer than ``--max-length``.
-            NumericsError: a log-probability is not finite.
-        """
-        return [self._measure(data, model, tokenizer) for data in self._data]
+    def _amount(self, data: PreparedData) -> str:
+        return f"{len(data.rows)} questions, {sum(map(len, self._choices[data.name]))} choices"
 
     def _measure(self, data: PreparedData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SuiteOutcome:
         choices = self._choices[data.name]

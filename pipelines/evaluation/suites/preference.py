@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from data_registry.core.manifest import InputRecord
 from pipelines.core.progress import Progress
 from pipelines.evaluation.answering.token_ids import check_token_ids
 from pipelines.evaluation.contract.answer import AnsweredItem
@@ -19,9 +18,9 @@ from pipelines.evaluation.contract.results import (
     hash_text,
     hash_tokenizer,
 )
-from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
+from pipelines.evaluation.contract.suite import SuiteOutcome
 from pipelines.evaluation.statistics.figures import Scores, mean_nats, share
-from pipelines.evaluation.suites.prepared_data import PreparedData, data_inputs, open_prepared
+from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite
 from pipelines.evaluation.suites.sample_losses import sample_losses, scored_length
 from pipelines.tokens.chat_template import chat_template_of
 from pipelines.tokens.labels import IGNORED
@@ -35,29 +34,14 @@ VERSION: Final = "1"
 _ACCURACY, _MARGIN = "accuracy", "margin"
 
 
-class PreferenceSuite:
+class PreferenceSuite(PreparedDataSuite):
     """Log-probabilities of both answers of prepared pairs; each data set has its own figures."""
 
-    def __init__(self, request: SuiteRequest) -> None:
-        self._request = request
-        self._data = open_prepared(request, "preference")
+    name = NAME
+    task = "preference"
 
-    def inputs(self) -> list[InputRecord]:
-        """The data sets."""
-        return data_inputs(self._data)
-
-    def plan(self) -> list[tuple[str, str]]:
-        """Pairs of each data set."""
-        return [(f"{NAME}/{data.name}", f"{len(data.rows)} pairs") for data in self._data]
-
-    def run(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[SuiteOutcome]:
-        """Score both answers of every pair.
-
-        Raises:
-            InputError: the chat template is missing or refuses a pair, or nothing of an answer is left.
-            NumericsError: a log-probability is not finite.
-        """
-        return [self._measure(data, model, tokenizer) for data in self._data]
+    def _amount(self, data: PreparedData) -> str:
+        return f"{len(data.rows)} pairs"
 
     def _measure(self, data: PreparedData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SuiteOutcome:
         max_length = scored_length(model, self._request.max_length)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import InputRecord, Manifest, as_input
 from data_registry.prepared import load_prepared
-from pipelines.evaluation.contract.suite import SuiteRequest
+from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
 
 if TYPE_CHECKING:
     import datasets
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,52 @@ def open_prepared(request: SuiteRequest, task: str) -> list[PreparedData]:
 
 
 def data_inputs(data: Sequence[PreparedData]) -> list[InputRecord]:
-    """Records of the data sets."""
+    """Records of data sets."""
     return [as_input("data", entry.path, entry.manifest) for entry in data]
+
+
+class PreparedDataSuite(ABC):
+    """A suite that scores given answers of prepared data sets; each data set has its own figures.
+
+    Args:
+        request: what the suite is asked to do.
+
+    Attributes:
+        name: of the suite.
+        task: that the data sets must have been prepared for.
+    """
+
+    name: ClassVar[str]
+    task: ClassVar[str]
+
+    def __init__(self, request: SuiteRequest) -> None:
+        self._request = request
+        self._data = open_prepared(request, self.task)
+
+    def inputs(self) -> list[InputRecord]:
+        """Records of the data sets."""
+        return data_inputs(self._data)
+
+    def plan(self) -> list[tuple[str, str]]:
+        """How much of each data set would be scored."""
+        return [(f"{self.name}/{data.name}", self._amount(data)) for data in self._data]
+
+    def run(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[SuiteOutcome]:
+        """Score every data set.
+
+        Raises:
+            InputError: the chat template is missing or refuses a row, or nothing of an answer is left to be scored.
+            NumericsError: a loss or log-probability is not finite.
+        """
+        return [self._measure(data, model, tokenizer) for data in self._data]
+
+    @abstractmethod
+    def _amount(self, data: PreparedData) -> str:
+        """How much of a data set is scored, in words."""
+
+    @abstractmethod
+    def _measure(self, data: PreparedData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SuiteOutcome:
+        """Score one data set."""
 
 
 def _open(name: str, path: Path, request: SuiteRequest, task: str) -> PreparedData:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_registry.core.manifest import InputRecord
 from pipelines.core.progress import Progress
 from pipelines.evaluation.answering.token_ids import check_token_ids
 from pipelines.evaluation.contract.answer import AnsweredItem
@@ -19,10 +18,10 @@ from pipelines.evaluation.contract.results import (
     hash_text,
     hash_tokenizer,
 )
-from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
+from pipelines.evaluation.contract.suite import SuiteOutcome
 from pipelines.evaluation.statistics.figures import figure
 from pipelines.evaluation.statistics.intervals import ratio_interval
-from pipelines.evaluation.suites.prepared_data import PreparedData, data_inputs, open_prepared
+from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite
 from pipelines.evaluation.suites.sample_losses import SampleLoss, mean_token_loss, sample_losses, scored_length
 from pipelines.tokens.chat_template import chat_template_of
 from pipelines.tokens.conversations import encode_dataset
@@ -34,29 +33,14 @@ NAME = "reference-loss"
 VERSION = "1"
 
 
-class ReferenceLossSuite:
+class ReferenceLossSuite(PreparedDataSuite):
     """The losses on the data sets of a request; each has its own figures."""
 
-    def __init__(self, request: SuiteRequest) -> None:
-        self._request = request
-        self._data = open_prepared(request, "sft")
+    name = NAME
+    task = "sft"
 
-    def inputs(self) -> list[InputRecord]:
-        """The data sets."""
-        return data_inputs(self._data)
-
-    def plan(self) -> list[tuple[str, str]]:
-        """Samples of each data set."""
-        return [(f"{NAME}/{data.name}", f"{len(data.rows)} samples") for data in self._data]
-
-    def run(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[SuiteOutcome]:
-        """Measure the loss on every data set.
-
-        Raises:
-            InputError: the chat template is missing or refuses a row, or a row has no token to score.
-            NumericsError: a loss is not finite.
-        """
-        return [self._measure(data, model, tokenizer) for data in self._data]
+    def _amount(self, data: PreparedData) -> str:
+        return f"{len(data.rows)} samples"
 
     def _measure(self, data: PreparedData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SuiteOutcome:
         max_length = scored_length(model, self._request.max_length)
