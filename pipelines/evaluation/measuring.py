@@ -65,7 +65,7 @@ def measure(
     """Answers by all processes, scores of given answers by the first; then, without the model, verdicts.
 
     Args:
-        config: how.
+        config: the options of the command.
         source: the model.
         suites: what to measure.
         judge: of answers, where a suite needs one.

@@ -30,7 +30,7 @@ class FullMerge:
         safe: what is merged in; None where the method takes none.
         base: what fine-tuning started from; None where the method needs none.
         models: the aligned and the unaligned one; None for methods without criterion.
-        rule: how.
+        rule: the method, its weights, and when a layer is merged.
         workers: threads that read ahead.
         known: rho and the norm of V by matrix, from an earlier pass.
     """

@@ -48,7 +48,7 @@ class AdapterMerge:
         finetuned: what is to be repaired.
         safe: what is merged in; None where the method takes none.
         layers: of both, paired.
-        rule: how.
+        rule: the method, its weights, and when a layer is merged.
         workers: threads that read ahead.
         known: rho and the norm of V by layer, from an earlier pass.
     """

@@ -98,7 +98,7 @@ def merge_layer(
     """Merge one layer of two adapters.
 
     Args:
-        rule: how.
+        rule: the method, its weights, and when a layer is merged.
         name: of the layer, which seeds what is random.
         finetuned: its fine-tuned change; None where there is none.
         safe: its safe change; None where there is none.
@@ -142,7 +142,7 @@ def merge_dense(
     """Merge dense changes by the rule's method.
 
     Args:
-        rule: how.
+        rule: the method, its weights, and when a layer is merged.
         name: of the tensor, which seeds what is random.
         terms: weights and float32 changes of one shape, which are overwritten.
         direction: float32 rows of V in blocks, for methods that take it.

@@ -57,7 +57,7 @@ class Projection(Transform):
     """Projects at every optimizer step and refreshes the rows when due.
 
     Args:
-        settings: how.
+        settings: how the run projects: space, scope, strength and refreshes.
         access: this rank's shards.
         rows: the basis: one ``[k, numel]`` tensor for each shard.
         objectives: this rank's part of every reference objective, for refreshes.

@@ -97,7 +97,7 @@ def answer_all(
         asked: from :func:`ask`.
         tokenizer: for decoding.
         backend: this process's copy of the model.
-        decoding: how.
+        decoding: how answers are made: length, temperature, seed.
         folder: where answers are kept while the run goes on; the same on all processes.
         identity: hash of all that answers depend on beside the prompts.
         batch_size: most prompts at a time.

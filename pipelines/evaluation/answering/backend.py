@@ -48,7 +48,7 @@ class TransformersBackend:
     Args:
         model: on the device where it is to run.
         tokenizer: its tokenizer.
-        decoding: how.
+        decoding: how answers are made: length, temperature, seed.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, decoding: Decoding) -> None:

@@ -111,7 +111,7 @@ class VllmBackend:
 
     Args:
         engine: the loaded model.
-        decoding: how.
+        decoding: how answers are made: length, temperature, seed.
     """
 
     def __init__(self, engine: VllmEngine, decoding: Decoding) -> None:

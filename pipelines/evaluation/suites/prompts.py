@@ -43,7 +43,7 @@ class PromptSuite(GeneratingSuite):
     """The prompt sets of a specification, answered, and judged.
 
     Args:
-        request: how.
+        request: draws, decoding and limits, as the suite is asked for.
         spec: what is asked.
         base: folder that relative paths of the specification start from.
     """

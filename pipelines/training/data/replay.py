@@ -21,7 +21,7 @@ class Mixture:
     An epoch is one pass over the S safety rows, with M = round(S R / (1 - R)) replay rows spread evenly among them: of
     the first n samples of an epoch, floor(n M / (S + M)) are replay. Safety rows are shuffled anew for each epoch.
     Replay rows come from shuffled passes over the replay data that go on from epoch to epoch, so that over a run no
-    replay row is used more than once oftener than another.
+    replay row is used twice more often than another.
 
     Attributes:
         num_safety: rows of the safety data, S.
