@@ -26,7 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
         weights[item.path] = max(weights[item.path], 2 * ("slow" in marks) + ("distributed" in marks))
-    items.sort(key=lambda item: -weights[item.path])
+    # Jobs wait for a scheduler more than they compute, one after another: begun last, they would be waited for alone.
+    items.sort(key=lambda item: (item.path.parent.name != "slurm", -weights[item.path]))
 
 
 def pytest_collection_finish() -> None:
