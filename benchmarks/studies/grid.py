@@ -36,9 +36,9 @@ def run_study(
     """Run what is not finished of a study.
 
     Args:
-        folder: of the study.
-        work: directory for everything that is made.
-        only: cells; empty for all.
+        folder: the folder of the study.
+        work: the directory for everything that is made.
+        only: the names of the cells to run; empty for all.
         sets: what to change in all cells, as ``NAME=VALUE``.
         keep: also write the figures to ``results/DATE.json`` in the study's folder.
 

@@ -25,7 +25,7 @@ class Cell(Document):
     """What one line of the table changes in the recipe.
 
     Attributes:
-        variables: of the recipe.
+        variables: values for variables of the recipe.
         steps: options by step, as ``--set steps.STEP.OPTION`` gives them.
     """
 
@@ -37,15 +37,15 @@ class Study(Document):
     """A study as its file has it.
 
     Attributes:
-        description: what it is about.
+        description: what the study is about.
         recipe: a file beside the study's, or the name of a recipe that comes with ogpsa.
-        steps: beside those of the recipe, or in place of them.
+        steps: further steps; one with the name of a step of the recipe takes its place.
         inputs: a module whose ``write(folder, variables)`` writes files that no command makes; the recipe's variable
             ``inputs`` is their folder.
         measure: the ``evaluate`` step that the figures are of.
-        figures: headings, and what stands below them as ``SUITE.METRIC``.
-        over: variables of the recipe and their values; every cell is run for every combination.
-        cells: by name, in the table's order.
+        figures: the headings of the table, each with the figure below it as ``SUITE.METRIC``.
+        over: variables of the recipe, each with a list of values; every cell is run for every combination.
+        cells: the lines of the table by name, in order.
     """
 
     description: str
@@ -63,10 +63,10 @@ class Run:
     """One cell in one repetition.
 
     Attributes:
-        cell: its name.
+        cell: the name of the cell.
         repetition: such as ``seed=0``.
-        variables: of the recipe, as they are here.
-        inputs: folder of the files that the study writes, None where it writes none.
+        variables: the variables of the recipe with their values in this run.
+        inputs: the folder of the files that the study writes, None where it writes none.
         steps: what is to be run, the measured one last.
     """
 
@@ -87,8 +87,8 @@ class Grid:
     """A study made ready to run.
 
     Attributes:
-        study: as its file has it.
-        threads: that the recipe wants.
+        study: the study as its file has it.
+        threads: the number of threads that the recipe wants, None where it does not say.
         runs: every cell in every repetition; repetition by repetition.
     """
 
@@ -101,8 +101,8 @@ def read_grid(folder: Path, work: Path, sets: Sequence[str] = ()) -> Grid:
     """A study with all its runs, every option of every step checked.
 
     Args:
-        folder: of the study.
-        work: directory for everything that is made; absolute.
+        folder: the folder of the study.
+        work: the directory for everything that is made; absolute.
         sets: ``NAME=VALUE`` for variables, ``steps.STEP.OPTION=VALUE`` for steps, of all cells; for a variable that
             the study repeats over, the value or list of values to take instead.
 

@@ -37,7 +37,7 @@ def read_figures(grid: Grid, runs: Sequence[Run]) -> Figures:
 
 
 def to_markdown(figures: Figures, headings: Sequence[str]) -> str:
-    """Mean and, over several repetitions, minimum and maximum; shares in per cent."""
+    """A Markdown table of the mean and, over several repetitions, minimum and maximum; shares are in per cent."""
     lines = [f"| | {' | '.join(headings)} |", "| --- |" + " --- |" * len(headings)]
     for cell, by_repetition in figures.items():
         columns = [[found[heading] for found in by_repetition.values()] for heading in headings]
@@ -62,8 +62,8 @@ def to_record(name: str, figures: Figures, changed: Sequence[str]) -> str:
     """JSON text with the figures, the day, versions and machine.
 
     Args:
-        name: of the study.
-        figures: of all cells.
+        name: the name of the study.
+        figures: the figures of all cells.
         changed: what ``--set`` gave.
     """
     cells: Mapping[str, Any] = {

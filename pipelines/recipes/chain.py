@@ -26,10 +26,10 @@ class Step:
     """One command of a chain.
 
     Attributes:
-        name: in the recipe.
-        command: such as ``train-sft``.
+        name: the name of the step in the recipe.
+        command: the ogpsa command, such as ``train-sft``.
         purpose: a few words for people.
-        config: its options, checked.
+        config: the options of the command, checked.
         needs: names of the steps whose work it uses.
     """
 
@@ -57,11 +57,11 @@ class Chain:
 
     Attributes:
         title: the recipe's name.
-        description: the recipe's.
-        out: directory of the whole.
-        steps: in order.
-        text: the recipe's YAML.
-        threads: of computation in each process; None leaves them as they are.
+        description: what the recipe says of itself.
+        out: the directory of everything that is made.
+        steps: the steps in order.
+        text: the YAML of the recipe.
+        threads: the number of threads that each process computes with; None leaves it as it is.
     """
 
     title: str
@@ -92,7 +92,7 @@ def make_steps(recipe: Recipe, config: RecipeConfig, *, where: str) -> tuple[Pat
     """The recipe's directory and its steps, in order.
 
     Args:
-        recipe: as it was read.
+        recipe: the recipe as it was read.
         config: what the command line changes in it.
         where: the recipe's file, for errors.
 
@@ -214,8 +214,8 @@ def selected(steps: Sequence[Step], *, only: Sequence[str], start_at: str | None
     """The steps that are asked for.
 
     Args:
-        steps: all of them, in order.
-        only: names; empty for all.
+        steps: all steps, in order.
+        only: the names of steps to keep; empty for all.
         start_at: leave out what comes before this one.
 
     Raises:

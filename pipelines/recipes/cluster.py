@@ -27,11 +27,11 @@ class Resources(Document):
         account: the account that pays.
         qos: quality of service.
         time: time limit in Slurm's notation, such as ``"24:00:00"`` or ``"2-00:00:00"``.
-        nodes: machines.
-        gpus_per_node: GPUs of each machine; one task is started for each.
+        nodes: the number of machines.
+        gpus_per_node: the number of GPUs of each machine; one task is started for each.
         tasks_per_node: processes on each machine, where that is not one per GPU.
-        cpus_per_task: cores for each process.
-        memory: of each machine, such as ``"200G"``; ``"0"`` is all of it.
+        cpus_per_task: the number of cores for each process.
+        memory: the memory of each machine, such as ``"200G"``; ``"0"`` is all of it.
         sbatch: further options of sbatch, such as ``--constraint=h100``.
         srun: further options of srun, such as ``--cpu-bind=none``.
     """

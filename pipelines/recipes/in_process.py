@@ -20,8 +20,8 @@ def run_steps(steps: Sequence[Step], *, threads: int | None = None, overwrite: b
     """Run steps one after another, each as its command would.
 
     Args:
-        steps: in order.
-        threads: of computation; None leaves them as they are.
+        steps: the steps in order.
+        threads: the number of threads to compute with; None leaves it as it is.
         overwrite: make anew what is finished.
 
     Returns:

@@ -39,9 +39,9 @@ class Recipe(Document):
     Attributes:
         description: what it makes, for listings.
         out: directory for everything that the steps make, unless they say otherwise; ``${out}`` in options.
-        threads: of computation in each process of every step; None leaves them to PyTorch and the launcher.
+        threads: how many threads each process of every step computes with; None leaves it to PyTorch and launcher.
         variables: values that the options refer to as ``${NAME}``; ``--set NAME=VALUE`` gives others.
-        steps: by name, in order.
+        steps: the steps by name, in order.
     """
 
     description: str

@@ -59,7 +59,7 @@ def job_script(
         cluster: how jobs are started there.
         directory: where the command runs, absolute.
         logs: where its output goes, absolute.
-        threads: of each task, where the recipe has them; otherwise as the profile says.
+        threads: the number of threads of each task where the recipe gives it; otherwise the profile decides.
 
     Raises:
         ConfigError: Slurm cannot take one of the paths.
@@ -144,7 +144,7 @@ def submit_script(title: str, steps: Sequence[Step], *, logs: Path) -> str:
 
     Args:
         title: the recipe's name.
-        steps: in order.
+        steps: the steps in order.
         logs: directory to make for the jobs' output.
     """
     calls = "\n".join(" ".join(["submit", step.name, *step.needs]) for step in steps)

@@ -36,7 +36,7 @@ def states_of(steps: Sequence[Step]) -> dict[str, State]:
     Files that no step of the chain makes (a model, raw data) are not compared: that would take reading all of them.
 
     Args:
-        steps: in order.
+        steps: the steps in order.
     """
     states: dict[str, State] = {}
     by_name = {step.name: step for step in steps}

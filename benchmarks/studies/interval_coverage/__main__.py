@@ -96,7 +96,7 @@ def difference(count: int, start: float, other: float, apart: float) -> Callable
 
 
 def gain(figures: list[tuple[int, int, float, float, float]]) -> Callable[..., Outcome]:
-    """Of figures that are each a mean over (groups, items in a group, start, other, apart)."""
+    """The gain over figures that are each a mean over (groups, items in a group, start, other, apart)."""
     truth = float(np.mean([other / start - 1 for _, _, start, other, _ in figures]))
 
     def measure(generator: Draw, options: dict[str, int]) -> Outcome:
@@ -107,7 +107,7 @@ def gain(figures: list[tuple[int, int, float, float, float]]) -> Callable[..., O
 
 
 def _gain(drawn: list[list[tuple[int, ...]]], options: dict[str, int]) -> Interval | None:
-    """From how many pairs of items there are of each kind; None also where the starting model has nothing right."""
+    """The interval for these numbers of pairs of each kind; None also where the starting model has nothing right."""
     if any(sum(lost + both for _, _, lost, both in figure) == 0 for figure in drawn):
         return None
     kinds = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -117,7 +117,7 @@ def _gain(drawn: list[list[tuple[int, ...]]], options: dict[str, int]) -> Interv
 
 
 def graded_gain(count: int) -> Callable[..., Outcome]:
-    """Of graded answers (an F1 score, often 0 or 1), of which the other model gives a quarter anew, a bit worse."""
+    """The gain on graded answers (F1 scores, often 0 or 1); the other model gives a quarter anew, a bit worse."""
 
     def measure(generator: Draw, options: dict[str, int]) -> Outcome:
         first, again = generator.beta(0.6, 0.3, count), 0.9 * generator.beta(0.6, 0.3, count)
@@ -136,7 +136,7 @@ def margins(count: int) -> Callable[..., Outcome]:
 
 
 def losses(count: int, log_spread: float) -> Callable[..., Outcome]:
-    """Of answers of 5 to 80 tokens, whose losses per token are log-normal around 1."""
+    """The loss per token of answers of 5 to 80 tokens, whose losses per token are log-normal around 1."""
 
     def measure(generator: Draw, options: dict[str, int]) -> Outcome:
         tokens = generator.integers(5, 80, count).astype(float)
