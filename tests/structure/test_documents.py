@@ -116,3 +116,12 @@ def test_options_in_the_text_belong_to_a_command(document: Path) -> None:
         option for word in words if word.startswith("--") for option in re.findall(r"--[a-z][\w-]*", word)
     } - known
     assert not unknown
+
+
+def test_the_readme_names_all_pages_and_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = {(ROOT / target).resolve() for target, _ in LINK.findall(text)}
+    assert set(DOCUMENTS[1:]) <= linked
+    table = text.partition("## Commands")[2].partition("\n## ")[0]
+    first_cells = " ".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE))
+    assert set(BY_NAME) <= set(QUOTED.findall(first_cells))
