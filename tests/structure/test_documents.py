@@ -12,6 +12,7 @@ import pytest
 
 from ogpsa_cli.flags import flags_of
 from pipelines.configs.commands import BY_NAME
+from pipelines.recipes.recipe import shipped_names
 from tests.structure.code import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -104,6 +105,8 @@ def test_commands_and_their_options_exist(document: Path) -> None:
     for name, *arguments in command_lines(document.read_text(encoding="utf-8")):
         assert name in BY_NAME, f"there is no command {name}"
         given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+        if name in ("run", "slurm") and arguments and re.fullmatch(r"[a-z][\w-]*", arguments[0]):
+            assert arguments[0] in shipped_names()
         unknown = given - options_of(name)
         assert not unknown, f"{name} has no option {', '.join(sorted(unknown))}"
 
