@@ -32,6 +32,7 @@ from pipelines.passes.engine import ReferenceEngine, reference_engine, zero3_loa
 from pipelines.passes.gradients import Objective, ReferenceResult, reference_gradients
 from pipelines.passes.log_probs import add_loss_head
 from pipelines.tokens.tokenizer import load_source_tokenizer
+from pipelines.weights.writing import write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -150,6 +151,7 @@ def write_basis(
     grams = storage.write_rows(writer.path, access, result.rows, storage.DTYPES[config.dtype])
     if grams is None:
         return
+    write_tensors(writer.path / storage.GRAM_FILE, dict(zip(access.names, grams, strict=True)))
     storage.check_finite(access.names, grams)
     write_references(writer.path, references)
     description = _describe(config, writer.inputs, references, access, result.losses, grams, architecture)

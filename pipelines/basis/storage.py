@@ -15,14 +15,16 @@ from torch import Tensor
 from data_registry.core.errors import ArtifactError, NumericsError
 from pipelines.engine.shards.access import Shard, ShardAccess
 from pipelines.gradients import projection
-from pipelines.weights.writing import MAX_FILE_BYTES, Layout, PlannedTensor, ShardedFiles, write_tensors
+from pipelines.weights.writing import MAX_FILE_BYTES, Layout, PlannedTensor, ShardedFiles
 
 GRAM_FILE = "gram.safetensors"
-_LAYOUT = Layout("basis", metadata={"format": "ogpsa-basis"})
+_STEM = "basis"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def write_rows(directory: Path, access: ShardAccess, rows: Sequence[Tensor], dtype: torch.dtype) -> Tensor | None:
+def write_rows(
+    directory: Path, access: ShardAccess, rows: Sequence[Tensor], dtype: torch.dtype, *, stem: str = _STEM
+) -> Tensor | None:
     """Gather the ranks' rows tensor by tensor and write them. Collective; rank zero alone writes.
 
     Args:
@@ -30,6 +32,7 @@ def write_rows(directory: Path, access: ShardAccess, rows: Sequence[Tensor], dty
         access: this rank's shards.
         rows: ``[k, numel]`` float32, one for each shard.
         dtype: in which the rows are stored.
+        stem: the first part of the files' names.
 
     Returns:
         ``[T, k, k]`` float64 Gram matrices of the stored values on rank zero, None elsewhere.
@@ -43,18 +46,17 @@ def write_rows(directory: Path, access: ShardAccess, rows: Sequence[Tensor], dty
                 continue
             assert stored is not None
             if files is None:
-                files = stack.enter_context(_files(directory, access, stored.shape[0], dtype))
+                files = stack.enter_context(_files(directory, access, stored.shape[0], dtype, stem))
             grams.append(projection.gram(stored))
             files.add(name, stored)
     if not main:
         return None
-    write_tensors(directory / GRAM_FILE, dict(zip(access.names, grams, strict=True)))
     return torch.stack(grams)
 
 
-def _files(directory: Path, access: ShardAccess, k: int, dtype: torch.dtype) -> ShardedFiles:
+def _files(directory: Path, access: ShardAccess, k: int, dtype: torch.dtype, stem: str) -> ShardedFiles:
     plan = [PlannedTensor(name, dtype, (k, numel)) for name, numel in zip(access.names, access.numels, strict=True)]
-    return ShardedFiles(directory, plan, MAX_FILE_BYTES, _LAYOUT)
+    return ShardedFiles(directory, plan, MAX_FILE_BYTES, Layout(stem, metadata={"format": f"ogpsa-{stem}"}))
 
 
 def _whole_tensors(
@@ -127,7 +129,7 @@ def read_rows(directory: Path, access: ShardAccess) -> list[Tensor]:
         ArtifactError: a file is missing or damaged.
     """
     try:
-        weight_map = json.loads((directory / _LAYOUT.index).read_text(encoding="utf-8"))["weight_map"]
+        weight_map = json.loads((directory / Layout(_STEM).index).read_text(encoding="utf-8"))["weight_map"]
         rows = []
         for shard in access.shards:
             name = access.names[shard.tensor]

@@ -51,7 +51,7 @@ class ChangeTracking(Transform):
         folder = directory / FOLDER
         if rank() == 0:
             folder.mkdir()
-        moved = storage.write_rows(folder, self.access, rows, torch.float32)
+        moved = storage.write_rows(folder, self.access, rows, torch.float32, stem=FOLDER)
         if moved is None:
             return {}
         return {"change_norm": float(moved.sum().sqrt())}

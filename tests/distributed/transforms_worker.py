@@ -166,7 +166,7 @@ def weights_of(run: Path) -> dict[str, Tensor]:
 
 def changes_of(run: Path) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
-    for file in sorted((run / "change").glob("basis-*.safetensors")):
+    for file in sorted((run / "change").glob("change-*.safetensors")):
         found |= {name: rows[0] for name, rows in load_file(file).items()}
     return found
 

@@ -217,7 +217,7 @@ def record(run: Path) -> dict[str, Any]:
     for file in (run / "model").glob("*.safetensors"):
         weights |= load_file(file)
     change: dict[str, torch.Tensor] = {}
-    for file in (run / "change").glob("basis-*.safetensors"):
+    for file in (run / "change").glob("change-*.safetensors"):
         change |= load_file(file)
     return {
         "weights": weights,

@@ -12,6 +12,7 @@ import pytest
 
 from ogpsa_cli.flags import flags_of
 from pipelines.configs.commands import BY_NAME
+from pipelines.recipes.recipe import shipped_names
 from tests.structure.code import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -104,6 +105,8 @@ def test_commands_and_their_options_exist(document: Path) -> None:
     for name, *arguments in command_lines(document.read_text(encoding="utf-8")):
         assert name in BY_NAME, f"there is no command {name}"
         given = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+        if name in ("run", "slurm") and arguments and re.fullmatch(r"[a-z][\w-]*", arguments[0]):
+            assert arguments[0] in shipped_names()
         unknown = given - options_of(name)
         assert not unknown, f"{name} has no option {', '.join(sorted(unknown))}"
 
@@ -116,3 +119,12 @@ def test_options_in_the_text_belong_to_a_command(document: Path) -> None:
         option for word in words if word.startswith("--") for option in re.findall(r"--[a-z][\w-]*", word)
     } - known
     assert not unknown
+
+
+def test_the_readme_names_all_pages_and_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = {(ROOT / target).resolve() for target, _ in LINK.findall(text)}
+    assert set(DOCUMENTS[1:]) <= linked
+    table = text.partition("## Commands")[2].partition("\n## ")[0]
+    first_cells = " ".join(re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE))
+    assert set(BY_NAME) <= set(QUOTED.findall(first_cells))
