@@ -95,14 +95,12 @@ def _projection(config: TrainConfig) -> Rows:
     description, _ = open_basis(config.basis)
     elements = sum(math.prod(shape) for shape in description.shapes.values()) * description.rank
     size = elements * (2 if description.dtype == "bf16" else 4)
+    rows = f"{description.rank} row" + ("s" if description.rank > 1 else "")
     refresh = f"every {config.refresh_every} steps" if config.refresh_every else "never"
     values = deepspeed_config(config, on_cpu=False) or {}
     shared = num_ranks(config) if int(values.get("zero_optimization", {}).get("stage", 0)) >= 1 else 1
     return [
-        (
-            "projection",
-            f"{config.space} space, {description.rank} rows a tensor, {_SCOPES[config.scope]}refreshed {refresh}",
-        ),
+        ("projection", f"{config.space} space, {rows} a tensor, {_SCOPES[config.scope]}refreshed {refresh}"),
         ("basis", f"{elements:,} numbers, {_size(size / shared)} per rank"),
     ]
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError
 from pipelines.engine.shards.access import ShardAccess
+from pipelines.transforms.scope import group_tensors
 from pipelines.transforms.transform import StepPart, Transform
 
 _PRIME = 1_000_003
@@ -75,13 +76,21 @@ def frozen_tensors(patterns: Sequence[str], access: ShardAccess) -> list[int]:
     if problems:
         raise ConfigError(
             problems,
-            fix=f"names such as {access.names[0]}, patterns such as 'model.layers.0.*', or {', '.join(WORDS)}",
+            fix=f"names such as {access.names[-1]}, patterns such as '{_pattern_of(access.names[-1])}', "
+            f"or {', '.join(WORDS)}",
         )
     if len(frozen) == len(access.names):
         raise ConfigError(
-            f"--freeze {','.join(patterns)} leaves nothing to train: all {len(frozen)} trained parameters are frozen"
+            f"--freeze {','.join(patterns)} leaves nothing to train: all {len(frozen)} trained parameters are frozen",
+            fix="leave out some of the patterns",
         )
     return sorted(frozen)
+
+
+def _pattern_of(name: str) -> str:
+    """A pattern that names a parameter and its neighbours: those of its layer, or of its module."""
+    (group,) = group_tensors([name], "layer").names
+    return f"{name.rpartition('.')[0] if group == name else group}.*"
 
 
 class Freezing(Transform):

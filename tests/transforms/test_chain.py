@@ -151,6 +151,21 @@ def test_words_stand_for_kinds_of_parameters() -> None:
     assert names("embeddings", "head.*") == {"embed.weight", "head.weight", "head.bias"}
 
 
+def test_the_remedy_names_patterns_of_this_model() -> None:
+    access = ReplicatedAccess(Model())
+    with pytest.raises(ConfigError) as caught:
+        frozen_tensors(["nothing"], access)
+    assert caught.value.fix is not None
+    assert "'head.*'" in caught.value.fix
+    lora = nn.ModuleDict(
+        {"base": nn.ModuleDict({"layers": nn.ModuleList([nn.ModuleDict({"lora_A": nn.Linear(3, 2)})])})}
+    )
+    with pytest.raises(ConfigError) as caught:
+        frozen_tensors(["embeddings"], ReplicatedAccess(lora))
+    assert caught.value.fix is not None
+    assert "'base.layers.0.*'" in caught.value.fix
+
+
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
