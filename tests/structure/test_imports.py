@@ -20,9 +20,6 @@ HEAVY = {
 MODULES = read_modules()
 ROOMS = read_table()
 
-# Imports that point the wrong way and are to go: (file, room that it imports).
-PENDING: set[tuple[str, str]] = set()
-
 
 def allowed(room: str) -> set[str]:
     """The rooms that a row lets its room import."""
@@ -65,11 +62,10 @@ def test_the_table_goes_down(room: str) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_are_those_of_the_table(name: str) -> None:
     room = room_of(name)
-    known = {other for file, other in PENDING if file == MODULES[name].file}
     forbidden = [
         f"{MODULES[name].file}:{imported.line} imports {imported.module}, which lies in {room_of(below.name)}"
         for below, imported in project_imports(MODULES[name], MODULES)
-        if room_of(below.name) not in allowed(room) | known
+        if room_of(below.name) not in allowed(room)
     ]
     assert not forbidden, f"the row of {room} in tests/structure/table.yaml does not name it"
 
@@ -82,15 +78,6 @@ def test_no_row_allows_more_than_is_used(room: str) -> None:
     assert not unused, "take these out of its row"
 
 
-def test_what_is_pending_is_still_there() -> None:
-    present = {
-        (module.file, room_of(below.name))
-        for module in MODULES.values()
-        for below, _ in project_imports(module, MODULES)
-    }
-    assert present >= PENDING
-
-
 def test_files_do_not_import_each_other_in_a_circle() -> None:
     arrows = {name: {below.name for below, _ in project_imports(module, MODULES)} for name, module in MODULES.items()}
     assert not circle(arrows)
@@ -100,8 +87,7 @@ def test_rooms_do_not_import_each_other_in_a_circle() -> None:
     arrows = defaultdict(set)
     for name, module in MODULES.items():
         for below, _ in project_imports(module, MODULES):
-            if (module.file, room_of(below.name)) not in PENDING:
-                arrows[room_of(name)].add(room_of(below.name))
+            arrows[room_of(name)].add(room_of(below.name))
     assert not circle({room: others - {room} for room, others in arrows.items()})
     # What the table allows has none either, whether or not it is used.
     assert not circle({room: allowed(room) - {room} for room in ROOMS})

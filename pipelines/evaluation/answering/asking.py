@@ -130,11 +130,8 @@ def answer_all(
             answers = generate_batch(backend, tokenizer, [asked.ids[index] for index in batch], decoding)
             store.append([_stored(asked, index, answer) for index, answer in zip(batch, answers, strict=True)])
             num_tokens += sum(answer.num_tokens for answer in answers)
-            speed = num_tokens / max(time.monotonic() - started, 1e-9)
-            progress.advance(len(batch), f"{speed:.0f} tokens/s" + (" each" if world_size() > 1 else ""))
-            if stopping.requested() is not None:
-                stop_mark.touch()
-            if stop_mark.exists():
+            progress.advance(len(batch), _speed(num_tokens, time.monotonic() - started))
+            if _is_to_stop(stop_mark):
                 break
         # All processes come here, those that were asked to stop and those that saw the mark; it is a barrier too.
         if processes.stop_requested(processes.start()):
@@ -148,6 +145,17 @@ def answer_all(
     _report(label, [answer for index, answer in found.items() if index not in before], time.monotonic() - started)
     found.update((index, _stored(asked, index, Answer("", "too_long", 0))) for index in too_long)
     return [found[index] for index in range(len(asked.items))]
+
+
+def _speed(num_tokens: int, seconds: float) -> str:
+    return f"{num_tokens / max(seconds, 1e-9):.0f} tokens/s" + (" each" if world_size() > 1 else "")
+
+
+def _is_to_stop(stop_mark: Path) -> bool:
+    """Whether this process or another was asked to stop; the others learn it from the mark."""
+    if stopping.requested() is not None:
+        stop_mark.touch()
+    return stop_mark.exists()
 
 
 def _prepare(folder: Path, stop_mark: Path) -> None:
