@@ -1,4 +1,4 @@
-"""What building a basis consists of: references tokenised, a model made ready, gradients computed, rows written."""
+"""The steps of building a basis: tokenise references, make the model ready, compute gradients, write rows."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def task_of(config: BuildBasisConfig) -> str:
 def with_reference(
     config: BuildBasisConfig, references: list[ReferenceSet], engine: ReferenceEngine, pad_token_id: int
 ) -> list[ReferenceSet]:
-    """The references, with what this very model gives to their samples where the loss needs it. Collective."""
+    """The references; where the loss needs start values, samples carry those of this very model. Collective."""
     return [
         replace(
             reference,
@@ -134,7 +134,7 @@ def compute_gradients(
             seed=config.seed,
             before_batch=lambda: processes.stop_point(device),
         )
-        # Whoever was asked during the last batch.
+        # A signal to stop may have arrived during the last batch.
         processes.stop_point(device)
         return result
 

@@ -1,4 +1,4 @@
-"""What a basis says of itself: its objectives, the model and the parameters that it is for, and how it was made."""
+"""The description kept with a basis: its objectives, the model and parameters that it fits, how it was made."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ class BasisDescription(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_scope(cls, values: Any) -> Any:
-        # Earlier versions wrote one here, always the same. What shares a subspace is said where a basis is used.
+        # Earlier versions wrote a scope here, always the same one. The scope is now an option where a basis is used.
         return {key: value for key, value in values.items() if key != "scope"} if isinstance(values, dict) else values
 
     @property
     def kind(self) -> str:
-        """The reference loss of its objectives, by name; they all have the same."""
+        """The name of the reference loss, which is the same for all objectives of the basis."""
         return self.objectives[0].kind
 
     def holds_for(self, model_fingerprint: str, num_samples: int | None = None) -> bool:
         """Whether a refresh at the weights of a model would give the stored rows again.
 
         Args:
-            model_fingerprint: of the model that training starts from.
-            num_samples: samples of each objective that a refresh uses; None for all that are kept.
+            model_fingerprint: the fingerprint of the model that training starts from.
+            num_samples: how many samples of each objective a refresh uses; None for all that are kept.
         """
         fewer = num_samples is not None and any(num_samples < record.num_samples for record in self.objectives)
         # Adapters are drawn anew for every run, so that rows of adapters belong to other weights in any case.

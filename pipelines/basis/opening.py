@@ -1,4 +1,4 @@
-"""A basis for training: opened, checked against the model, its rows read by slices and its samples dealt to ranks."""
+"""Opening a basis for training: check it against the model, read this rank's slices, deal samples out to ranks."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from pipelines.passes.gradients import LossSum, Objective
 
 @dataclass(frozen=True)
 class TrainingBasis:
-    """What a training run needs of its basis.
+    """The parts of a basis that a training run needs.
 
     Attributes:
-        description: what the basis says of itself.
+        description: the description that is kept with the basis.
         rows: this rank's slices: one ``[k, numel]`` tensor for each of the access's shards, in the stored dtype, on
             the device where rows belong.
         objectives: this rank's part of every reference objective, for refreshes.
@@ -51,12 +51,12 @@ def open_basis_for_training(
     """Open a basis for a model that stands ready to be trained. Every rank calls it and reads its own part.
 
     Args:
-        directory: of the basis.
+        directory: the directory of the basis.
         access: this rank's shards of the trainable parameters.
-        architecture: name of the model's class, for the message where the basis is for another.
-        model_fingerprint: of the model that training starts from.
-        pad_token_id: pads the batches of reference samples.
-        num_samples: samples of each objective that a refresh uses, the first that were drawn; None for all.
+        architecture: the name of the model's class, for the message where the basis was built for another one.
+        model_fingerprint: the fingerprint of the model that training starts from.
+        pad_token_id: the id of the token that pads the batches of reference samples.
+        num_samples: how many samples of each objective a refresh uses: the first that were drawn; None for all.
 
     Raises:
         InputError: there is no artifact.
@@ -102,7 +102,7 @@ def check_fit(description: BasisDescription, directory: Path, access: ShardAcces
     """Refuse a basis that was built for other parameters than the model's trainable ones.
 
     Raises:
-        BasisMismatchError: naming the first parameter that differs.
+        BasisMismatchError: a parameter differs; the message names the first one.
     """
     here = {name: list(shape) for name, shape in zip(access.names, access.shapes, strict=True)}
     if here == description.shapes:

@@ -24,9 +24,9 @@ class ReferenceSet:
     """Tokenised samples of one reference objective.
 
     Attributes:
-        name: of the objective.
-        samples: with the columns of the loss.
-        loss: what is taken of them.
+        name: the name of the objective.
+        samples: the samples, with the columns that the loss defines.
+        loss: the reference loss that is computed on the samples.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ReferenceSet:
 
     @property
     def num_rows(self) -> int:
-        """Number of rows of the data set that the samples were made of."""
+        """Number of rows of the data set from which the samples were made."""
         return len(self.samples) // self.loss.samples_per_row
 
     @property
@@ -52,7 +52,7 @@ class ReferenceSet:
 def objectives_for_rank(
     references: Sequence[ReferenceSet], *, batch_size: int, pad_token_id: int, rank: int, world_size: int
 ) -> list[Objective]:
-    """The objectives as one rank sees them: its batches, padded, longest samples first."""
+    """The objectives with the batches of one rank, padded, longest samples first."""
     objectives = []
     for reference in references:
         loss, batches, weights = reference.loss, [], []
@@ -66,7 +66,7 @@ def objectives_for_rank(
 
 
 def write_references(directory: Path, references: Sequence[ReferenceSet]) -> None:
-    """Keep the tokenised samples with the basis, so that a refresh needs nothing else."""
+    """Store the tokenised samples with the basis, so that a refresh needs no other data."""
     columns = references[0].loss.columns
     rows = [
         {"objective": reference.name, "kind": reference.loss.name, **{key: sample[key] for key in columns}}
@@ -81,7 +81,7 @@ def read_references(directory: Path, num_samples: int | None = None) -> list[Ref
     """The tokenised samples kept with a basis, or the first ``num_samples`` of each objective, in drawn order.
 
     Raises:
-        ArtifactError: they cannot be read.
+        ArtifactError: the samples cannot be read.
     """
     samples: dict[tuple[str, str], list[Sample]] = {}
     try:

@@ -28,10 +28,10 @@ def write_rows(
     """Gather the ranks' rows tensor by tensor and write them. Collective; rank zero alone writes.
 
     Args:
-        directory: of the artifact being made.
+        directory: the directory of the artifact being made.
         access: this rank's shards.
         rows: ``[k, numel]`` float32, one for each shard.
-        dtype: in which the rows are stored.
+        dtype: the dtype in which the rows are stored.
         stem: the first part of the files' names.
 
     Returns:
@@ -105,11 +105,11 @@ def check_finite(names: Sequence[str], grams: Tensor) -> None:
     """Refuse rows that are not finite, before they become an artifact.
 
     Args:
-        names: the T parameters.
+        names: the names of the T parameters.
         grams: ``[T, k, k]`` Gram matrices of their rows.
 
     Raises:
-        NumericsError: naming the first such parameter.
+        NumericsError: a row is not finite; the message names the first such parameter.
     """
     bad = (~torch.isfinite(grams)).flatten(1).any(1).nonzero()
     if len(bad):

@@ -47,7 +47,7 @@ def check_engine(config: EngineConfig) -> None:
     """Refuse engine options that contradict each other.
 
     Raises:
-        ValueError: naming the pair.
+        ValueError: two options contradict each other; the message names them.
     """
     if config.deepspeed is not None and config.zero is not None:
         raise ValueError("--deepspeed FILE already names the ZeRO stage; leave --zero out")

@@ -1,6 +1,6 @@
-"""The one table of commands: what the overview says of each, its options, and which can be steps of a recipe.
+"""The one table of commands: each one's line in the overview, its options, and whether it can be a recipe's step.
 
-Help reads it at every start: nothing here imports a configuration class before it is asked for.
+Help reads the table at every start: nothing here imports a configuration class before it is needed.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class Command:
 
     @property
     def module(self) -> str:
-        """The name of its two modules: in ``pipelines.commands`` its work, in ``ogpsa_cli.commands`` its screen."""
+        """The name of its two modules: ``pipelines.commands`` has its work, ``ogpsa_cli.commands`` its screen."""
         return self.name.replace("-", "_")
 
     def config_class(self) -> type[CommandConfig]:
-        """Its configuration class."""
+        """The command's configuration class."""
         module, name = self.options
         found: type[CommandConfig] = getattr(importlib.import_module(f"pipelines.configs.{module}"), name)
         return found
 
     def takes_processes(self) -> bool:
-        """Whether its work can be spread over several processes."""
+        """Whether the command's work can be spread over several processes."""
         return "num_procs" in self.config_class().model_fields
 
 

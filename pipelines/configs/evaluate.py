@@ -27,7 +27,7 @@ class EvaluateConfig(OutputConfig):
     )
 
     model: str | None = option(None, "Model: a directory, a hub id, or a run of ogpsa.", positional=True, runtime=True)
-    # Neither looking up data nor judging again needs a place and suites; what is missing is said by the check below.
+    # Looking up data and judging again need neither a place nor suites; the check below reports what is missing.
     out: Path | None = option(None, "Directory of the artifact to make.", panel="Output", runtime=True, short="o")  # type: ignore[assignment]
     suite: list[str] = option(
         [],

@@ -1,4 +1,4 @@
-"""Options of the held-out loss: what it is measured on, when, and what follows from it."""
+"""Options of the held-out loss: the rows that it is measured on, when it is measured, and what depends on it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class HeldOutConfig(CommandConfig):
 
     @property
     def measures_held_out(self) -> bool:
-        """Whether there is a held-out loss."""
+        """Whether a held-out loss is measured."""
         return self.eval_data is not None or self.eval_split is not None
 
     @model_validator(mode="after")

@@ -25,12 +25,12 @@ DEFAULT_DENSITY = 0.5
 
 
 def _listed(names: Sequence[str], word: str) -> str:
-    """Names in a sentence: ``a, b and c``."""
+    """The names as part of a sentence: ``a, b and c``."""
     return f" {word} ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
 
 
 def _those(condition: Callable[[MergeMethod], bool]) -> str:
-    """The names of the methods of which that is true."""
+    """The names of the methods that meet the condition."""
     return _listed([method.name for method in METHODS.values() if condition(method)], "and")
 
 
@@ -117,7 +117,7 @@ class MergeConfig(OutputConfig):
     @field_validator("weights", "cos_threshold", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        """Numbers separated by commas, as on the command line."""
+        """Split numbers that are separated by commas, as on the command line."""
         if isinstance(value, int | float) and not isinstance(value, bool):
             return [value]
         if not isinstance(value, list):
@@ -127,7 +127,7 @@ class MergeConfig(OutputConfig):
 
     @property
     def needs_criterion(self) -> bool:
-        """Whether layers are chosen by their cosine."""
+        """Whether layers are chosen by their cosines."""
         return METHODS[self.method].has_criterion
 
     @property
@@ -164,7 +164,7 @@ def _method_problems(config: MergeConfig) -> list[str]:
         "--merge-fraction": config.merge_fraction is None and config.threshold == "auto",
     }
     problems += [f"{name} is required with this method" for name, missing in needed.items() if missing]
-    # An option that the method does not look at is a misunderstanding.
+    # An option that the method ignores is a misunderstanding.
     idle = {
         "--safe": config.safe is not None and not method.takes_safe,
         "--aligned": config.aligned is not None and not config.needs_criterion,

@@ -1,4 +1,4 @@
-"""The methods of ``ogpsa merge``: one entry for each says what it needs and which module has its arithmetic.
+"""The methods of ``ogpsa merge``: each has an entry that says what it needs and which module does its arithmetic.
 
 A new method is a module with the functions that :mod:`pipelines.merging.methods` describes, and an entry here: the
 options, their help and their checks, the dry run and the result follow from it. Modules are named and not imported,
@@ -61,7 +61,7 @@ class MergeMethod:
 
     def __post_init__(self) -> None:
         assert not self.module or "dense" in self.works_on, f"{self.name} needs a function for dense changes"
-        # Of adapters only the projection of a factor is known, never the direction as a whole.
+        # With adapters only the projection of a factor is known, never the direction as a whole.
         assert not self.takes_direction or "factors" in self.works_on, f"{self.name} needs a function for factors"
 
     @property
@@ -71,7 +71,7 @@ class MergeMethod:
 
     @property
     def uses_seed(self) -> bool:
-        """Whether something is random: the method, or the compression of its dense results into an adapter."""
+        """Whether the method is random, or the compression of its dense results into an adapter."""
         return bool(self.module) and (self.is_random or "factors" not in self.works_on)
 
     def needs_base(self, weights: Sequence[float]) -> bool:
@@ -121,5 +121,5 @@ METHODS: Mapping[str, MergeMethod] = {entry.name: entry for entry in _ENTRIES}
 
 
 def merge_types() -> list[str]:
-    """The methods by which one with a criterion may repair a layer: those that can merge all layers."""
+    """The methods that may repair a layer for a method with a criterion: those that can merge all layers."""
     return [method.name for method in METHODS.values() if not method.has_criterion]

@@ -1,6 +1,6 @@
-"""The one table of reference losses: their names, where each is written, and what ``--objective`` says of it.
+"""The one table of reference losses: their names, their modules, and their part of the help of ``--objective``.
 
-A further one is a file in ``pipelines/basis/objectives`` and an entry here.
+A new reference loss is a file in ``pipelines/basis/objectives`` and an entry here.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class RecipeConfig(CommandConfig):
     @model_validator(mode="before")
     @classmethod
     def _collect_variables(cls, values: Any) -> Any:
-        """Take what is no option for a variable: whether the recipe has it is checked with the recipe."""
+        """Take keys that are not options as variables; loading the recipe checks whether it has them."""
         if not isinstance(values, Mapping):
             return values
         foreign = {name: value for name, value in values.items() if name not in cls.model_fields}

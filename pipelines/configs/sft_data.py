@@ -1,4 +1,4 @@
-"""Options of how SFT's training sequences are made from data sets."""
+"""Options that say how SFT's training sequences are made from data sets."""
 
 from __future__ import annotations
 

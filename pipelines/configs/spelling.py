@@ -1,4 +1,4 @@
-"""A configuration as the command line that gives it: for manifests, and for commands that people can repeat."""
+"""Writing a configuration as a command line, for manifests and for commands that people can repeat."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pipelines.core.config import CommandConfig, option_metadata
 
 
 def command_arguments(command: str, config: CommandConfig) -> list[str]:
-    """What to type after ``ogpsa`` for a configuration: the command, its argument, and what differs from defaults.
+    """The words to type after ``ogpsa`` for a configuration: the command, its argument, and options not at defaults.
 
     The output comes last, where people look for it.
 
     Args:
-        command: such as ``"train-sft"``.
+        command: the command's name, such as ``"train-sft"``.
         config: the command's options.
     """
     arguments = [command]
@@ -51,7 +51,7 @@ def _spell(name: str, value: Any) -> Iterator[str]:
 
 
 def _as_yaml(value: Any) -> str:
-    """A value as ``--set`` reads it back: plain where that is enough, as JSON (which YAML takes) elsewhere."""
+    """A value as ``--set`` reads it back: plain text where that is enough, otherwise JSON, which is valid YAML."""
     text = str(value)
     try:
         again = parse_yaml(text, where="--set")

@@ -1,4 +1,4 @@
-"""Options of the commands that look and show: inspect, doctor, quickstart, testbed."""
+"""Options of the commands for looking around and trying things out: inspect, doctor, quickstart, testbed."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):
     )
 
     def projection_problems(self) -> list[str]:
-        """What does not go together, of the options of projection."""
+        """The contradictions between the options of projection, as messages."""
         problems = []
         if self.basis is None:
             given = {"--scope": self.scope != "tensor", "--momentum": self.momentum != "keep"}
@@ -136,10 +136,10 @@ class TrainConfig(HeldOutConfig, ProjectionConfig):
         return [word for word in words if word]
 
     def check_transforms(self) -> None:
-        """Refuse what does not go together, of all that acts in a step.
+        """Refuse options that contradict each other, among those of all edits of a step.
 
         Raises:
-            ValueError: naming the options.
+            ValueError: options contradict each other; the message names them.
         """
         problems = self.projection_problems()
         if self.track_change and self.select == "best":
@@ -165,7 +165,7 @@ class TrainSftConfig(SftDataConfig, TrainConfig):
     )
 
     def data_sets(self) -> dict[str, Path]:
-        """With the replay data."""
+        """The data sets of every training command, and the replay data."""
         return super().data_sets() | ({} if self.replay is None else {"replay": self.replay})
 
     @model_validator(mode="after")
@@ -202,7 +202,7 @@ class TrainDpoConfig(TrainConfig):
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """The losses that are added up."""
+        """The names of the losses that are added up."""
         return tuple(name.strip() for name in self.loss.split(","))
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """Artifacts: directories with a manifest, written aside, synced and renamed into place, verified when read.
 
-A directory without ``manifest.json`` is not an artifact. The manifest is written last, so that what has one is whole.
+A directory without ``manifest.json`` is not an artifact. The manifest is written last, so that a directory which has
+one is complete.
 """
 
 from __future__ import annotations
@@ -35,21 +36,21 @@ from pipelines.core.placing import discard, put_in_place, sync_directory, sync_f
 # The workers of a run that was killed hold its lock until they notice.
 LOCK_PATIENCE_S = 10.0
 
-# A full disk, a quota, a limit, a device that fails: about writing wherever they come from.
+# A full disk, a quota, a limit, a failing device: these concern writing, whatever file the error names.
 _STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
-# About writing only where they concern the artifact's own place.
+# These concern writing only where they name a file in the artifact's own place.
 _PLACE_ERRORS = {errno.EACCES, errno.EPERM, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG}
-# What libraries that write from Rust or C++ say instead of raising OSError.
+# The words of libraries that write from Rust or C++ and do not raise OSError.
 _STORAGE_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "Read-only file system")
 
 
 def find_finished(
     target: Path, kind: str, config: CommandConfig, inputs: Sequence[InputRecord], *, overwrite: bool
 ) -> Manifest | None:
-    """The finished artifact at ``target`` if it is what this command would make, else None.
+    """The finished artifact at ``target`` if this command would make the same one, else None.
 
     Raises:
-        ArtifactError: something else lies there and ``overwrite`` is off, or what lies there is no artifact.
+        ArtifactError: another artifact lies there and ``overwrite`` is off, or what lies there is not an artifact.
     """
     if not target.exists():
         return None
@@ -89,7 +90,7 @@ def _differences(manifest: Manifest, kind: str, config: CommandConfig, inputs: S
 
 
 def partial_path(target: Path, config: CommandConfig) -> Path:
-    """Where the work for ``target`` is done: beside it, the same for the same configuration, so that it can go on."""
+    """The directory beside ``target`` where it is made; equal configurations share it, so that work can go on."""
     target = Path(os.path.abspath(target))
     return target.with_name(f".{target.name}.partial-{config.identity_hash()[:8]}")
 
@@ -98,8 +99,8 @@ class ArtifactWriter:
     """The directory in which an artifact is being made, and the figures for its manifest.
 
     Attributes:
-        path: write files here.
-        inputs: records of what was used; may be extended while writing.
+        path: the directory to write files into.
+        inputs: records of the inputs used; may be extended while writing.
         summary: figures for people; may be filled while writing.
     """
 
@@ -123,11 +124,11 @@ def write_artifact(
 
     Args:
         target: where the artifact will lie.
-        kind: such as ``"dataset"``.
+        kind: the kind of artifact, such as ``"dataset"``.
         config: the command's resolved configuration.
-        inputs: what it is made from.
-        overwrite: replace what lies at ``target`` (only ever an artifact; it is moved away first, removed last).
-        keep_partial: leave what was written aside when interrupted, so that the same command goes on from there.
+        inputs: records of the inputs that it is made from.
+        overwrite: whether to replace what lies at ``target`` (only ever an artifact; moved away first, removed last).
+        keep_partial: whether unfinished work stays when interrupted, so that the same command goes on from it.
 
     Raises:
         InputError: the directory cannot be written, or another process is writing it.
@@ -162,7 +163,7 @@ def write_artifact(
             discard(partial)
         else:
             unfinished.note_end(partial, error)
-        # What is an error for the user already says more.
+        # An error that is made for the user already says more.
         reason = None if isinstance(error, OgpsaError) else _storage_problem(error, target.parent)
         if reason is None:
             raise
@@ -174,14 +175,14 @@ def write_artifact(
 
 
 def _begin(target: Path, partial: Path, *, keep_partial: bool) -> int:
-    """Make the directory aside, for this process alone; the descriptor that holds the lock on it."""
+    """Make the directory aside, for this process alone; returns the descriptor that holds the lock on it."""
     made = _first_missing(partial.parent)
     try:
         partial.mkdir(parents=True, exist_ok=True)
         lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         if made is not None:
-            # Parents that were made for nothing.
+            # The parent directories were made in vain.
             with contextlib.suppress(OSError):
                 made.rmdir()
         raise InputError(f"cannot write to '{target.parent}': {error.strerror}", fix="choose another --out") from error
@@ -191,7 +192,7 @@ def _begin(target: Path, partial: Path, *, keep_partial: bool) -> int:
             f"another process is making '{target}' at this moment", where=str(partial), fix="wait for it, or stop it"
         )
     unfinished.note_begin(partial)
-    # Finished work is not gone on from: it was not put in its place, or is what was replaced there.
+    # Finished work is not continued: it was never put in its place, or it is what a new artifact replaced.
     finished = is_artifact(partial)
     for path in [partial / MANIFEST, *partial.iterdir()] if finished else list(partial.iterdir()):
         if not keep_partial or (finished and not path.name.startswith(".")):
@@ -200,7 +201,7 @@ def _begin(target: Path, partial: Path, *, keep_partial: bool) -> int:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a directory for this process; whether that was possible, after some patience."""
+    """Lock a directory for this process, waiting a little if need be; returns whether that was possible."""
     deadline = time.monotonic() + LOCK_PATIENCE_S
     while True:
         try:
@@ -211,7 +212,7 @@ def _lock(descriptor: int) -> bool:
                 return False
             time.sleep(0.1)
         except OSError:
-            # Some network file systems have no locks; the same command twice at a time is then the user's care.
+            # Some network file systems have no locks; users must then not run the same command twice at a time.
             return True
 
 
@@ -223,7 +224,7 @@ def _first_missing(directory: Path) -> Path | None:
 
 
 def _storage_problem(error: BaseException | None, place: Path) -> str | None:
-    """Why the storage refused, if that is what an error or one of its causes is about."""
+    """Why the storage refused to write, if an error or one of its causes says that it did; else None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno is not None:
             concerns_place = isinstance(error.filename, str) and Path(os.path.abspath(error.filename)).is_relative_to(
@@ -242,7 +243,7 @@ _recorded_command: list[str] | None = None
 
 
 def record_command(arguments: Sequence[str]) -> None:
-    """Note what was typed after ``ogpsa``, for the manifests that this process writes from now on."""
+    """Record the arguments typed after ``ogpsa``, for the manifests that this process writes from now on."""
     global _recorded_command
     _recorded_command = list(arguments)
 

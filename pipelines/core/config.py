@@ -61,16 +61,17 @@ def option(
     short: str | None = None,
     **constraints: Any,
 ) -> Any:
-    """A configuration field: its default (``...`` = required), help text and constraints (``ge=0`` and the like).
+    """A configuration field with its default (``...`` = required), help text and constraints such as ``ge=0``.
 
     Args:
         default: the default value, or ``...``.
-        help: what a newcomer should know, one or two sentences.
-        panel: heading under which ``--help`` lists it.
-        positional: given without a flag.
-        runtime: how the command runs rather than what it makes; not part of the result's identity.
+        help: one or two sentences that tell a newcomer what to know.
+        panel: the heading under which ``--help`` lists it.
+        positional: whether it is given without a flag.
+        runtime: whether it says how the command runs rather than what it makes; it is then not part of the result's
+            identity.
         short: a one-letter flag such as ``-n``.
-        constraints: passed to ``pydantic.Field``.
+        constraints: further arguments of ``pydantic.Field``.
     """
     extra: JsonDict = {"panel": panel, "positional": positional, "runtime": runtime, "short": short}
     if isinstance(default, list | dict | set):
@@ -84,7 +85,7 @@ def option(
 
 
 def option_metadata(info: Any) -> dict[str, Any]:
-    """What :func:`option` noted beside a pydantic field: panel, positional, runtime, short."""
+    """The values that :func:`option` stored with a pydantic field: panel, positional, runtime, short."""
     return _extra(info)
 
 
@@ -98,7 +99,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
     Raises:
         InputError: the file cannot be read, or is not text.
-        ConfigError: it is not YAML, not a mapping, or names an option twice.
+        ConfigError: the file is not YAML, not a mapping, or names an option twice.
     """
     from data_registry.core.yaml_text import parse_yaml
 
@@ -123,14 +124,14 @@ def resolve(
     """Merge the sources of a command's options and validate the result.
 
     Args:
-        config_class: the command's definition.
-        file: YAML file, lowest after the defaults.
-        flags: options given on the command line, by field name; only those that were given.
-        sets: ``a.b=value`` strings, highest; the value is read as YAML.
+        config_class: the class that defines the command's options.
+        file: a YAML file, which overrides only the defaults.
+        flags: the options that were given on the command line, by field name.
+        sets: ``a.b=value`` strings, which override everything else; the value is read as YAML.
 
     Raises:
         InputError: the file cannot be read.
-        ConfigError: with every problem found.
+        ConfigError: the options are not valid; the message lists every problem.
     """
     values: dict[str, Any] = read_config_file(file) if file else {}
     values.update(flags or {})
@@ -158,7 +159,7 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
     key, separator, text = assignment.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set takes KEY=VALUE, not '{assignment}'")
-    # Only our own option names are the same with - and _; what lies below may be a column's name.
+    # Only our own option names are the same with - and _; a key below them may be the name of a column.
     first, *rest = key.split(".")
     path = [first.replace("-", "_"), *rest]
     target = values
@@ -185,7 +186,7 @@ def annotation_types(annotation: Any) -> Iterator[Any]:
 
 
 def _prepare(config_class: type[CommandConfig], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Values with conveniences applied (``reference: data`` for ``[data]``, ``~`` in paths), and what is refused."""
+    """The values with conveniences applied (``reference: data`` for ``[data]``, ``~`` in paths), and the problems."""
     result, problems = dict(values), []
     for name, info in config_class.model_fields.items():
         if name not in result:
@@ -228,7 +229,7 @@ def _explain(error: ValidationError, config_class: type[CommandConfig]) -> list[
 
 
 def _shown(name: str, info: Any, below: Sequence[str] = ()) -> str:
-    """An option as the user writes it."""
+    """The name of an option as the user writes it."""
     if dict in set(annotation_types(info.annotation)):
         return f"option --set {'.'.join([name, *below])}"
     return name.upper() if _extra(info).get("positional") else f"option --{name.replace('_', '-')}"

@@ -1,4 +1,4 @@
-"""What a result was made with: packages, commit, devices and processes. Imports nothing heavy."""
+"""The environment that a result was made in: packages, commit, devices, processes. Imports nothing heavy."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Which process of how many this is, and work that rank zero does for all.
+"""This process's rank, the number of processes, and work that rank zero does for all.
 
-torch is imported only where several processes work together; it is they who joined a group before
+torch is imported only where several processes work together; they have joined a group before
 (:func:`pipelines.engine.processes.start`).
 """
 
@@ -31,7 +31,7 @@ def _number(name: str, default: int) -> int:
     try:
         return int(os.environ.get(name, default))
     except ValueError:
-        # The launcher refuses such a value; until then errors must have somewhere to go.
+        # The launcher refuses such a value; until then there must be a rank that shows errors.
         return default
 
 
@@ -48,10 +48,10 @@ def barrier() -> None:
 
 
 def on_main(work: Callable[[], ResultT]) -> ResultT:
-    """Do ``work`` on rank zero and give its result, or its error, to every rank.
+    """Do ``work`` on rank zero; every rank gets its result, or its error.
 
     Args:
-        work: its result must be picklable; it travels between processes of this job only.
+        work: the function to call; its result must be picklable, and travels between processes of this job only.
 
     Raises:
         OgpsaError: whatever ``work`` raised on rank zero.
@@ -66,7 +66,7 @@ def on_main(work: Callable[[], ResultT]) -> ResultT:
         except OgpsaError as error:
             outcome[1] = error
         except stopping.StopRequested as error:
-            # The others wait here, and where they wait for a device no signal reaches them.
+            # The other ranks wait here, and no signal reaches a rank that waits for a device.
             outcome[1] = Preempted(stopping.said(str(error)))
     group.broadcast_object_list(outcome, src=0)
     if isinstance(outcome[1], OgpsaError):
@@ -85,9 +85,9 @@ def gather(value: ResultT) -> list[ResultT]:
 
 
 def _group() -> Any:
-    """``torch.distributed`` where this process works together with others, None where it works alone.
+    """``torch.distributed`` if this process works together with others, None if it works alone.
 
-    Under a launcher, a command that is one process's work runs on rank zero without a group.
+    Under a launcher, a command that needs only one process runs on rank zero without a group.
     """
     if world_size() == 1:
         return None

@@ -8,12 +8,12 @@ import warnings
 
 from pipelines.core.job import rank
 
-# These announce every engine detail at warning level; --verbose shows them.
+# These loggers announce every engine detail at warning level; --verbose shows them.
 _TALKATIVE = ("DeepSpeed", "deepspeed", "torch.distributed", "transformers", "accelerate", "trl", "datasets")
 
 
 class _ErrorsAlone(logging.Filter):
-    """Lets errors through; a filter stays where a library sets its logger's level on import."""
+    """Lets only errors through. Unlike a level, a filter survives when a library sets its logger's level on import."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is an error."""
@@ -39,7 +39,7 @@ def configure(verbose: bool = False) -> None:
     for name in ("ogpsa_cli", "pipelines", "data_registry"):
         logging.getLogger(name).setLevel(level)
     if not verbose:
-        # What libraries are about to rename is for those who call them, not for those who use this tool.
+        # Deprecation warnings of libraries are meant for those who call them, not for users of this tool.
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
     for name in _TALKATIVE:

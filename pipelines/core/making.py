@@ -1,4 +1,4 @@
-"""The life of every artifact: found finished, or written aside by all processes of the job and put in its place."""
+"""Making an artifact: it is found finished, or all processes write it aside and it is then put in its place."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Wanted:
     """An artifact that a command is asked for.
 
     Attributes:
-        path: where it is to lie.
-        kind: such as ``"dataset"``.
+        path: the directory where it is to lie.
+        kind: the kind of artifact, such as ``"dataset"``.
         config: the command's resolved configuration.
-        inputs: what it is made from.
-        overwrite: replace what lies there, if it is an artifact.
-        keep_partial: unfinished work stays where the command is interrupted, and the same command goes on from there.
+        inputs: records of the inputs that it is made from.
+        overwrite: whether to replace what lies there, if it is an artifact.
+        keep_partial: whether unfinished work stays when interrupted, so that the same command goes on from it.
     """
 
     path: Path
@@ -36,7 +36,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Made:
-    """Where an artifact lies, its manifest, and whether nothing had to be done."""
+    """A finished artifact: its directory, its manifest, and whether it was there already."""
 
     path: Path
     manifest: Manifest
@@ -46,7 +46,7 @@ class Made:
 def find(wanted: Wanted) -> Made | None:
     """The artifact if it is there already. Collective; rank zero looks.
 
-    :func:`make` looks too. This is for commands that compute long before they write.
+    :func:`make` looks too. This function is for commands that compute for long before they write.
 
     Raises:
         ArtifactError: something else lies there; on all ranks.
@@ -59,9 +59,9 @@ def make(wanted: Wanted, write: Callable[[ArtifactWriter], None]) -> Made:
     """Make an artifact unless it is there already. Collective.
 
     Args:
-        wanted: what and where.
-        write: fills the directory aside. It runs on all ranks with the same path; of inputs and summary those of rank
-            zero count. The artifact is put in its place when it has returned on all ranks.
+        wanted: the artifact to make, and where.
+        write: fills the directory aside. It runs on all ranks with the same path; only rank zero's inputs and summary
+            count. The artifact is put in its place once the function has returned on all ranks.
 
     Raises:
         ArtifactError: something else lies there; on all ranks.
@@ -72,14 +72,14 @@ def make(wanted: Wanted, write: Callable[[ArtifactWriter], None]) -> Made:
 
 
 def make_all(wanted: Sequence[Wanted], write: Callable[[Mapping[Path, ArtifactWriter]], None]) -> list[Made]:
-    """Make several artifacts in one go, but for those that are there already. Collective.
+    """Make several artifacts in one go, except those that are there already. Collective.
 
     Args:
-        wanted: what and where, each at a path of its own.
-        write: as for :func:`make`; it is given the writers of those that are not there, by path and in order.
+        wanted: the artifacts to make, each at a path of its own.
+        write: as for :func:`make`; it gets the writers of those artifacts that are not there yet, by path and in order.
 
     Returns:
-        All of them, in order.
+        all the artifacts, in order.
 
     Raises:
         ArtifactError: as for :func:`make`.
@@ -99,15 +99,15 @@ def _finished(wanted: Wanted) -> Manifest | None:
 
 
 def _write(wanted: Sequence[Wanted], write: Callable[[Mapping[Path, ArtifactWriter]], None]) -> dict[Path, Manifest]:
-    """Write artifacts aside and put them in their places; their manifests on all ranks."""
-    # What is still open when this is left is left by an error, and discards what it has written.
+    """Write artifacts aside and put them in their places; returns their manifests on all ranks."""
+    # Writers that are still open when the stack closes were left by an error, and discard what they have written.
     with contextlib.ExitStack() as unfinished:
         writers: dict[Path, ArtifactWriter] = {}
         on_main(lambda: writers.update(_opened(wanted, unfinished)))
         if not is_main():
             writers = {each.path: ArtifactWriter(partial_path(each.path, each.config), each.inputs) for each in wanted}
         write(writers)
-        # A rank that failed never comes here, and nothing is put in its place.
+        # A rank that failed never gets here, and then no artifact is put in its place.
         barrier()
         return on_main(lambda: _placed(wanted, unfinished))
 

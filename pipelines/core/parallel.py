@@ -1,4 +1,4 @@
-"""An ordered map over worker processes: the results are the same, and in the same order, for any number of workers."""
+"""An ordered map over worker processes: results and their order are the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from data_registry.core import stopping
 from data_registry.core.errors import InputError
 
-# A signal to the whole job ends the workers too, perhaps a moment before it reaches this process; on a busy machine a
-# longer one. The signal ends the wait.
+# A signal to the whole job ends the workers too, perhaps a moment before it reaches this process, or longer before on a
+# busy machine. The signal ends the wait.
 _SAME_SIGNAL_S = 3.0
 
 ItemT = TypeVar("ItemT")
@@ -31,16 +31,16 @@ def ordered_map(
     """Yield ``function(item)`` for every item, in order.
 
     At most two items per worker are under way, so that a source larger than memory is read no faster than it is
-    worked off.
+    processed.
 
     Args:
-        function: picklable where ``num_workers > 1``; sent to each worker once, so that it may carry a tokenizer.
-        items: read lazily.
-        num_workers: processes; 1 works in this one.
+        function: must be picklable if ``num_workers > 1``; it is sent to each worker once, so it may hold a tokenizer.
+        items: the items, which are read lazily.
+        num_workers: the number of worker processes; with 1 the work is done in this process.
 
     Raises:
-        InputError: a worker was killed, which is usually a matter of memory.
-        StopRequested: it ended by a signal that asks this process to stop as well.
+        InputError: a worker was killed, usually for lack of memory.
+        StopRequested: a worker ended by a signal that asks this process to stop as well.
     """
     if num_workers == 1:
         yield from map(function, items)

@@ -1,4 +1,4 @@
-"""Putting finished directories and files in their place: whoever looks there finds the old or the new one, whole."""
+"""Putting finished directories and files in their place: a reader finds the old or the new one, always whole."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ def put_in_place(finished: Path, target: Path, *, replace: bool) -> None:
     """Rename a directory to where it belongs, and remove what it replaces.
 
     Args:
-        finished: written and synced, on the file system of ``target``.
-        target: nothing, an empty directory, or with ``replace`` the directory to be replaced.
-        replace: there is one. Both change places in one step where the file system can; where it cannot, a process
-            killed between two renames leaves the old one whole beside the target, as ``.NAME.replaced-PID``.
+        finished: the directory, written and synced, on the file system of ``target``.
+        target: its final path, where there is nothing, an empty directory, or with ``replace`` the one to be replaced.
+        replace: whether there is a directory to replace. The two change places in one step where the file system can do
+            that; where it cannot, a process killed between two renames leaves the old one whole beside the target, as
+            ``.NAME.replaced-PID``.
 
     Raises:
-        OSError: it cannot be done; what lay at the target still does.
+        OSError: it cannot be done; what lay at the target still lies there.
     """
     if replace:
         _replace(finished, target)
@@ -35,7 +36,7 @@ def put_in_place(finished: Path, target: Path, *, replace: bool) -> None:
             target.rmdir()
         os.rename(finished, target)
     sync_directory(target.parent)
-    # Also what was left by a process that was killed here.
+    # This also removes what a process that was killed at this point left behind.
     for replaced in target.parent.glob(f".{glob.escape(target.name)}.replaced-*"):
         discard(replaced)
 
@@ -54,7 +55,7 @@ def _replace(finished: Path, target: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two directories change places in one step; whether the system and the file system can."""
+    """Let two directories change places in one step; returns whether the system and the file system can do that."""
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
     if renameat2 is None:
         return False
@@ -63,7 +64,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def discard(directory: Path) -> None:
-    """Remove an artifact; its manifest first, so that what is half removed is none. Errors are ignored."""
+    """Remove an artifact, its manifest first, so that a half removed one is not taken for one. Errors are ignored."""
     with contextlib.suppress(OSError):
         (directory / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)
@@ -80,8 +81,8 @@ def place_file(written: Path, path: Path) -> None:
     """Sync a file and rename it to where it belongs, over what lies there.
 
     Args:
-        written: aside, in the directory of ``path``.
-        path: its place.
+        written: the file, written aside in the directory of ``path``.
+        path: its final path.
     """
     sync_file(written)
     os.replace(written, path)
@@ -100,7 +101,7 @@ def sync_directory(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems do not sync directories; they have nothing to be told.
+        # Some file systems do not sync directories, and need not be told to.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

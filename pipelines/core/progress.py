@@ -20,7 +20,7 @@ _shown: list[Progress] = []
 
 
 def stop_all() -> None:
-    """Take down the bars that an exception left standing: while one stands, it holds back what else is printed."""
+    """Remove the bars that an exception left on the screen: a bar that stays holds back everything else printed."""
     while _shown:
         _shown.pop().stop()
 
@@ -29,10 +29,10 @@ class Progress:
     """Counts work done and shows it.
 
     Args:
-        label: what is being done, such as ``"training"``.
-        total: number of units, or ``None`` when unknown.
-        unit: name of a unit, such as ``"steps"``.
-        start: units that were done before, for work that goes on.
+        label: a word for the work, such as ``"training"``.
+        total: the number of units, or ``None`` when unknown.
+        unit: the name of the units, such as ``"steps"``.
+        start: the number of units that were done before, for work that is continued.
     """
 
     def __init__(self, label: str, total: int | None = None, unit: str = "items", start: int = 0) -> None:
@@ -66,7 +66,7 @@ class Progress:
         return self
 
     def advance(self, count: int = 1, figures: str = "") -> None:
-        """Note ``count`` more units; ``figures`` is a short text such as ``"loss 1.23"``.
+        """Count ``count`` more units as done; ``figures`` is a short text such as ``"loss 1.23"``.
 
         Raises:
             StopRequested: a signal asked this process to stop, and a library swallowed it.
@@ -97,12 +97,12 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is None and self._lines and kind is None:
-            # Who saw it begin sees it end.
+            # A reader who saw the work begin should also see it end.
             self._write_line("")
         self.stop()
 
     def stop(self) -> None:
-        """Take the bar down; nothing more is shown of it."""
+        """Remove the bar; nothing more is shown."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

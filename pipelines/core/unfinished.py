@@ -1,4 +1,4 @@
-"""Unfinished work that was asked to stop says so, for whoever did not see it end, such as a batch script."""
+"""A note in unfinished work that it was asked to stop, for those who did not see it end, such as a batch script."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from data_registry.core import stopping
 from data_registry.core.errors import InputError, Preempted
 
-# Holds what was said then. Work that ended in another way has none.
+# The file holds the message of the stop. Work that ended in another way has no such file.
 _MARK = ".stopped"
 
 
 def note_begin(partial: Path) -> None:
-    """Work in ``partial`` begins, or goes on."""
+    """Record that work in ``partial`` begins or goes on."""
     (partial / _MARK).unlink(missing_ok=True)
 
 
 def note_end(partial: Path, error: BaseException) -> None:
-    """Work in ``partial`` ended early; note it if that was asked for."""
+    """Record that work in ``partial`` ended early, if it did because it was asked to stop."""
     if isinstance(error, Preempted | stopping.StopRequested):
         said = str(error) if isinstance(error, Preempted) else stopping.said()
         with contextlib.suppress(OSError):
@@ -28,11 +28,11 @@ def note_end(partial: Path, error: BaseException) -> None:
 
 
 def check(target: Path) -> None:
-    """Say so where nothing lies at ``target`` but the work of a command that makes it.
+    """Raise an error where nothing lies at ``target``, but a command has left unfinished work on it.
 
     Raises:
-        Preempted: that command was asked to stop, and the same command goes on.
-        InputError: it is still at work, or ended in another way.
+        Preempted: that command was asked to stop, and the same command will go on.
+        InputError: that command is still at work, or ended in another way.
     """
     if target.exists():
         return

@@ -1,1 +1,1 @@
-"""All that knows DeepSpeed or several processes: the process group, engine configuration, reference passes, shards."""
+"""Everything that deals with DeepSpeed or process groups: starting processes, engine configuration, shards."""

@@ -1,6 +1,6 @@
 """Locks that a killed process leaves beside the operators that torch compiles at first use.
 
-Every later run would wait for such a lock for ever, without a word.
+Every later run would wait for such a lock for ever, without any message.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# A lock that no process of this machine holds may be another machine's, where the folder is shared; but not for long.
+# Where the folder is shared, a lock that no process here holds may belong to another machine, but not for long.
 PATIENCE_S = 120.0
 _POLL_S = 0.5
 
 
 def release_abandoned(root: Path | None = None) -> None:
-    """Remove locks that nobody holds; where another machine may hold one, wait for it first.
+    """Remove locks that no process holds; where another machine may hold one, wait for it first.
 
     Args:
-        root: folder of compiled operators; torch's own by default.
+        root: the folder of compiled operators; torch's own by default.
     """
     for lock in _locks(_default_root() if root is None else root):
         if is_held(lock):
@@ -45,12 +45,12 @@ def is_held(lock: Path) -> bool:
             if os.readlink(descriptor) == str(lock):
                 return True
         except OSError:
-            continue  # it has ended, or is another user's
+            continue  # the process has ended, or belongs to another user
     return False
 
 
 def _locks(root: Path) -> list[Path]:
-    # With TORCH_EXTENSIONS_DIR there is no folder for each Python and device.
+    # With TORCH_EXTENSIONS_DIR there are no separate folders for each Python version and device.
     return [path.resolve() for pattern in ("*/lock", "*/*/lock") for path in root.glob(pattern)]
 
 

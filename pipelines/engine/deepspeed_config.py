@@ -9,12 +9,12 @@ from typing import Any
 from data_registry.core.errors import ConfigError
 from pipelines.configs.common import EngineConfig
 
-# What the trainer fills in itself from its own options, so that both cannot disagree.
+# The trainer fills these in from its own options, so that the two cannot disagree.
 _AUTO = ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping", "train_batch_size")
 
 
 def deepspeed_config(config: EngineConfig, *, on_cpu: bool) -> dict[str, Any] | None:
-    """The configuration for DeepSpeed, with ``"auto"`` where the trainer fills in; None without DeepSpeed.
+    """The configuration for DeepSpeed, with ``"auto"`` where the trainer fills in a value; None without DeepSpeed.
 
     Args:
         config: the command's engine options.
@@ -31,11 +31,11 @@ def deepspeed_config(config: EngineConfig, *, on_cpu: bool) -> dict[str, Any] | 
         return None
     for key in _AUTO:
         values.setdefault(key, "auto")
-    # Any torch optimizer will do: the steps are the same, and the projection is checked against it.
+    # Any torch optimizer works: the steps are the same, and the self-test checks that it reads the projected gradient.
     values.setdefault("zero_allow_untested_optimizer", True)
     values.setdefault("zero_force_ds_cpu_optimizer", False)
     if on_cpu:
-        # The fused host optimizer would have to be compiled, and brings nothing where all is on the host.
+        # The fused host optimizer would have to be compiled, and gains nothing where everything is on the host anyway.
         values["zero_force_ds_cpu_optimizer"] = False
     return values
 
@@ -83,7 +83,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def plan_text(config: EngineConfig) -> str:
-    """One phrase for ``--dry-run``."""
+    """The engine configuration as one phrase for ``--dry-run``."""
     if config.deepspeed is not None:
         return f"DeepSpeed as in {config.deepspeed}"
     if config.zero is None:

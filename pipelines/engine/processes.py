@@ -1,4 +1,4 @@
-"""The process group of a job and the device of each process; asked to stop, all ranks agree."""
+"""The process group of a job, the device of each process, and the agreement of all ranks on a request to stop."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def start() -> torch.device:
 
 
 def start_deepspeed() -> None:
-    """Let DeepSpeed take over the process group; a lone process gets a group of one, which it needs all the same.
+    """Let DeepSpeed take over the process group; a lone process gets a group of one, since DeepSpeed needs a group.
 
-    Before anything reads a DeepSpeed configuration: it takes the world size from there.
+    Call it before anything reads a DeepSpeed configuration: reading one takes the world size from the group.
     """
     if not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=_TIMEOUT)
-        # Its engine asks for the variable, which only launchers set.
+        # DeepSpeed's engine asks for the variable, which only launchers set.
         os.environ.setdefault("LOCAL_RANK", "0")
         _leave_at_exit()
     # DeepSpeed compiles its CPU collective when it is first used.
@@ -60,7 +60,7 @@ def stop() -> None:
 
 
 def _leave_at_exit() -> None:
-    # A process that ends with the group's threads still running is aborted now and then, after all its work is done.
+    # A process that ends while the group's threads still run is sometimes aborted, after all its work is done.
     atexit.register(stop)
 
 

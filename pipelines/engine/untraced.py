@@ -1,4 +1,4 @@
-"""Passes through a model that is being trained, which must not show in the training."""
+"""Passes through a model in the middle of its training that leave no trace in the training."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 1 << 16
-# Float32 sums of this many products err by no more than the rounding of the products; longer ones show.
+# Float32 sums of this many products err by no more than the rounding of the products; longer sums err visibly.
 RUN = 128
 # Directions weaker than this, relative to the strongest and after rows are scaled to unit length, count as zero. Then a
 # row keeps at most sqrt(1e-12) = 1e-6 of its overlap with the projected vector, whatever the vector is.
@@ -25,7 +25,7 @@ MIN_ELEMENTS = 9
 
 
 def is_projectable(numel: int, num_rows: int) -> bool:
-    """Whether a tensor of ``numel`` elements is projected off ``num_rows`` rows; the smallest are left alone."""
+    """Whether a tensor of ``numel`` elements is projected off ``num_rows`` rows; the smallest tensors are not."""
     return numel >= MIN_ELEMENTS and numel > num_rows
 
 
@@ -56,7 +56,7 @@ def dots(rows: Tensor, vector: Tensor, *, exact: bool = False) -> Tensor:
 
 
 def _chunk(tensor: Tensor, on_cpu: int = CHUNK) -> int:
-    # Intermediate results are to stay in a processor's cache; on a GPU launches cost more.
+    # On a CPU, intermediate results are to stay in the cache; on a GPU, many kernel launches would cost more than that.
     return on_cpu if tensor.device.type == "cpu" else 64 * CHUNK
 
 
@@ -79,7 +79,7 @@ def inverse_factor(grams: Tensor, rtol: float = RTOL) -> Tensor:
     """Factor F of the pseudo-inverse ``K^+ = F F^T`` of Gram matrices, insensitive to the rows' lengths.
 
     Kept factored because with nearly dependent rows the product ``K^+ d`` cancels what ``F (F^T d)`` does not. Zero and
-    repeated rows are allowed; directions that do not exist are zero columns.
+    repeated rows are allowed; where the rows span fewer than k dimensions, the remaining columns are zero.
 
     Args:
         grams: ``[..., k, k]`` float64, symmetric positive semi-definite.

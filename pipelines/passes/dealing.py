@@ -1,4 +1,4 @@
-"""How samples are dealt out to ranks for passes over all of them: each counts once, and the ranks stay in step."""
+"""Dealing samples out to ranks for a pass over all of them: each counts once, and the ranks stay in step."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def deal(
     world_size: int,
     same_sizes: bool = False,
 ) -> Iterator[tuple[list[T], float]]:
-    """This rank's batches, longest samples first, and their weights; equally many on every rank.
+    """This rank's batches, longest samples first, and their weights; every rank gets the same number of batches.
 
-    Batches of like lengths waste little padding, and the order does not change a mean. Of samples equally long the
-    order is kept.
+    Batches of similar lengths waste little padding, and the order does not change a mean. Samples of equal length
+    keep their order.
 
     Args:
-        samples: all of them, alike on every rank; at least one.
-        batch_size: most samples of a batch.
-        length: of a sample.
-        rank: of this process.
-        world_size: number of processes.
-        same_sizes: whether batches are to have the same sizes on all ranks: the rest that does not fill a batch on
-            every rank is then dealt out one by one.
+        samples: all samples, the same on every rank; at least one.
+        batch_size: the greatest number of samples in a batch.
+        length: gives the length of a sample.
+        rank: the rank of this process.
+        world_size: the number of processes.
+        same_sizes: whether batches must have the same sizes on all ranks: the samples that do not fill a batch on
+            every rank are then dealt out one by one.
 
     Returns:
-        batches with weight 1, or 0 for one that only keeps the ranks in step.
+        the batches, each with weight 1, or weight 0 for a batch that only keeps the ranks in step.
     """
     ordered = sorted(samples, key=length, reverse=True)
     if not same_sizes:
@@ -46,7 +46,7 @@ def deal(
 
 
 def split_rows(samples: Sequence[T], batch_size: int, rank: int, world_size: int) -> Iterator[tuple[list[T], float]]:
-    """This rank's batches of ``samples`` in their order, and their weights, equally many on every rank.
+    """This rank's batches of ``samples`` in their order, and their weights; every rank gets the same number of batches.
 
     Every sample is used once over all ranks; a rank that has run out repeats its first batch with weight 0.
     """

@@ -18,7 +18,7 @@ class ReferenceEngine:
     """A model ready for reference passes.
 
     Attributes:
-        forward: what is called with a batch.
+        forward: the callable that takes a batch: the engine, or the bare model.
         access: this rank's shards.
     """
 
@@ -28,7 +28,7 @@ class ReferenceEngine:
 
 @contextlib.contextmanager
 def zero3_loading(ds_config: dict[str, Any] | None) -> Iterator[None]:
-    """A context in which ``from_pretrained`` spreads weights over ranks at once, where ZeRO stage 3 is configured."""
+    """A context in which ``from_pretrained`` loads weights spread over ranks, if ZeRO stage 3 is configured."""
     if ds_config is None or ds_config.get("zero_optimization", {}).get("stage") != 3:
         yield
         return
@@ -47,11 +47,11 @@ def reference_engine(
     """Prepare ``model`` for reference passes.
 
     Args:
-        model: with the loss head added; frozen parameters get no rows.
+        model: the model, with the loss head added; frozen parameters get no rows.
         ds_config: DeepSpeed's configuration, None without it.
-        batch_size: samples of one forward pass, per rank.
+        batch_size: the number of samples in one forward pass, per rank.
         precision: ``"bf16"`` runs under autocast where DeepSpeed does not hold the weights in bf16.
-        device: where to compute.
+        device: the device to compute on.
     """
     if ds_config is None:
         model.to(device)

@@ -21,9 +21,9 @@ class Objective:
     """One reference objective as this rank sees it.
 
     Attributes:
-        name: for logs and the manifest.
+        name: the objective's name in logs and the manifest.
         batches: this rank's batches, as many as on every other rank.
-        weights: for each batch, 1, or 0 for one that only keeps the ranks in step.
+        weights: the weight of each batch: 1, or 0 for a batch that only keeps the ranks in step.
         total: the number of units (answer tokens or pairs) over all ranks; the objective is the mean over them.
     """
 
@@ -39,7 +39,7 @@ class ReferenceResult:
 
     Attributes:
         rows: one ``[k, numel]`` float32 tensor for each shard.
-        losses: mean loss of each objective, over all ranks.
+        losses: the mean loss of each objective, over all ranks.
     """
 
     rows: list[Tensor]
@@ -59,14 +59,14 @@ def reference_gradients(
 
     Args:
         access: this rank's shards.
-        model: what is called for the forward pass: the engine, or the bare model.
+        model: the callable for the forward pass: the engine, or the bare model.
         loss_sum: gives the sum of the loss over a batch's units, a float32 scalar.
         objectives: the reference objectives; the same names and numbers of batches on every rank.
-        seed: of dropout in these passes, so that the rows do not depend on what was drawn before.
-        before_batch: called before each batch, on all ranks alike; what it raises ends the passes without a trace.
+        seed: the seed of dropout in these passes, so that the rows do not depend on what was drawn before.
+        before_batch: called before each batch, on all ranks alike; if it raises, the passes end without a trace.
 
     Returns:
-        rows in the order of ``access.shards`` and the objectives' losses.
+        the rows, in the order of ``access.shards``, and the objectives' losses.
     """
     device = access.device()
     rows = [torch.zeros(len(objectives), shard.numel, device=access.rows_device()) for shard in access.shards]

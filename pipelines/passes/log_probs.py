@@ -1,6 +1,6 @@
 """Log-probabilities that a model gives to labelled tokens, one by one, and summed over completions.
 
-Position i of what is returned belongs to token i + 1, since the first token has none before it that predicts it.
+Position i of a result belongs to token i + 1, since no token stands before the first one to predict it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.padding import collate_pairs
 from pipelines.tokens.pairs import Pair
 
-# Logits that are held in float32 at once: 2^25 of them are 128 MiB.
+# The number of logits that are held in float32 at once: 2^25 of them are 128 MiB.
 _MAX_LOGITS: Final = 1 << 25
-# Where the vocabulary is no multiple of four, kernels sum a row by how it is aligned. A chunk of so many positions
-# begins as the whole does, so that no value depends on its size.
+# Where the vocabulary is not a multiple of four, kernels sum a row according to its alignment. A chunk of so many
+# positions is aligned as the whole is, so that no value depends on the chunk's size.
 _ALIGNED_POSITIONS: Final = 64
 
 
@@ -39,11 +39,11 @@ def add_loss_head(model: nn.Module) -> None:
 
 
 def token_log_probs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the labelled tokens of a batch, from the loss head: in tiles, also in the backward pass.
+    """Log-probabilities of a batch's labelled tokens, from the loss head; also the backward pass works in tiles.
 
     Args:
         model: with the loss head (:func:`add_loss_head`).
-        batch: what the model takes, with ``input_ids`` and ``labels`` ``[rows, length]`` int64.
+        batch: the model's inputs, with ``input_ids`` and ``labels`` ``[rows, length]`` int64.
 
     Returns:
         ``[rows, length - 1]`` float32, zero where a token is not labelled; and ``[rows, length - 1]`` bool, whether it
@@ -56,15 +56,15 @@ def token_log_probs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Te
 def label_log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of labelled tokens from the logits of a model without the loss head.
 
-    Labelled positions alone are taken to float32, and of them a bounded number at once. With gradients each keeps its
-    probabilities for the backward pass: :func:`token_log_probs` is the one to train with.
+    Only labelled positions are converted to float32, a bounded number at once. With gradients every position keeps its
+    probabilities for the backward pass: use :func:`token_log_probs` for training.
 
     Args:
         logits: ``[rows, length, vocabulary]``, any float dtype.
         labels: ``[rows, length]`` int64, on the same device.
 
     Returns:
-        As :func:`token_log_probs`.
+        the same two tensors as :func:`token_log_probs`.
     """
     targets = labels[:, 1:]
     labelled = targets != IGNORED
@@ -83,7 +83,7 @@ def completion_log_probs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tenso
 
     Args:
         model: with the loss head (:func:`add_loss_head`).
-        batch: from :func:`collate_pairs`.
+        batch: a batch that :func:`collate_pairs` made.
     """
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "labels")}
     log_probs, _ = token_log_probs(model, inputs)
@@ -120,7 +120,7 @@ def completion_values(
             if weight:
                 mine += list(zip(indices, chosen.tolist(), rejected.tolist(), strict=True))
             progress.advance()
-        # Whoever was asked during the last batch.
+        # A signal to stop may have arrived during the last batch.
         processes.stop_point(device)
     everything = [mine]
     if world_size() > 1:

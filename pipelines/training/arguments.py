@@ -1,4 +1,4 @@
-"""From our options to TRL's trainer configuration, with the user's pass-through checked against the real class."""
+"""TRL's trainer configuration made from our options; options that users pass through are checked by its class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
 from pipelines.core.job import world_size
 from pipelines.training.data.packing import packing_values
 
-# Options of ours decide these; setting them a second time would let both disagree.
+# Options of ours decide these; if users could set them as well, the two might disagree.
 _OURS = {
     "output_dir": "--out",
     "deepspeed": "--zero or --deepspeed",
@@ -67,7 +67,7 @@ _OURS = {
     "sync_ref_model": "ogpsa, which stores reference log-probabilities",
     "ld_alpha": "ogpsa, whose stored reference log-probabilities are whole sums",
     "assistant_only_loss": "the data set's own answers, which alone are trained",
-    # Rows come tokenised and the model loaded: TRL would ignore these.
+    # Rows come tokenised and the model comes loaded: TRL would ignore these.
     "model_init_kwargs": "--attention, --precision and --revision",
     "trust_remote_code": "--trust-remote-code",
     "chat_template_path": "--chat-template",
@@ -78,7 +78,7 @@ _OURS = {
     "ref_model_sync_steps": "ogpsa, which stores reference log-probabilities",
     "ref_model_mixup_alpha": "ogpsa, which stores reference log-probabilities",
 }
-# TRL takes these and falls back with a warning.
+# TRL accepts these, but falls back with a warning.
 _NOT_OFFERED = {
     ("DPOConfig", "padding_free"): "TRL's DPO trainer pads all the same",
     ("DPOConfig", "dataset_num_proc"): "pairs are tokenised beforehand",
@@ -91,9 +91,9 @@ def trainer_arguments(
     """An instance of TRL's configuration class for this run.
 
     Args:
-        arguments_class: such as ``trl.SFTConfig``.
-        config: the command's options; ``config.trainer`` passes through.
-        output_dir: where the trainer may write.
+        arguments_class: TRL's configuration class, such as ``trl.SFTConfig``.
+        config: the command's options; those in ``config.trainer`` are passed through.
+        output_dir: the directory in which the trainer may write.
         ds_config: DeepSpeed's configuration or None.
 
     Raises:
@@ -140,7 +140,7 @@ def trainer_arguments(
     values = {key: value for key, value in values.items() if key in known}
     try:
         with warnings.catch_warnings():
-            # TRL still uses names that transformers is about to rename.
+            # TRL still uses names that transformers will rename soon.
             warnings.simplefilter("ignore", FutureWarning)
             return arguments_class(**{**values, **config.trainer})
     except (ValueError, TypeError) as error:
@@ -157,7 +157,7 @@ def check_names(arguments_class: type[Any], given: dict[str, Any]) -> None:
     """Refuse passed-through options that the class does not know, or that options of ours decide.
 
     Raises:
-        ConfigError: all of them at once.
+        ConfigError: there are such options; the message lists all of them.
     """
     known = [field.name for field in dataclasses.fields(arguments_class) if field.init]
     problems = []

@@ -1,4 +1,4 @@
-"""The model card: how the checkpoint was made, in words and as a configuration that repeats it."""
+"""The model card: it says in words how the checkpoint was made, and has the configuration to repeat it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
 
     Args:
         config: the run's resolved options.
-        method: such as ``"SFT"``.
-        inputs: model, data and basis.
-        final: figures of the last logged step.
+        method: the name of the method, such as ``"SFT"``.
+        inputs: records of model, data and basis.
+        final: the figures of the last logged step.
     """
     projected = any(record.role == "basis" for record in inputs)
     base = next(record.path for record in inputs if record.role == "model")

@@ -49,10 +49,10 @@ def make_trainer(
 
     Args:
         config: the command's options.
-        source: the model that training starts from, which is also DPO's reference.
+        source: the model that training starts from, which is also DPO's reference model.
         ds_config: DeepSpeed's configuration or None.
-        partial: directory of the run being made.
-        device: where to compute.
+        partial: the directory of the run being made.
+        device: the device to compute on.
     """
     tokenizer = inputs_training.load_training_tokenizer(config, source)
     check_dpo_options(config)
@@ -77,6 +77,6 @@ def make_trainer(
 
 def check_dpo_options(config: TrainDpoConfig) -> None:
     """Refuse options that TRL's DPO does not take, before anything is computed."""
-    # Before reference log-probabilities are computed, which can take long.
+    # This is checked before reference log-probabilities are computed, which can take long.
     check_names(DPOConfig, config.trainer)
     check_loss(config)

@@ -1,4 +1,4 @@
-"""What a training run is made from: model, data sets and basis, each checked before work begins."""
+"""The inputs of a training run: model, data sets and basis, each checked before work begins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
     """Records of model, data sets and basis.
 
     Raises:
-        OgpsaError: one of them cannot be used.
+        OgpsaError: one of the inputs cannot be used.
     """
     records = [source.input_record()]
     records += [as_input(role, path, load_prepared(path, task=task)[1]) for role, path in config.data_sets().items()]
@@ -35,7 +35,7 @@ def check_options(config: TrainConfig, description: BasisDescription, model_fing
     """Refuse options that do not go with the basis.
 
     Raises:
-        ConfigError: naming them.
+        ConfigError: there are such options; the message names them.
     """
     if lora_settings(config) is not None and config.refresh_every == 0:
         raise ConfigError(
@@ -59,5 +59,5 @@ def check_options(config: TrainConfig, description: BasisDescription, model_fing
 
 
 def load_training_tokenizer(config: TrainConfig, source: ModelSource) -> Any:
-    """The tokenizer whose chat template is trained, and saved with the model."""
+    """The tokenizer with the chat template that training uses; it is saved with the model."""
     return load_source_tokenizer(source, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code)

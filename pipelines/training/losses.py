@@ -1,4 +1,4 @@
-"""Which losses TRL's DPO trainer offers, and what goes with which: found before anything is computed."""
+"""The losses that TRL's DPO trainer offers and the options that each can take, checked before any computation."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError
 from pipelines.configs.train import TrainDpoConfig
 
-# TRL ignores these, silently, where the loss does not know them.
+# TRL silently ignores these where the loss does not know them.
 _USED_BY = {
     "label_smoothing": {"robust", "exo_pair", "aot", "aot_unpaired"},
     "discopop_tau": {"discopop"},
 }
-# Their value on a batch is no mean over its pairs: aot sorts them, sft takes the mean over all tokens.
+# The value of these on a batch is not a mean over its pairs: aot sorts the pairs, sft takes the mean over all tokens.
 _COUPLED = {"aot", "aot_unpaired", "sft"}
-# TRL multiplies a loss by the weights in place, which the backward pass of these does not survive.
+# TRL multiplies a loss by the weights in place, which makes the backward pass of these losses fail.
 _NOT_WEIGHTED = {"hinge", "sft"}
 
 
 def known_losses() -> list[str]:
-    """The losses of the installed TRL, by name; none where its code no longer tells."""
+    """The names of the losses of the installed TRL; empty where its code no longer lists them."""
     return sorted(set(re.findall(r'loss_type == "(\w+)"', inspect.getsource(DPOTrainer._compute_loss))))
 
 
 def couples_pairs(config: TrainDpoConfig) -> bool:
-    """Whether the loss of a batch is something else than the mean over the losses of its pairs."""
+    """Whether the loss of a batch is anything other than the mean over the losses of its pairs."""
     return not _COUPLED.isdisjoint(config.losses)
 
 
 def check_loss(config: TrainDpoConfig) -> None:
-    """Refuse unknown losses, and options that they cannot take or would ignore.
+    """Refuse unknown losses, and options that a loss cannot take or would ignore.
 
     Raises:
-        ConfigError: all problems at once.
+        ConfigError: there are problems; the message lists all of them.
     """
     known, given, names = known_losses(), config.trainer, config.losses
     problems = [

@@ -1,4 +1,4 @@
-"""The run's own log: ``metrics.jsonl``, one line a logged step, and progress on the console."""
+"""The run's own log: ``metrics.jsonl``, with one line per logged step, and progress on the console."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class MetricsCallback(TrainerCallback):
     """Writes every logged line of rank zero to ``metrics.jsonl`` and shows progress.
 
     Args:
-        path: the file; lines are appended.
+        path: the file that lines are appended to.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,7 +36,7 @@ class MetricsCallback(TrainerCallback):
         if self._progress is not None:
             self._progress.advance(1, self._figures)
         if state.global_step == state.max_steps:
-            # The end is worth a line of its own, whatever the interval.
+            # The last step gets a line of its own, whatever the interval.
             control.should_log = True
 
     def on_log(

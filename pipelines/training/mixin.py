@@ -24,14 +24,14 @@ ChainMaker = Callable[[Any, Any, torch.optim.Optimizer], TransformChain]
 
 
 class TransformMixin:
-    """Put before a TRL trainer class: ``class Trainer(TransformMixin, SFTTrainer)``.
+    """The mixin, to be put before a TRL trainer class: ``class Trainer(TransformMixin, SFTTrainer)``.
 
     Attributes:
         make_chain: called when training begins with the bare model, its DeepSpeed engine (or None) and the torch
             optimizer; None for plain training, which is then exactly the trainer's own.
-        transforms: the chain that runs; None without.
-        held_out: measures the held-out loss; None without.
-        checkpointer: writes checkpoints and goes on from them; None without.
+        transforms: the chain that runs; None without transforms.
+        held_out: the callback that measures the held-out loss; None where none is measured.
+        checkpointer: writes checkpoints and resumes from them; None without checkpoints.
     """
 
     make_chain: ChainMaker | None = None
@@ -83,7 +83,7 @@ class TransformMixin:
         engine.step = transformed_step
 
     def close_transforms(self) -> None:
-        """Take the transforms off the optimizer."""
+        """Remove the transforms from the optimizer."""
         if self.transforms is not None:
             self.transforms.close()
 
@@ -116,13 +116,13 @@ class TransformMixin:
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """The trainer's count, but of whole parameters: under ZeRO 3 it sees those that happen to be gathered."""
+        """The trainer's count, but of whole parameters: under ZeRO 3 it sees only those that happen to be gathered."""
         model = self.model  # type: ignore[attr-defined]
         embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
         counted = sum(whole_numel(parameter) for parameter in model.parameters() if id(parameter) not in embeddings)
         return 6 * int(inputs["input_ids"].numel()) * counted
 
-    # --- Checkpoints: ours in place of the trainer's, which are pickled and leave out half of what a run is ---
+    # --- Checkpoints: ours replace the trainer's, which are pickled and leave out half of a run's state ---
 
     def _prepare_for_training(self, max_steps: int, loader: Any, resume_from_checkpoint: str | None) -> Any:
         prepared = super()._prepare_for_training(max_steps, loader, None)  # type: ignore[misc]
@@ -132,7 +132,7 @@ class TransformMixin:
         return prepared
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: weights come back with the optimizer's, once the engine stands."""
+        """Do nothing: weights are restored together with the optimizer's state, once the engine is ready."""
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
@@ -145,12 +145,12 @@ class TransformMixin:
 
 
 def _count_earlier_time(logs: dict[str, float], earlier_s: float) -> None:
-    """Let the final figures be those of the whole run, not of the part since it went on."""
+    """Make the final figures cover the whole run, not only the part since it was resumed."""
     now_s = logs["train_runtime"]
     logs["train_runtime"] = now_s + earlier_s
     for key in logs:
         if key.endswith("_per_second"):
-            # It was computed from all samples or steps, but only the time since.
+            # The rate was computed from all samples or steps, but only from the time since the run was resumed.
             logs[key] *= now_s / (now_s + earlier_s)
 
 
@@ -173,7 +173,7 @@ class _TransformCallback(TrainerCallback):
             try:
                 transforms.refresh(state.global_step)
             except Preempted:
-                # Nothing remains of the refresh: the weights and all else are those of the step before.
+                # The refresh has left no trace: the weights and everything else are those of the step before.
                 if self._trainer.checkpointer is None:
                     raise
                 self._trainer.checkpointer.stop(self._trainer)

@@ -1,4 +1,4 @@
-"""What a training command would do, for ``--dry-run``: steps, tokens, memory per rank, size of the basis."""
+"""The plan of a training command for ``--dry-run``: steps, tokens, memory per rank, size of the basis."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def training_plan(config: TrainConfig, source: ModelSource, data: DataPlan) -> R
     Args:
         config: the command's options.
         source: the model.
-        data: what it is trained on.
+        data: the plan of the data that it is trained on.
     """
     rows = [("model", source.reference), *data.lines, ("engine", plan_text(config))]
     return [*rows, *_steps(config, data.num_samples), *_memory(config, source), *_projection(config), *_others(config)]
 
 
 def num_ranks(config: EngineConfig) -> int:
-    """Processes that would take part."""
+    """The number of processes that would take part."""
     return max(world_size(), config.num_procs or 1)
 
 
@@ -49,12 +49,12 @@ def memory_per_rank(num_parameters: int, config: EngineConfig, ranks: int) -> tu
     """Bytes of weights, gradients and AdamW's state on a rank's device and in its host memory, without activations.
 
     Args:
-        num_parameters: all of them trained.
-        config: engine options.
-        ranks: data-parallel processes.
+        num_parameters: the number of parameters, all of which are trained.
+        config: the engine options.
+        ranks: the number of data-parallel processes.
 
     Returns:
-        (device bytes, host bytes); the host's are those of ``--offload``.
+        (device bytes, host bytes); the host holds only what ``--offload`` moves there.
 
     Source:
         ZeRO (arXiv 1910.02054), with fp32 accumulation of gradients in stages 2 and 3 as in our presets.

@@ -17,11 +17,11 @@ Lines = Sequence[dict[str, Any]]
 
 
 def draw_plots(directory: Path, metrics: Lines, layers: Sequence[tuple[int, str, float]]) -> list[Path]:
-    """Draw what the metrics hold; returns the files written.
+    """Draw the plots that the metrics allow; returns the files written.
 
     Args:
-        directory: where ``loss.png``, ``projection.png`` and ``layers.png`` go.
-        metrics: lines of ``metrics.jsonl``.
+        directory: the directory for ``loss.png``, ``projection.png`` and ``layers.png``.
+        metrics: the lines of ``metrics.jsonl``.
         layers: (step, parameter, share removed) rows; empty without projection.
     """
     files = []

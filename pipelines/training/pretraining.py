@@ -55,8 +55,8 @@ def write_testbed(writer: ArtifactWriter, *, seed: int | None) -> None:
     """Fill the artifact of a testbed model.
 
     Args:
-        writer: of the artifact.
-        seed: of a training from nothing; None for the shipped model.
+        writer: the writer of the artifact.
+        seed: the seed for training from nothing; None to copy the shipped model.
     """
     if seed is None:
         for file in sorted(MODEL_DIR.iterdir()):
@@ -79,15 +79,15 @@ def retrain(
     """Train the testbed model from scratch and write it as a complete model directory.
 
     The same arguments on the same machine and versions give bit-identical weights; the global random state and the
-    number of threads are as before afterwards.
+    number of threads are restored afterwards.
 
     Args:
-        out_dir: must not exist, or be empty.
-        seed: of the initial weights and of the pretraining stream.
-        steps: optimizer steps; fewer than about 1,500 leave the skills unlearned.
-        threads: of torch; another number may round otherwise.
+        out_dir: the directory to write into, which must not exist or must be empty.
+        seed: the seed of the initial weights and of the pretraining stream.
+        steps: the number of optimizer steps; fewer than about 1,500 leave the skills unlearned.
+        threads: the number of torch's threads; another number may round differently.
         progress: called after each step with the number of steps done and the loss of the batch.
-        world_seed: the generated world to learn.
+        world_seed: the seed from which the world to learn is generated.
 
     Returns:
         Summary figures: the arguments, the hyper-parameters, ``num_parameters``, ``final_loss`` (mean of the last 50
@@ -133,7 +133,7 @@ def _pretrained(
 
 
 def model_config(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
-    """Return the architecture: 3 layers of 96, 4 heads, tied embeddings, some 0.4 million parameters."""
+    """Return the architecture: 3 layers of width 96, 4 heads, tied embeddings, some 0.4 million parameters."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=96,
@@ -209,7 +209,7 @@ def encode_batch(vocabulary: dict[str, int], examples: list[Example]) -> tuple[T
 
     Args:
         vocabulary: token -> id, with all words of the examples.
-        examples: at least one.
+        examples: the examples, at least one.
 
     Returns:
         ``input_ids`` and ``labels``, both int64 ``[examples, longest]``, padded on the right; only the answer and

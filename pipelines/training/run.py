@@ -1,4 +1,4 @@
-"""What SFT and DPO share: inputs found and recorded, the run made or found, the trainer fitted out."""
+"""The frame that SFT and DPO share: find and record inputs, make or find the run, build and equip the trainer."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MakeTrainer(Protocol):
     def __call__(
         self, config: Any, source: ModelSource, ds_config: dict[str, Any] | None, partial: Path, device: torch.device
     ) -> Any:
-        """The trainer, with its model and data; see the two of them."""
+        """The trainer, with its model and data; see ``make_trainer`` of SFT and of DPO."""
 
 
 def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: MakeTrainer) -> Made:
@@ -48,8 +48,8 @@ def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: M
 
     Args:
         config: the command's options.
-        task: of the data set: ``"sft"`` or ``"preference"``.
-        method: name for the model card.
+        task: the task of the data set: ``"sft"`` or ``"preference"``.
+        method: the method's name for the model card.
         make_trainer: builds the trainer.
 
     Raises:
@@ -71,7 +71,7 @@ def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: M
                     beginning = on_main(lambda: unfinished.begin(config, inputs, writer.path))
                     trainer = make_trainer(beginning.config, source, ds_config, writer.path, device)
                     trainer.install_checkpoints(beginning.checkpointer(writer.path))
-                    # From here on a signal is noted, and acted upon where all ranks agree.
+                    # From here on a signal is only noted; it takes effect at points where all ranks agree on it.
                     until_done.enter_context(stopping.deferred())
                     trainer.train(resume_from_checkpoint=beginning.resume_from)
                     writer.summary = save_run(trainer, config, method, writer.path, inputs)
@@ -84,12 +84,12 @@ def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: M
 def plan_training(
     config: TrainConfig, *, task: str, data_plan: Callable[[ModelSource], DataPlan] | None = None
 ) -> list[tuple[str, str]]:
-    """What a training command would do, for ``--dry-run``; its inputs are checked.
+    """The plan of a training command, for ``--dry-run``; its inputs are checked.
 
     Args:
         config: the command's options.
-        task: of the data set.
-        data_plan: says what the data sets become; by default every row is a sample.
+        task: the task of the data set.
+        data_plan: plans what becomes of the data sets; by default every row is a sample.
     """
     source = resolve_model(config.model, revision=config.revision)
     training_inputs(config, source, task=task)
@@ -102,10 +102,10 @@ def plan_training(
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """Around a trainer's construction: TRL and PEFT check there what does not go together.
+    """A context for a trainer's construction, in which TRL and PEFT refuse options that contradict each other.
 
     Raises:
-        ConfigError: with their words.
+        ConfigError: TRL or PEFT refused; the message quotes them.
     """
     try:
         yield
@@ -125,14 +125,14 @@ def build_trainer(
     """A trainer on the model that training starts from, with our log and the transforms that the options ask for.
 
     Args:
-        trainer_class: TRL's, extended by the mixin.
+        trainer_class: TRL's trainer class, extended by the mixin.
         config: the command's options.
         source: the model.
-        arguments: the trainer's own configuration; made before, since under ZeRO 3 it announces the engine, so that
-            weights are loaded in shards.
-        rows: what it trains on.
-        tokenizer: whose chat template is saved with the model.
-        partial: directory of the run being made.
+        arguments: the trainer's own configuration. It must be made before the model is loaded: under ZeRO 3 it
+            announces the engine, so that weights are loaded in shards.
+        rows: the rows that it trains on.
+        tokenizer: the tokenizer with the chat template that is saved with the model.
+        partial: the directory of the run being made.
 
     Raises:
         ConfigError: the trainer or PEFT refuses its options.
@@ -157,5 +157,5 @@ def build_trainer(
 
 
 def install_held_out(trainer: Any, held_out: HeldOut, config: TrainConfig, partial: Path) -> None:
-    """Have a trainer measure the held-out loss; after :func:`build_trainer`."""
+    """Have a trainer measure the held-out loss; call it after :func:`build_trainer`."""
     trainer.install_held_out(HeldOutCallback(trainer, held_out, config, partial / BEST_FOLDER))

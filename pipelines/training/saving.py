@@ -1,4 +1,4 @@
-"""What a finished run leaves: the final model, and what describes how it came about."""
+"""Saving a finished run: the final model, and the files that describe how it was made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def save_run(
     partial: Path,
     inputs: list[InputRecord],
 ) -> dict[str, Any]:
-    """Save the final model and what describes the run. Collective; rank zero alone writes but for sharded weights.
+    """Save the final model and the run's description. Collective; rank zero alone writes, except for sharded weights.
 
     Returns:
         The figures for the manifest, on rank zero.
@@ -73,7 +73,7 @@ def save_run(
 
 
 def _remove_leftovers(partial: Path) -> None:
-    """Remove what the trainer leaves that is pickled, or empty."""
+    """Remove what the trainer leaves behind: pickled arguments, the best weights set aside, an empty work directory."""
     (partial / "model" / "training_args.bin").unlink(missing_ok=True)
     shutil.rmtree(partial / BEST_FOLDER, ignore_errors=True)
     work = partial / WORK_FOLDER

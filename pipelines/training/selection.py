@@ -1,4 +1,4 @@
-"""What follows from the held-out loss: stopping early, and keeping the weights with the lowest."""
+"""Acting on the held-out loss: stopping early, and keeping the weights with the lowest loss."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _MEASUREMENTS = 10
 
 
 class HeldOutCallback(TrainerCallback, ExportableState):
-    """Measures the held-out loss when due, keeps the best weights if asked to, and ends training early.
+    """Measures the held-out loss when due, keeps the best weights and ends training early if asked to.
 
-    A checkpoint holds ``state()``; the best weights lie in a directory of their own, whichever checkpoints are kept.
+    A checkpoint holds ``state()``; the best weights are in a directory of their own, whichever checkpoints are kept.
 
     Args:
-        trainer: the trainer.
-        held_out: what is measured.
-        config: when, and what follows.
-        directory: where the best weights are kept.
+        trainer: the trainer whose model is measured.
+        held_out: the rows and sums that are measured.
+        config: the options that say when to measure, and what depends on the loss.
+        directory: the directory in which the best weights are kept.
     """
 
     def __init__(self, trainer: Any, held_out: HeldOut, config: HeldOutConfig, directory: Path) -> None:
@@ -41,12 +41,12 @@ class HeldOutCallback(TrainerCallback, ExportableState):
         self.is_stopped = False
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The values that a checkpoint keeps."""
         names = ("best_loss", "best_step", "mark", "num_without")
         return {"args": {}, "attributes": {name: getattr(self, name) for name in names}}
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Measure, if it is time."""
+        """Measure the held-out loss if it is due."""
         every = self._config.eval_every or max(1, state.max_steps // _MEASUREMENTS)
         if state.global_step % every == 0 or state.global_step >= state.max_steps:
             self._measure(state, control)
@@ -71,7 +71,7 @@ class HeldOutCallback(TrainerCallback, ExportableState):
             control.should_training_stop = control.should_log = True
 
     def _keep(self, step: int) -> None:
-        """Save the present weights aside and take them for the best. Collective."""
+        """Save the present weights aside as the best ones. Collective."""
         final = self._directory / f"{_PREFIX}{step}"
         aside = final.with_name(f".{final.name}")
         on_main(lambda: _make_empty(aside))
@@ -89,7 +89,7 @@ class HeldOutCallback(TrainerCallback, ExportableState):
         """Put the model that the options choose into ``target``. Collective.
 
         Returns:
-            The step that its weights are of.
+            the step after which its weights were taken.
         """
         step = int(self._trainer.state.global_step)
         if self._config.select == "best" and self.best_step != step:
@@ -101,7 +101,7 @@ class HeldOutCallback(TrainerCallback, ExportableState):
         kept = max(self._directory.glob(f"{_PREFIX}*"), key=_step_of)
         step = _step_of(kept)
         if step != self.best_step:
-            # The run went on from an earlier checkpoint, and has not seen so low a loss again.
+            # The run was resumed from an earlier checkpoint, and has not reached so low a loss again.
             logger.warning("the weights with the lowest held-out loss are those of step %d", step)
         os.rename(kept, target)
         return step

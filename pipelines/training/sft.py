@@ -25,7 +25,7 @@ class ProjectedSFTTrainer(TransformMixin, SFTTrainer):
     """TRL's SFT trainer with transforms; without any it is TRL's own.
 
     Attributes:
-        train_sampler: in place of the trainer's own, where set.
+        train_sampler: the sampler that replaces the trainer's own; None for the trainer's own.
     """
 
     train_sampler: MixtureSampler | None = None
@@ -43,8 +43,8 @@ def make_trainer(
         config: the command's options.
         source: the model.
         ds_config: DeepSpeed's configuration or None.
-        partial: directory of the run being made.
-        device: where to compute; the trainer finds it itself.
+        partial: the directory of the run being made.
+        device: the device to compute on; not used, since the trainer finds it itself.
     """
     tokenizer = inputs.load_training_tokenizer(config, source)
     data = sft_data(config, tokenizer)

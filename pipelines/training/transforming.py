@@ -1,4 +1,4 @@
-"""The transforms that a run's options ask for, opened once engine and optimizer stand."""
+"""The transforms that a run's options ask for, opened once engine and optimizer are ready."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from pipelines.transforms.transform import Transform
 
 
 def chain_maker(config: TrainConfig, source: ModelSource, architecture: str, pad_token_id: int) -> ChainMaker | None:
-    """How to open the transforms of a run; None where its options ask for none.
+    """A function that opens the transforms of a run; None where its options ask for none.
 
     Args:
         config: the command's options.
         source: the model that training starts from.
-        architecture: name of its class.
-        pad_token_id: pads batches of reference samples.
+        architecture: the name of the model's class.
+        pad_token_id: the id of the token that pads batches of reference samples.
     """
     if config.basis is None and not config.freeze and not config.track_change:
         return None

@@ -1,1 +1,1 @@
-"""Edits of an optimizer step, which compose. They know shards, not trainers."""
+"""Edits of an optimizer step that can be combined. They know shards, not trainers."""

@@ -1,4 +1,4 @@
-"""The transforms of a run, called in a fixed order at the places of every step; the chain owns what they share.
+"""The transforms of a run, called in a fixed order at fixed places of every step; the chain owns what they share.
 
 Shared are the hooks on the optimizer, the one copy of the weights from before its step, the self-test of the first
 step, and what checkpoints keep. A step without transforms has no chain, and is then exactly the trainer's own.
@@ -24,7 +24,7 @@ class TransformChain:
     Args:
         access: this rank's shards.
         optimizer: the torch optimizer that steps the master weights.
-        transforms: in any order; they act in that of their ``order``.
+        transforms: the transforms, in any order; they act in the order of their ``order`` attributes.
     """
 
     def __init__(self, access: ShardAccess, optimizer: torch.optim.Optimizer, transforms: Sequence[Transform]) -> None:
@@ -48,7 +48,7 @@ class TransformChain:
             hook.remove()
 
     def get(self, name: str) -> Any:
-        """The transform of that name; None where the run has none."""
+        """The transform of that name; None where the run has no such transform."""
         return next((transform for transform in self.transforms if transform.name == name), None)
 
     # --- Each step ---
@@ -57,8 +57,8 @@ class TransformChain:
         """Act on the accumulated, reduced gradient: between the last backward pass and clipping.
 
         Args:
-            measured: whether figures are wanted of this step: norms cost a pass over the gradient, and what is said of
-                the change costs a copy of the master weights.
+            measured: whether figures are wanted for this step: norms cost a pass over the gradient, and figures about
+                the change cost a copy of the master weights.
         """
         gradients = self.access.gradients()
         self._measured = measured
@@ -95,7 +95,7 @@ class TransformChain:
         edited = [transform.on_change(part, measured=self._measured) for transform in self.transforms]
         observers = [each for each in self.transforms if each.observes_change(measured=self._measured)]
         if observers:
-            # The copy has served as such, and can hold the change.
+            # The copy is no longer needed, so its memory can hold the change.
             change = [
                 None if before is None else before.neg_().add_(master.weights())
                 for master, before in zip(part.masters, part.before, strict=True)
@@ -132,11 +132,11 @@ class TransformChain:
     # --- Between steps ---
 
     def refresh_due(self, step: int) -> bool:
-        """Whether some transform is to be refreshed before optimizer step ``step`` (from 0)."""
+        """Whether any transform must be refreshed before optimizer step ``step`` (counted from 0)."""
         return any(transform.refresh_due(step) for transform in self.transforms)
 
     def refresh(self, step: int) -> None:
-        """Refresh those that are due."""
+        """Refresh the transforms that are due."""
         for transform in self.transforms:
             if transform.refresh_due(step):
                 transform.refresh(self._optimizer)
@@ -152,11 +152,11 @@ class TransformChain:
     # --- Checkpoints, and the end ---
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside tensors, by transform; JSON-ready."""
+        """The values other than tensors that a checkpoint keeps, by transform; JSON-ready."""
         return {transform.name: transform.state() for transform in self.transforms}
 
     def tensors(self) -> dict[str, Sequence[Tensor]]:
-        """What a checkpoint keeps by shard, as ``TRANSFORM.NAME``."""
+        """The tensors that a checkpoint keeps by shard, under the names ``TRANSFORM.NAME``."""
         return {
             f"{transform.name}.{key}": values
             for transform in self.transforms
@@ -164,12 +164,12 @@ class TransformChain:
         }
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, list[Tensor]]) -> None:
-        """Take over what :meth:`state` and :meth:`tensors` gave."""
+        """Restore the transforms from the results of :meth:`state` and :meth:`tensors`."""
         for transform in self.transforms:
             start = f"{transform.name}."
             mine = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
             transform.restore(state[transform.name], mine)
 
     def finish(self, directory: Path) -> dict[str, Any]:
-        """Have every transform write what it leaves, and give the figures for the manifest. Collective."""
+        """Have every transform write its files, and return the figures for the manifest. Collective."""
         return {key: value for transform in self.transforms for key, value in transform.finish(directory).items()}

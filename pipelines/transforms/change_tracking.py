@@ -1,6 +1,6 @@
 """Change tracking: how far every weight has moved in a run, from the master weights in full precision.
 
-The saved model of a bf16 run does not hold small changes; the master weights do. Neuron masks are chosen from this.
+The saved model of a bf16 run does not hold small changes; the master weights do. Neuron masks are chosen by the change.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class ChangeTracking(Transform):
         self._start = [master.weights().detach().clone() for master in access.masters()]
 
     def tensors(self) -> dict[str, Sequence[Tensor]]:
-        """The weights of the start."""
+        """The weights from the start of the run."""
         return {"start": self._start}
 
     def restore(self, state: dict[str, Any], tensors: dict[str, list[Tensor]]) -> None:
-        """Go on with those, not with the weights of the checkpoint."""
+        """Take the run's starting weights from the checkpoint, in place of the weights that it resumes at."""
         self._start = tensors["start"]
 
     def finish(self, directory: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures that say what projection did in a step, from the numbers it computed anyway."""
+"""Figures that say what projection did in a step, from numbers that it computes anyway."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ def gradient_figures(measure: Measure, projector: Projector, objectives: Sequenc
 
     Returns:
         ``removed``: |Pg| / |g|, the share of the gradient that lies in the reference subspace; ``removed_random``:
-        what a random subspace of the same dimensions would hold on average (root mean square); ``conflict/NAME``:
-        cos(g, b) with each objective's reference gradient: negative where the step raises that reference loss.
+        the share that a random subspace of the same dimensions would hold on average (root mean square);
+        ``conflict/NAME``: cos(g, b) with each objective's reference gradient b, negative where the step raises that
+        reference loss.
     """
     total = measure.squared.sum().sqrt()
-    # A group that is frozen as a whole has no elements, and no rows either.
+    # A group whose tensors are all frozen has neither elements nor rows.
     sizes = torch.tensor(projector.numels, dtype=torch.float64, device=total.device).clamp_min(1)
     random = (measure.squared * projector.ranks / sizes).sum().sqrt()
     lengths = projector.grams.diagonal(dim1=-2, dim2=-1).sum(0).sqrt()
@@ -38,14 +39,14 @@ def gradient_figures(measure: Measure, projector: Projector, objectives: Sequenc
 def leak_figures(
     change: Measure, projector: Projector, objectives: Sequence[str], weights_norm: float
 ) -> dict[str, float]:
-    """``leak/NAME``: signed <b, dtheta> / (|b| |dtheta|) of the optimizer's change; positive raises that loss.
+    """``leak/NAME``: signed <b, dtheta> / (|b| |dtheta|) of the optimizer's change, positive if it raises that loss.
 
     Args:
-        change: what was measured of the change.
-        projector: with the rows b.
-        objectives: their names.
-        weights_norm: |theta|. Float32 weights hold a change to 2^-24 of their own size; a change that is hardly larger,
-            as at the end of a cosine schedule, has no direction that could be judged, and no leak is given.
+        change: the measure of the change.
+        projector: the projector that holds the rows b.
+        objectives: the names of the objectives.
+        weights_norm: |theta|. Float32 weights resolve a change to 2^-24 of their own size. A change that is hardly
+            larger, as at the end of a cosine schedule, has no reliable direction, and no leak is given.
     """
     change_norm = change.squared.sum().sqrt()
     if float(change_norm) < _CLEAR_OF_ROUNDING * 2.0**-24 * weights_norm:
@@ -56,7 +57,7 @@ def leak_figures(
 
 
 def removed_by_group(measure: Measure) -> list[float]:
-    """|P g| / |g| for each group of tensors."""
+    """The share |P g| / |g| for each group of tensors."""
     return _ratio(measure.removed.clamp_min(0).sqrt(), measure.squared.sqrt()).tolist()
 
 
@@ -64,8 +65,8 @@ def principal_angles(old: Tensor, new: Tensor, cross: Tensor) -> Tensor:
     """Cosines of the principal angles between two row spans, from Gram matrices alone.
 
     Args:
-        old: ``[G, k, k]`` float64 factor of the old rows' pseudo-inverse (``inverse_factor``).
-        new: ``[G, k, k]`` the new rows' factor.
+        old: ``[G, k, k]`` float64, the factor of the pseudo-inverse of the old rows' Gram matrix (``inverse_factor``).
+        new: ``[G, k, k]`` float64, the same factor for the new rows.
         cross: ``[G, k, k]`` float64 inner products, old rows by new rows.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Freezing: parameters that keep their starting weights to the bit, whatever optimizer, decay and momentum do.
+"""Freezing: parameters keep their starting weights to the bit, whatever optimizer, weight decay and momentum do.
 
-Their gradients are set to zero before clipping, so that the clip norm is that of what is trained, and their weights are
-put back after the optimizer's step, since weight decay moves what has no gradient.
+Their gradients are set to zero before clipping, so that the clip norm is that of the trained parameters, and their
+weights are put back after the optimizer's step, since weight decay moves also parameters without a gradient.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ WORDS: dict[str, Callable[[nn.Module, str], bool]] = {
 
 
 def frozen_tensors(patterns: Sequence[str], access: ShardAccess) -> list[int]:
-    """Indices of the trainable parameters that patterns name.
+    """Indices of the trainable parameters whose names match a pattern.
 
     Args:
         patterns: names of parameters, with ``*`` and ``?`` as in file names, or the words of ``WORDS``.
-        access: with the model and the names of its trainable parameters.
+        access: this rank's shards, with the names of the model's trainable parameters.
 
     Raises:
         ConfigError: a pattern names no trainable parameter, or nothing is left to train.
@@ -69,7 +69,7 @@ def frozen_tensors(patterns: Sequence[str], access: ShardAccess) -> list[int]:
             if (word(*owners[name]) if word is not None else fnmatch.fnmatchcase(name, pattern))
         }
         if not found:
-            # A word is right as it is where the model has no such parameter, or trains none.
+            # A known word is spelled correctly even where it finds nothing, so no similar name is suggested.
             near = "" if word is not None else suggest(pattern, [*WORDS, *access.names])
             problems.append(f"--freeze {pattern} names no parameter that is trained{near}")
         frozen |= found
@@ -98,7 +98,7 @@ class Freezing(Transform):
 
     Args:
         access: this rank's shards.
-        frozen: indices of the tensors.
+        frozen: the indices of the frozen tensors.
     """
 
     name: ClassVar[str] = "freeze"
@@ -121,7 +121,7 @@ class Freezing(Transform):
         return True
 
     def keeps_weights(self, shard: int, *, measured: bool) -> bool:
-        """The frozen ones."""
+        """Keep the weights of the frozen tensors."""
         return self._is_frozen(shard)
 
     def on_change(self, part: StepPart, *, measured: bool) -> bool:
@@ -132,11 +132,11 @@ class Freezing(Transform):
         return True
 
     def state(self) -> dict[str, Any]:
-        """The checksums of the start."""
+        """The checksums of the starting weights."""
         return {"start": self._start}
 
     def restore(self, state: dict[str, Any], tensors: dict[str, list[Tensor]]) -> None:
-        """Compare with the start of the run, not with where it goes on."""
+        """Take over the checksums from the start of the run, not those of the weights it resumes at."""
         self._start = state["start"]
 
     def finish(self, directory: Path) -> dict[str, Any]:
@@ -153,7 +153,7 @@ class Freezing(Transform):
             weights = master.weights().detach()
             bits = weights.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[weights.element_size()])
             places = torch.arange(shard.start, shard.start + shard.numel, device=bits.device) % _PRIME + 1
-            # Integers wrap around alike in any order.
+            # Integer sums that wrap around are the same in any order.
             sums[shard.tensor, 0] += bits.sum(dtype=torch.int64).to(device)
             sums[shard.tensor, 1] += (bits.to(torch.int64) * places).sum().to(device)
         if not self.access.replicated and self.access.world_size > 1:

@@ -19,12 +19,12 @@ from pipelines.transforms.projector import Measure, Projector
 from pipelines.transforms.scope import Scope, group_tensors
 from pipelines.transforms.transform import Figures, StepPart, Transform
 
-# What optimizers call the running mean of gradients.
+# The names under which optimizers keep the running mean of gradients.
 _MOMENTA = ("exp_avg", "momentum_buffer")
 
 
 def keeps_momentum(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether an optimizer keeps a running mean of gradients, as long as the parameters, that can be re-projected."""
+    """Whether an optimizer keeps a running mean of gradients in the parameters' shape, which can be re-projected."""
     return type(optimizer).__name__ != "Adafactor" and bool(
         optimizer.defaults.get("betas") or optimizer.defaults.get("momentum")
     )
@@ -35,13 +35,13 @@ class ProjectionSettings:
     """How a run projects.
 
     Attributes:
-        space: ``"gradient"`` projects the reduced gradient, ``"update"`` the optimizer's change.
-        refresh_every: steps between refreshes; 0 never.
-        refresh_at_start: whether the stored rows belong to other weights than those training starts from.
-        strength: share of the forbidden component that is removed.
-        seed: of dropout in reference passes.
-        scope: what shares a subspace.
-        momentum: ``"reproject"`` takes out of the optimizer's momentum what lies in the subspace of every refresh.
+        space: ``"gradient"`` projects the reduced gradient, ``"update"`` projects the optimizer's change.
+        refresh_every: the number of steps between refreshes; 0 for no refreshes.
+        refresh_at_start: whether the stored rows belong to other weights than those that training starts from.
+        strength: the share of the forbidden component that is removed.
+        seed: the seed of dropout in reference passes.
+        scope: which tensors share a subspace.
+        momentum: ``"reproject"`` removes from the optimizer's momentum, at every refresh, its part in the new subspace.
     """
 
     space: Literal["gradient", "update"]
@@ -62,9 +62,9 @@ class Projection(Transform):
         rows: the basis: one ``[k, numel]`` tensor for each shard.
         objectives: this rank's part of every reference objective, for refreshes.
         loss_sum: the reference loss of a batch, summed over its tokens.
-        left_alone: tensors that are frozen, so that their part of the subspace must not count.
-        before_batch: called before each batch of a refresh, on all ranks alike; what it raises ends the refresh, of
-            which then nothing remains.
+        left_alone: the indices of frozen tensors, whose part of the subspace must not count.
+        before_batch: called before each batch of a refresh, on all ranks alike; if it raises, the refresh ends without
+            a trace.
     """
 
     name: ClassVar[str] = "projection"
@@ -115,14 +115,14 @@ class Projection(Transform):
         return False
 
     def keeps_weights(self, shard: int, *, measured: bool) -> bool:
-        """In update space always, in gradient space where the change is measured."""
+        """Keep them always in update space; in gradient space only where the change is measured."""
         return measured or (self.settings.space == "update" and not self.projector.leaves_alone(shard))
 
     def on_change(self, part: StepPart, *, measured: bool) -> bool:
-        """In update space: project the change."""
+        """Project the change, in update space only."""
         if self.settings.space == "gradient":
             return False
-        # A copy that is kept for others is of a tensor that is left alone.
+        # A copy that is kept only for another transform belongs to a tensor that is left alone.
         changing = [
             (shard, master.weights(), before)
             for shard, master, before in zip(part.which, part.masters, part.before, strict=True)
@@ -140,28 +140,28 @@ class Projection(Transform):
         return True
 
     def observes_change(self, *, measured: bool) -> bool:
-        """Where the step is measured."""
+        """Observe the change in measured steps."""
         return measured
 
     def on_final_change(self, part: StepPart, change: Sequence[Tensor | None]) -> None:
-        """Measure what remained."""
+        """Measure the change that remained."""
         self._final.add(self.projector.measure(change, part.which))
         self._norms.append(self.projector.total_norm([master.weights() for master in part.masters]))
 
     # --- Refresh ---
 
     def refresh_due(self, step: int) -> bool:
-        """Whether the rows are to be recomputed before optimizer step ``step`` (from 0)."""
+        """Whether the rows must be recomputed before optimizer step ``step`` (counted from 0)."""
         every = self.settings.refresh_every
         if step == 0:
             return self.settings.refresh_at_start
         return every > 0 and step % every == 0
 
     def refresh(self, optimizer: Any) -> None:
-        """Recompute the rows at the present weights, and re-project the optimizer's momentum where that is asked for.
+        """Recompute the rows at the present weights and re-project the optimizer's momentum where settings ask for it.
 
-        The figures of the next log line have ``reference_loss/NAME`` of each objective, and ``drift_degrees``: the
-        mean principal angle to the old rows.
+        The next log line then has ``reference_loss/NAME`` for each objective, and ``drift_degrees``: the mean principal
+        angle between the old and the new rows.
         """
         result = self.compute_rows()
         rows = [row.to(self._dtype) for row in result.rows]
@@ -173,7 +173,7 @@ class Projection(Transform):
             self._reproject_momentum(optimizer)
 
     def compute_rows(self) -> ReferenceResult:
-        """The reference gradients at the present weights, float32, without taking them over."""
+        """The reference gradients at the present weights, float32; the rows in force do not change."""
         return reference_gradients(
             self.access,
             self.access.forward,
@@ -188,7 +188,7 @@ class Projection(Transform):
         for master in self.access.masters():
             state = optimizer.state.get(master.owner, {})
             key = next((key for key in _MOMENTA if isinstance(state.get(key), Tensor)), None)
-            # A parameter that no loss depends on has none.
+            # A parameter that no loss depends on has no gradient.
             momenta.append(None if key is None else master.part_of(state[key]))
         self.projector.project_(momenta, norms=False)
 
@@ -211,7 +211,7 @@ class Projection(Transform):
     # --- Going on from a checkpoint ---
 
     def state(self) -> dict[str, Any]:
-        """Steps done, and figures that wait for the log."""
+        """The number of steps done, and the figures that wait for the log."""
         return {"steps": self._steps, "refresh_figures": self.refresh_figures}
 
     def tensors(self) -> dict[str, Sequence[Tensor]]:
@@ -219,7 +219,7 @@ class Projection(Transform):
         return {"rows": self.projector.rows}
 
     def restore(self, state: dict[str, Any], tensors: dict[str, list[Tensor]]) -> None:
-        """Take them over; the rows in the dtype in which they were kept."""
+        """Restore steps, figures and rows; the rows keep the dtype in which the checkpoint holds them."""
         self._steps = int(state["steps"])
         self.refresh_figures = dict(state["refresh_figures"])
         self.projector.replace(tensors["rows"])

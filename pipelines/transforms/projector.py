@@ -1,6 +1,6 @@
-"""Sharded projection: each rank touches only its own shards; one reduction of G x (k + 1) numbers makes it whole.
+"""Sharded projection: each rank touches only its own shards; one reduction of G x (k + 1) numbers joins the ranks.
 
-G groups of tensors each have one subspace; with one group for each tensor, G is their number T.
+Each of G groups of tensors has one subspace; with one group for each tensor, G is the number of tensors T.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pipelines.transforms.scope import Groups, group_tensors
 
 @dataclass(frozen=True)
 class Measure:
-    """What one projection found, summed over ranks. Tensors are float64 on the compute device.
+    """The measurements of one projection, summed over ranks. Tensors are float64 on the compute device.
 
     Attributes:
         inner: ``[G, k]`` inner products of the rows with the vector before projection.
-        squared: ``[G]`` the vector's squared norms before projection; NaN where they were not asked for.
-        removed: ``[G]`` squared norms of its components in the rows' spans.
+        squared: ``[G]`` squared norms of the vector before projection; NaN where they were not asked for.
+        removed: ``[G]`` squared norms of the vector's components in the rows' spans.
     """
 
     inner: Tensor
@@ -36,15 +36,15 @@ class Measure:
 class Projector:
     """Projects sharded vectors (gradients or updates) off the rows of a basis, group by group.
 
-    Rows lie where the vectors lie: on the host, if the optimizer is offloaded. What is summed over ranks lies on
-    the compute device, where the ranks can reduce it.
+    Rows are on the vectors' device: the host, if the optimizer is offloaded. Numbers that are summed over ranks are on
+    the compute device, where the ranks can reduce them.
 
     Args:
         access: this rank's shards.
         rows: one ``[k, numel]`` tensor for each shard, float32 or bfloat16, on ``access.rows_device()``.
-        strength: share of the component that is removed.
-        groups: what shares a subspace; every tensor has its own by default.
-        left_alone: tensors that neither count nor are changed, such as frozen ones.
+        strength: the share of the component that is removed.
+        groups: the groups of tensors that share a subspace; by default every tensor has its own.
+        left_alone: the indices of tensors that neither count nor are changed, such as frozen ones.
 
     Raises:
         NumericsError: a row is not finite.
@@ -106,8 +106,8 @@ class Projector:
 
         Args:
             vectors: flat tensors, one for each entry of ``which``; None counts as zero.
-            which: indices of the shards concerned, all by default. Collective: every rank must call, in the same
-                order, though its own list may be empty.
+            which: indices of the shards concerned, by default all. Collective: every rank must make the call, in the
+                same order, though its own list may be empty.
             norms: whether the figures need the vectors' norms, which cost another pass over the vectors.
         """
         shards = range(len(self.shards)) if which is None else which
@@ -122,7 +122,7 @@ class Projector:
     def measure(
         self, vectors: Sequence[Tensor | None], which: Sequence[int] | None = None, *, norms: bool = True
     ) -> Measure:
-        """The figures of a projection without doing it; arguments as in :meth:`project_`."""
+        """The measurements of a projection, without projecting; the arguments are those of :meth:`project_`."""
         shards = range(len(self.shards)) if which is None else which
         sums = torch.zeros(len(self.names), self.num_rows + 1, dtype=torch.float64, device=self._device)
         for index, vector in zip(shards, vectors, strict=True):
@@ -147,11 +147,11 @@ class Projector:
         return float(self._sum(total).sqrt())
 
     def num_elements(self) -> int:
-        """Numbers of the basis that this rank holds."""
+        """How many elements of the basis this rank holds."""
         return sum(block.numel() for block in self.rows)
 
     def group_of(self, shard: int) -> int:
-        """The group of a shard's tensor."""
+        """The index of the group that a shard's tensor belongs to."""
         return self._groups.of[self.shards[shard].tensor]
 
     def leaves_alone(self, shard: int) -> bool:

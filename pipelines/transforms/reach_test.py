@@ -1,6 +1,6 @@
 """The self-test of the first step: does the gradient that was edited reach the optimizer?
 
-Editing gradients at the wrong place is the classic failure under DeepSpeed: everything looks applied and nothing is.
+Editing gradients at the wrong place is the classic failure under DeepSpeed: all seems to work and nothing is applied.
 The test compares what the optimizer is about to read with what was written, up to the common factor of clipping. It
 changes nothing.
 """
@@ -33,7 +33,7 @@ class ReachTest:
         self._pairs: dict[int, tuple[Tensor, Tensor]] = {}
 
     def expect(self, shards: Sequence[Shard], gradients: Sequence[Tensor | None]) -> None:
-        """Remember (the beginning of) the edited gradients; one for each shard."""
+        """Remember the edited gradients, or the beginning of long ones; one for each shard."""
         self._tensors = [shard.tensor for shard in shards]
         self._expected = {
             index: gradient[:_SAMPLE].to(torch.float32, copy=True)

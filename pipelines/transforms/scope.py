@@ -1,4 +1,4 @@
-"""What shares a subspace: every tensor has one of its own, every layer, or all parameters together."""
+"""Which tensors share a subspace: each has its own, or those of a layer share one, or all share one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _LAYER = re.compile(r"(?:.*?\.)??\d+(?=\.)")
 
 @dataclass(frozen=True)
 class Groups:
-    """Tensors put together.
+    """Tensors grouped by the subspace that they share.
 
     Attributes:
-        names: of the groups: a tensor's, a layer's (``model.layers.3``), or ``all``.
-        of: ``[T]``, the index of each tensor's group.
+        names: the names of the groups: a tensor's name, a layer's name (``model.layers.3``), or ``all``.
+        of: ``[T]``, for each tensor the index of its group.
     """
 
     names: tuple[str, ...]
@@ -30,9 +30,9 @@ def group_tensors(names: Sequence[str], scope: Scope) -> Groups:
     """The groups of parameters that share a subspace.
 
     Args:
-        names: of the T parameters.
+        names: the names of the T parameters.
         scope: ``"tensor"``, ``"layer"`` or ``"global"``. Tensors that belong to no layer, such as embeddings and the
-            last norm, stay by themselves under ``"layer"``.
+            last norm, each form a group of their own under ``"layer"``.
     """
     if scope == "global":
         return Groups(("all",), (0,) * len(names))

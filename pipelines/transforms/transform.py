@@ -1,9 +1,9 @@
 """A transform acts in an optimizer step, between the reduced gradient and the next forward pass.
 
 There are three places in a step. The reduced, accumulated gradient can be edited before it is clipped. The change that
-the optimizer made can be edited after it: one group of parameters at a time, since ZeRO steps them so, or all together
-once the whole step is done. And what finally became of the weights can be looked at. A chain calls the transforms at
-these places (:mod:`pipelines.transforms.chain`); a transform knows shards, and neither trainers nor other transforms.
+the optimizer made can be edited after it: one group of parameters at a time, as ZeRO steps them, or all together once
+the whole step is done. Finally, the change that remains can be observed. A chain calls the transforms at these places
+(:mod:`pipelines.transforms.chain`); a transform knows shards, and neither trainers nor other transforms.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class StepPart:
-    """The part of a step that is looked at at a time: the shards of one group of the optimizer, or all of them.
+    """The part of a step that is handled at once: the shards of one of the optimizer's groups, or all shards.
 
     Attributes:
-        which: indices of its shards, in the order of ``ShardAccess.shards``.
-        masters: where the optimizer keeps them; their views are live.
-        before: for each of them the weights from before the optimizer's step, ``[numel]`` in the masters' dtype; None
+        which: the indices of its shards, in the order of ``ShardAccess.shards``.
+        masters: the slices in which the optimizer keeps these shards; their views are live.
+        before: for each shard the weights from before the optimizer's step, ``[numel]`` in the masters' dtype; None
             where no transform wanted to keep them.
     """
 
@@ -43,9 +43,9 @@ class Transform:
     reduce over ranks.
 
     Attributes:
-        name: stands before its figures in the log, and for it in checkpoints.
-        order: the place in the chain; those with smaller numbers act first.
-        reads_gradient: whether the self-test of the first step is to watch over the gradient for it.
+        name: the prefix of its figures in the log, and its name in checkpoints.
+        order: its place in the chain; transforms with smaller numbers act first.
+        reads_gradient: whether the self-test of the first step must check the gradient for it.
         needs_whole_step: whether its edit of the change needs all groups together.
     """
 
@@ -59,7 +59,7 @@ class Transform:
 
         Args:
             gradients: live flat views, one for each shard; None where no gradient arrived.
-            measured: whether figures are wanted of this step.
+            measured: whether figures are wanted for this step.
 
         Returns:
             Whether gradients were edited; the same on all ranks.
@@ -79,41 +79,41 @@ class Transform:
         return False
 
     def observes_change(self, *, measured: bool) -> bool:
-        """Whether it wants to see the change that finally remains."""
+        """Whether the transform wants to observe the change that finally remains."""
         return False
 
     def on_final_change(self, part: StepPart, change: Sequence[Tensor | None]) -> None:
-        """See the change of the weights, ``[numel]`` for each shard of the part; None where it was not kept."""
+        """Observe the weights' change, ``[numel]`` for each shard of the part; None where it was not kept."""
 
     def end_step(self) -> None:
-        """The step is done."""
+        """Conclude the step."""
 
     def refresh_due(self, step: int) -> bool:
-        """Whether something is to be computed anew before optimizer step ``step`` (from 0)."""
+        """Whether the transform must be refreshed before optimizer step ``step`` (counted from 0)."""
         return False
 
     def refresh(self, optimizer: Any) -> None:
-        """Compute it anew, between two steps, leaving no trace in the training state but what is meant."""
+        """Refresh the transform between two steps, without unintended effects on the training state."""
 
     def figures(self) -> Figures:
-        """Figures of the last measured step, and others that wait for the log; asked for once a log line."""
+        """Figures of the last measured step, and others that wait for the log; called once per log line."""
         return {}
 
     # --- Checkpoints ---
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps beside tensors; JSON-ready, and the same on all ranks."""
+        """The values other than tensors that a checkpoint keeps; JSON-ready, and the same on all ranks."""
         return {}
 
     def tensors(self) -> dict[str, Sequence[Tensor]]:
-        """What a checkpoint keeps by shard: ``[..., numel]`` for each shard, by a name of its own."""
+        """The tensors that a checkpoint keeps, by name: ``[..., numel]`` for each shard."""
         return {}
 
     def restore(self, state: dict[str, Any], tensors: dict[str, list[Tensor]]) -> None:
-        """Take over what :meth:`state` and :meth:`tensors` gave, spread over this rank's shards."""
+        """Restore the results of :meth:`state` and :meth:`tensors`, spread over this rank's shards."""
 
     # --- The end of a run ---
 
     def finish(self, directory: Path) -> dict[str, Any]:
-        """Write what the transform leaves beside the model, and give figures for the manifest. Collective."""
+        """Write the transform's files beside the model, and return figures for the manifest. Collective."""
         return {}

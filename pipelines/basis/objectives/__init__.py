@@ -1,1 +1,1 @@
-"""The reference losses, a file each: the data they take, how it becomes samples and batches, and their sum."""
+"""The reference losses, one per file: the data they take, how it becomes samples and batches, and the loss."""

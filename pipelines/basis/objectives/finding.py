@@ -10,10 +10,10 @@ from pipelines.configs.objectives import OBJECTIVES
 
 
 def reference_loss(name: str) -> ReferenceLoss:
-    """The reference loss of a name that an option or a basis gives.
+    """The reference loss with the name that an option or a basis gives.
 
     Raises:
-        ArtifactError: there is none, so that the name comes from a basis of another version.
+        ArtifactError: there is no such loss; the name then comes from a basis that another version wrote.
     """
     if name not in OBJECTIVES:
         raise ArtifactError(

@@ -53,11 +53,11 @@ class PreferenceLoss(ReferenceLoss):
         return len(sample["chosen_ids"])
 
     def num_tokens(self, sample: Sample) -> int:
-        """Tokens of both completions."""
+        """The number of tokens of both completions."""
         return sum(len(sample[f"{side}_ids"]) for side in SIDES)
 
     def num_units(self, sample: Sample) -> int:
-        """A pair is one."""
+        """The number of pairs in a sample, which is 1."""
         return 1
 
     def collate(self, samples: Sequence[Sample], pad_token_id: int) -> Batch:
@@ -71,7 +71,7 @@ class PreferenceLoss(ReferenceLoss):
 
 
 def preference_loss_sum(beta: float) -> LossSum:
-    """The DPO loss summed over a batch's pairs, reference log-probabilities being in the batch.
+    """The DPO loss summed over a batch's pairs; the batch holds their reference log-probabilities.
 
     Source:
         arXiv 2305.18290, equation 7.

@@ -1,4 +1,4 @@
-"""What a reference loss says of itself; whoever builds, keeps or refreshes a basis knows no more of it than this."""
+"""The interface of a reference loss: all that the code which builds, keeps or refreshes a basis knows of it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class ReferenceLoss(ABC):
     """A loss whose gradient makes a row of a basis.
 
     Attributes:
-        name: as ``--objective`` and the files of a basis name it.
-        title: the word for it in messages.
-        task: of the prepared data sets that it takes: ``"sft"`` or ``"preference"``.
-        columns: of a sample, with the types in which a basis keeps them.
-        samples_per_row: how many samples a row of the data set becomes, side by side.
-        needs_start_values: whether samples hold what the model gave them that the basis was built for, so that the
-            basis serves for training from that model alone.
+        name: its name in ``--objective`` and in the files of a basis.
+        title: its name in messages.
+        task: the task of the prepared data sets that it takes: ``"sft"`` or ``"preference"``.
+        columns: the columns of a sample, with the types in which a basis keeps them.
+        samples_per_row: how many samples each row of the data set becomes; they follow one another.
+        needs_start_values: whether samples hold values that were computed with the model that the basis was built for.
+            Such a basis serves only for training that starts from that model.
         takes_beta: whether :meth:`loss_sum` depends on ``--beta``.
     """
 
@@ -42,34 +42,34 @@ class ReferenceLoss(ABC):
 
     @abstractmethod
     def encode(self, rows: datasets.Dataset, tokenizer: Any, max_length: int, *, name: str) -> list[Sample]:
-        """Rows of a prepared data set as samples, in order.
+        """Turn the rows of a prepared data set into samples, in order.
 
         Args:
-            rows: of the data set.
+            rows: the rows of the data set.
             tokenizer: a fast tokenizer with a chat template.
-            max_length: longest sequence in tokens.
-            name: of the data set, for progress and errors.
+            max_length: the greatest length of a sequence, in tokens.
+            name: the name of the data set, for progress and errors.
 
         Raises:
-            InputError: naming the row that cannot be used.
+            InputError: a row cannot be used; the message names it.
         """
 
     def with_start_values(
         self, samples: list[Sample], engine: ReferenceEngine, *, batch_size: int, pad_token_id: int
     ) -> list[Sample]:
-        """The samples with what the model gives them before training. Collective.
+        """The samples, with the values that the model gives them before training. Collective.
 
         Args:
-            samples: from :meth:`encode`.
+            samples: the result of :meth:`encode`.
             engine: the model at the weights that the basis is built for.
-            batch_size: samples of one forward pass, per rank.
-            pad_token_id: for padding.
+            batch_size: the number of samples in one forward pass, per rank.
+            pad_token_id: the id of the token that pads batches.
         """
         return samples
 
     @abstractmethod
     def length(self, sample: Sample) -> int:
-        """What samples are ordered by, so that batches of like lengths waste little padding."""
+        """The length by which samples are ordered, so that batches of similar lengths waste little padding."""
 
     @abstractmethod
     def num_tokens(self, sample: Sample) -> int:
@@ -85,8 +85,8 @@ class ReferenceLoss(ABC):
 
     @abstractmethod
     def loss_sum(self, beta: float | None) -> LossSum:
-        """What gives the loss of a batch, summed over its units: a float32 scalar.
+        """A function that gives the loss of a batch, summed over its units: a float32 scalar.
 
         Args:
-            beta: of the basis; None where the loss does not take it.
+            beta: the ``--beta`` that the basis was built with; None where the loss does not take it.
         """

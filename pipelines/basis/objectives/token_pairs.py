@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TokenPairsLoss(TokenLoss):
-    """The token loss; a pair is two samples, the chosen completion first."""
+    """The token loss; a pair becomes two samples, the chosen completion first."""
 
     name: ClassVar[str] = "sft-pairs"
     task: ClassVar[str] = "preference"

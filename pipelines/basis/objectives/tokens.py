@@ -36,15 +36,15 @@ class TokenLoss(ReferenceLoss):
         return len(sample["input_ids"])
 
     def num_tokens(self, sample: Sample) -> int:
-        """Labels that have a token before them."""
+        """The number of labelled tokens that have a token before them."""
         return num_trained(sample["labels"])
 
     def num_units(self, sample: Sample) -> int:
-        """The trained tokens."""
+        """The number of trained tokens."""
         return self.num_tokens(sample)
 
     def collate(self, samples: Sequence[Sample], pad_token_id: int) -> Batch:
-        """As TRL's SFT trainer collates."""
+        """A batch padded as TRL's SFT trainer pads it."""
         return dict(DataCollatorForLanguageModeling(pad_token_id=pad_token_id)(list(samples)))
 
     def loss_sum(self, beta: float | None) -> LossSum:

@@ -27,9 +27,9 @@ class Shard:
     """The part of one parameter tensor that this rank is responsible for.
 
     Attributes:
-        tensor: index of the parameter in :attr:`ShardAccess.names`.
-        start: first element, in the flattened parameter.
-        numel: number of elements.
+        tensor: the index of the parameter in :attr:`ShardAccess.names`.
+        start: the index of the shard's first element in the flattened parameter.
+        numel: the number of elements.
     """
 
     tensor: int
@@ -63,11 +63,11 @@ class ShardAccess(ABC):
     """Views of this rank's shards of all trainable parameters.
 
     Attributes:
-        names: the trainable parameters' names, alike on every rank.
+        names: the trainable parameters' names, the same on every rank.
         shapes: their shapes.
         shards: this rank's shards, in the order in which all methods return their tensors.
         replicated: whether every rank holds everything, so that no reduction is needed.
-        forward: what reference passes call: the engine where it tracks its passes, else the bare model.
+        forward: the callable for reference passes: the engine where it tracks its passes, else the bare model.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -91,11 +91,11 @@ class ShardAccess(ABC):
         return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
     def device(self) -> torch.device:
-        """Where this rank computes."""
+        """The device on which this rank computes."""
         return next(iter(self.module.parameters())).device
 
     def rows_device(self) -> torch.device:
-        """Where gradients and master weights lie, and hence the rows of a basis: the host, if they are offloaded."""
+        """The device of gradients and master weights, and hence of a basis's rows: the host, if they are offloaded."""
         return self.device()
 
     @abstractmethod
@@ -104,17 +104,17 @@ class ShardAccess(ABC):
 
     @abstractmethod
     def masters(self) -> list[MasterSlice]:
-        """Where the optimizer keeps each shard."""
+        """For each shard, the slice in which the optimizer keeps its master weights."""
 
     def gradients_edited(self) -> None:
-        """Tell the engine that gradients were edited, where it caches something computed from them."""
+        """Tell the engine that gradients were edited, if it caches something that is computed from them."""
         return
 
     def align_masters(self, tensors: Collection[int]) -> None:
-        """Set the master weights of these tensors to what the model computes with, where an engine lets them differ.
+        """Set master weights to the weights that the model computes with, where an engine lets the two differ.
 
         Args:
-            tensors: indices in :attr:`names`.
+            tensors: the indices in :attr:`names` of the tensors concerned.
         """
         return
 
@@ -140,5 +140,5 @@ class ShardAccess(ABC):
 
 
 def whole_numel(parameter: Tensor) -> int:
-    """Elements of a parameter, also where this rank holds but a part of it."""
+    """The number of elements of a whole parameter, also where this rank holds only a part of it."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))

@@ -1,4 +1,4 @@
-"""The views that fit an engine, or its refusal: what cannot be served is refused by name, never served wrongly."""
+"""Choosing the shard views that fit an engine; an engine that cannot be served is refused by name."""
 
 from __future__ import annotations
 

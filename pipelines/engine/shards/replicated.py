@@ -26,7 +26,7 @@ class ReplicatedAccess(ShardAccess):
         return [MasterSlice(master, 0, master.numel()) for master in self._masters]
 
     def align_masters(self, tensors: Collection[int]) -> None:
-        # DeepSpeed's unfused optimizer takes a step without gradients when it is made: weight decay then has moved the
+        # DeepSpeed's unfused optimizer takes a step without gradients when it is made: weight decay has then moved the
         # masters once, before training begins.
         for index in tensors:
             self._masters[index].data.copy_(self._parameters[index].data)

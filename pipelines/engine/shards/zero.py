@@ -1,4 +1,4 @@
-"""What the ZeRO stages share: reference passes run through the engine, whose traces are then removed."""
+"""Code that all ZeRO stages share: reference passes run through the engine, and their traces are then removed."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Zero3Access(ZeroAccess):
                 self.optimizer.norm_for_param_grads[key] = gradient.double().norm(2).to(torch.float32)
 
     def weights_edited(self) -> None:
-        # Small parameters lie gathered on every rank: they are given up before, and gathered anew afterwards.
+        # Small parameters stay gathered on every rank: they are released first, and gathered again afterwards.
         self.optimizer.checkpoint_event_prologue()
         for group in range(len(self.optimizer.fp32_partitioned_groups_flat)):
             self.optimizer._reassign_or_swap_out_partitioned_parameters(group)

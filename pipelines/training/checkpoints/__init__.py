@@ -1,1 +1,1 @@
-"""Checkpoints: what a run is at a step, written and put back to the bit."""
+"""Checkpoints: the whole state of a run at a step, written and restored to the bit."""

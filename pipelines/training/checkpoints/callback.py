@@ -1,4 +1,4 @@
-"""Where in the trainer's loop checkpoints are written, gone on from, and where a run ends that was asked to stop."""
+"""The places of the trainer's loop where checkpoints are written and restored, and where a stopped run ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipelines.training.checkpoints.checkpointer import Checkpointer, preempted
 
 
 class CheckpointCallback(TrainerCallback):
-    """Asks for checkpoints in time, goes on from one, and ends the run where all ranks agree that it is to stop."""
+    """Asks for checkpoints when due, restores one, and ends the run once all ranks agree that it is to stop."""
 
     def __init__(self, trainer: Any, checkpointer: Checkpointer) -> None:
         self._trainer, self._checkpointer = trainer, checkpointer
@@ -33,7 +33,7 @@ class CheckpointCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         every, step = self._checkpointer.every, state.global_step
         if step >= state.max_steps or control.should_training_stop:
-            # What remains is to save the model: that is finished rather than stopped.
+            # All that remains is to save the model, so the run finishes instead of stopping.
             return
         self._stopping = processes.stop_requested(args.device)
         if self._checkpointer.is_open and (self._stopping or (every > 0 and step % every == 0)):

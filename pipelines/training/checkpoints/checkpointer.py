@@ -1,6 +1,6 @@
-"""Saving a trainer and putting it back as it was: a run that goes on is the run that was never stopped, to the bit.
+"""Saving a trainer and restoring it as it was: a resumed run equals a run that was never stopped, to the bit.
 
-What the trainer's own checkpoints leave out is here: what transforms keep (such as basis rows), sums that a
+These checkpoints hold what the trainer's own leave out: what transforms keep (such as basis rows), sums that a
 logged mean is taken over, figures that wait for the next log, the log itself.
 """
 
@@ -40,14 +40,14 @@ _ENGINE_COUNTERS = ("global_steps", "global_samples", "micro_steps", "skipped_st
 
 
 class Checkpointer:
-    """Writes checkpoints of a trainer while it runs, and puts a trainer back.
+    """Writes checkpoints of a trainer while it runs, and restores a trainer from one.
 
     Args:
         run_directory: the directory in which the run is being made.
-        run: what its checkpoints belong to.
-        every: steps between checkpoints; 0 writes one only when asked to stop.
-        keep: how many are kept.
-        source: the checkpoint that the run goes on from, None at a start.
+        run: the record of the run that its checkpoints belong to.
+        every: the number of steps between checkpoints; with 0 one is written only when the run is asked to stop.
+        keep: the number of checkpoints that are kept.
+        source: the checkpoint that the run resumes from; None for a new run.
     """
 
     def __init__(self, run_directory: Path, run: RunRecord, *, every: int, keep: int, source: Path | None) -> None:
@@ -62,7 +62,7 @@ class Checkpointer:
     # --- Where the trainer is ---
 
     def open(self, trainer: Any) -> bool:
-        """Look at the prepared engine; whether its state can be saved."""
+        """Look at the prepared engine; returns whether its state can be saved."""
         model, engine, self._optimizer = trainer.prepared_engine()
         try:
             self._access = open_shards(model, engine)
@@ -77,13 +77,13 @@ class Checkpointer:
         return self._access is not None
 
     def note_random_state(self) -> None:
-        """Remember the generators where an epoch begins, before its loader draws from them."""
+        """Remember the generators' states at the beginning of an epoch, before its loader draws from them."""
         self._random_at_epoch = random_state.capture()
 
     # --- Saving ---
 
     def stop(self, trainer: Any) -> NoReturn:
-        """Save before the next step is begun, if there is something to save, and end the run. Collective.
+        """Before the next step begins, save if there is anything to save, and end the run. Collective.
 
         Raises:
             Preempted: always.
@@ -93,19 +93,19 @@ class Checkpointer:
             where = f"at step {state.global_step} of {state.max_steps}"
             raise Preempted(f"stopped ({processes.stop_reason()}) {where}: the same command starts over")
         if self.source is None or self.source.name != storage.name_of(state.global_step):
-            # Going on at the beginning of an epoch, its loader draws again.
+            # A run that resumes at the beginning of an epoch lets the epoch's loader draw again.
             self.save(trainer, self._random_at_epoch if float(state.epoch or 0).is_integer() else None)
         raise preempted(state.global_step, state.max_steps)
 
     def save(self, trainer: Any, random: dict[str, Any] | None = None) -> None:
-        """Write a checkpoint of the step that was just done. Collective.
+        """Write a checkpoint of the step that has just been done. Collective.
 
         Args:
-            trainer: between two steps.
-            random: states of this rank's generators; the present ones by default.
+            trainer: the trainer, which must be between two steps.
+            random: the states of this rank's generators; by default the present ones.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: the checkpoint cannot be written.
         """
         written = storage.write_checkpoint(
             self.run_directory,
@@ -160,10 +160,10 @@ class Checkpointer:
     # --- Going on ---
 
     def load_engine(self, trainer: Any) -> None:
-        """Put weights, optimizer and schedule back, once the engine stands. Collective.
+        """Restore weights, optimizer and schedule, once the engine is ready. Collective.
 
         Raises:
-            ArtifactError: the checkpoint is not this model's.
+            ArtifactError: the checkpoint belongs to another model.
         """
         assert self.source is not None
         if not self.is_open and not self.open(trainer):
@@ -187,21 +187,21 @@ class Checkpointer:
             setattr(engine, name, value)
 
     def load_random_state(self, trainer: Any) -> None:
-        """Put this rank's generators back; the trainer calls it once the batches done are skipped."""
+        """Restore this rank's generators; the trainer calls it once it has skipped the batches already done."""
         assert self.source is not None
         if len(list(self.source.glob("rank-*.json"))) != world_size():
-            # Another number of ranks: none of them can be what one was.
+            # With another number of ranks, no rank can continue as one of the former ranks.
             random_state.reseed(trainer.args.seed, trainer.state.global_step, rank())
             return
         random_state.restore(self._read(_rank_file(rank()))["random"])
 
     def load_progress(self, trainer: Any) -> None:
-        """Put back what the log and the transforms had in hand; when training begins, after the transforms are open."""
+        """Restore the state of log and transforms; called when training begins, after the transforms are open."""
         assert self.source is not None
         progress = self._read(_PROGRESS_FILE)
         parts = [self._read(path.name) for path in sorted(self.source.glob("rank-*.json"))]
         same_ranks = len(parts) == world_size()
-        # What ranks summed apart is averaged over ranks when logged; other ranks take the mean.
+        # Sums that each rank keeps are averaged over ranks when logged; with another number of ranks all take the mean.
         mine = parts[rank()] if same_ranks else _merged(parts)
         trainer._tr_loss = torch.tensor(mine["loss_sum"], device=trainer.args.device)
         trainer.current_flos = mine["flos"]
@@ -234,13 +234,13 @@ class Checkpointer:
 
 
 def preempted(step: int, max_steps: int) -> Preempted:
-    """What to say once a checkpoint is written."""
+    """The exception that ends a run once its checkpoint is written."""
     where = f"at step {step} of {max_steps}"
     return Preempted(f"stopped ({processes.stop_reason()}) {where}: saved; the same command goes on from there")
 
 
 def _merged(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """One rank's share of what other ranks had: sums that are averaged over ranks when logged, and common counts."""
+    """One rank's part of the log state of other ranks: sums that are averaged over ranks when logged, common counts."""
     return {
         **parts[0],
         "loss_sum": sum(part["loss_sum"] for part in parts) / len(parts),

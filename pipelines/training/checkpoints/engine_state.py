@@ -1,7 +1,7 @@
-"""Master weights, optimizer state and what transforms keep, written by shards and read back for any world size.
+"""Master weights, optimizer state and transforms' tensors, written by shards and read back for any world size.
 
 Everything is keyed by parameter name and offset, as :class:`ShardAccess` shows it, so that neither the engine's own
-layout nor the number of ranks is in the files, and nothing is pickled. Frozen parameters are not written: they are
+layout nor the number of ranks is in the files, and nothing is pickled. Frozen parameters are not written: they equal
 those of the model that training started from.
 """
 
@@ -19,7 +19,7 @@ from pipelines.engine.shards.access import MasterSlice, ShardAccess
 from pipelines.weights.pieces import PieceReader, PieceWriter
 
 _WEIGHTS, _KEPT = "weights", "kept"
-# Optimizer state as long as the parameter is spread like it; the rest (step counts) is small and kept whole.
+# Optimizer state of the parameter's size is spread over ranks as it is; the rest (step counts) is small, kept whole.
 _SPREAD, _WHOLE, _NUMBER = "spread", "whole", "number"
 
 
@@ -30,17 +30,17 @@ def write_engine_state(
     kept: Mapping[str, Sequence[Tensor]],
     rank: int,
 ) -> list[Path]:
-    """Write this rank's part.
+    """Write this rank's part of the state.
 
     Args:
-        directory: where all ranks write.
+        directory: the directory in which all ranks write.
         access: this rank's shards.
         optimizer: the torch optimizer that steps the master weights.
-        kept: what transforms keep: by name, ``[..., numel]`` for each shard.
+        kept: the tensors that transforms keep: by name, ``[..., numel]`` for each shard.
         rank: this rank.
 
     Returns:
-        The files written; none where another rank holds the same.
+        the files written; none where another rank holds the same state.
 
     Raises:
         EngineError: the optimizer keeps state that cannot be spread over other ranks.
@@ -75,7 +75,7 @@ def _classified(key: str, value: Any, master: MasterSlice, name: str, *, replica
 
 
 def read_engine_state(directory: Path, access: ShardAccess, optimizer: torch.optim.Optimizer) -> None:
-    """Put weights and optimizer state back, for this rank's shards. Collective under ZeRO.
+    """Restore weights and optimizer state, for this rank's shards. Collective under ZeRO.
 
     Raises:
         KeyError: the files do not hold all of this model.
@@ -102,7 +102,7 @@ def read_engine_state(directory: Path, access: ShardAccess, optimizer: torch.opt
 
 
 def read_tensors(directory: Path, access: ShardAccess) -> dict[str, list[Tensor]]:
-    """What transforms kept: by name, ``[..., numel]`` for each of this rank's shards, where rows belong.
+    """The tensors that transforms kept: by name, ``[..., numel]`` for each of this rank's shards, on the rows' device.
 
     Raises:
         KeyError: the files do not hold all of a tensor.

@@ -23,7 +23,7 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Set all generators to what :func:`capture` gave."""
+    """Set all generators to the states that :func:`capture` returned."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
@@ -34,7 +34,7 @@ def restore(state: dict[str, Any]) -> None:
 
 
 def reseed(seed: int, step: int, rank: int) -> None:
-    """States for a rank that did not exist when the checkpoint was written: fixed, and unlike any other rank's."""
+    """Seed the generators of a rank that did not exist when the checkpoint was written, unlike those of other ranks."""
     derived = int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
     random.seed(derived)
     np.random.seed(derived)

@@ -1,4 +1,4 @@
-"""What lies where in the directory of a run that is being made."""
+"""The places of files in the directory of a run that is being made."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ METRICS_FILE = "metrics.jsonl"
 LAYERS_FILE = "layers.parquet"
 PLOTS_FOLDER = "plots"
 
-# In the directory of the run being made; hidden, as what lies there is not part of the result.
+# The best weights so far, in the directory of the run being made; hidden, because they are not part of the result.
 BEST_FOLDER = ".best"
 
 WORK_FOLDER = "trainer"

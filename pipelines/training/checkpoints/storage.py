@@ -29,17 +29,17 @@ FOLDER = ".checkpoints"
 SCHEMA_VERSION = 2
 _PREFIX = "checkpoint-"
 _PARTIAL = ".partial"
-# What loaders of other tools read without asking, and what can run code when read.
+# Files that loaders of other tools read without asking, and that can run code when read.
 _PICKLES = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt"}
 
 
 class RunRecord(BaseModel):
-    """What a checkpoint belongs to.
+    """The run that a checkpoint belongs to.
 
     Attributes:
-        identity: digest of the run's options.
-        inputs: model, data and basis.
-        samples_per_step: of one optimizer step, over all ranks.
+        identity: the digest of the run's options.
+        inputs: records of model, data and basis.
+        samples_per_step: the number of samples in one optimizer step, over all ranks.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -49,7 +49,7 @@ class RunRecord(BaseModel):
 
 
 class CheckpointManifest(BaseModel):
-    """What a checkpoint is, and the hashes of its files; written last."""
+    """The description of a checkpoint with the hashes of its files; it is written last."""
 
     model_config = ConfigDict(extra="forbid")
     schema_version: int = SCHEMA_VERSION
@@ -67,12 +67,12 @@ def write_checkpoint(run_directory: Path, step: int, run: RunRecord, write: Call
 
     Args:
         run_directory: the directory in which the run is being made.
-        step: optimizer steps done.
-        run: what it belongs to.
+        step: the number of optimizer steps done.
+        run: the record of the run that it belongs to.
         write: writes this rank's files into a directory and returns them.
 
     Raises:
-        InputError: some rank could not write; on all ranks.
+        InputError: some rank could not write; raised on all ranks.
     """
     final = run_directory / FOLDER / name_of(step)
     aside = final.with_name(f".{final.name}{_PARTIAL}")
@@ -107,7 +107,7 @@ def write_checkpoint(run_directory: Path, step: int, run: RunRecord, write: Call
 
 
 def name_of(step: int) -> str:
-    """The name of the checkpoint after so many steps."""
+    """The name of the checkpoint that is written after ``step`` steps."""
     return f"{_PREFIX}{step}"
 
 
@@ -139,7 +139,7 @@ def _storage_errors(place: Path) -> Iterator[None]:
 def keep_last(run_directory: Path, keep: int) -> None:
     """Remove all checkpoints but the last ``keep``; rank zero's work."""
     for path in _found(run_directory)[keep:]:
-        # Renamed first: what is half removed must not look like a damaged checkpoint.
+        # Rename it first: a half removed checkpoint must not look like a damaged one.
         doomed = path.with_name(f".{path.name}{_PARTIAL}")
         with contextlib.suppress(OSError):
             os.rename(path, doomed)
@@ -147,7 +147,7 @@ def keep_last(run_directory: Path, keep: int) -> None:
 
 
 def has_checkpoint(run_directory: Path) -> bool:
-    """Whether there is one to go on from, whole or not."""
+    """Whether there is a checkpoint to resume from, whole or damaged."""
     return bool(_found(run_directory))
 
 
@@ -159,14 +159,14 @@ def _found(run_directory: Path) -> list[Path]:
 
 
 def newest_checkpoint(run_directory: Path, run: RunRecord) -> tuple[Path, CheckpointManifest] | None:
-    """The newest checkpoint that verifies; damaged and unfinished ones are said and passed over. Rank zero's work.
+    """The newest checkpoint that verifies; damaged and unfinished ones are logged and skipped. Rank zero's work.
 
     Args:
         run_directory: the directory in which the run is being made.
-        run: what a checkpoint must belong to; ``samples_per_step`` may differ.
+        run: the run that a checkpoint must belong to; ``samples_per_step`` may differ.
 
     Raises:
-        ArtifactError: one was made from other inputs, or holds a pickle that ogpsa did not write.
+        ArtifactError: a checkpoint was made from other inputs, or holds a pickle that ogpsa did not write.
     """
     for path in (run_directory / FOLDER).glob(f".{_PREFIX}*{_PARTIAL}"):
         logger.info("%s was not finished and is not used", path.name.strip(".").removesuffix(_PARTIAL))

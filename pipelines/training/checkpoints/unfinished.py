@@ -1,4 +1,4 @@
-"""The directory of a run that is being made: kept when the run is stopped, and gone on from by the same command."""
+"""The directory of a run that is being made: it stays when the run is stopped, and the same command resumes it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Beginning:
 
     Attributes:
         config: the options, with the accumulation that gives the run's batch on the present number of ranks.
-        run: what its checkpoints belong to.
-        source: the checkpoint to go on from, None at a start.
+        run: the record of the run that its checkpoints belong to.
+        source: the checkpoint to resume from; None for a new run.
     """
 
     config: TrainConfig
@@ -37,20 +37,20 @@ class Beginning:
 
     @property
     def resume_from(self) -> str | None:
-        """The checkpoint as the trainer takes it."""
+        """The checkpoint in the form in which the trainer takes it."""
         return None if self.source is None else str(self.source)
 
     def checkpointer(self, partial: Path) -> Checkpointer:
-        """Writes and reads the checkpoints of the run in ``partial``."""
+        """The object that writes and reads the checkpoints of the run in ``partial``."""
         config = self.config
         return Checkpointer(partial, self.run, every=config.save_every, keep=config.keep, source=self.source)
 
 
 @contextlib.contextmanager
 def kept_from_first_checkpoint(partial: Path) -> Iterator[None]:
-    """Where the run that is made in ``partial`` ends early, leave nothing there unless there is a checkpoint.
+    """If the run that is made in ``partial`` ends early, keep its files only if there is a checkpoint.
 
-    What is left is kept, so that the same command goes on from it.
+    The files that are kept let the same command resume the run.
     """
     try:
         yield
@@ -61,11 +61,11 @@ def kept_from_first_checkpoint(partial: Path) -> Iterator[None]:
 
 
 def begin(config: TrainConfig, inputs: Sequence[InputRecord], partial: Path) -> Beginning:
-    """Find out how to begin, and tidy the directory accordingly; rank zero's work.
+    """Find out how the run begins, and clean the directory accordingly; rank zero's work.
 
     Raises:
         ArtifactError: an unfinished run of other inputs lies there.
-        ConfigError: it cannot go on with this number of processes.
+        ConfigError: the run cannot be resumed with this number of processes.
     """
     _mention_others(config, partial)
     samples = config.batch_size * config.accumulation * world_size()
@@ -88,7 +88,7 @@ def begin(config: TrainConfig, inputs: Sequence[InputRecord], partial: Path) -> 
 
 
 def _with_same_batch(config: TrainConfig, manifest: CheckpointManifest) -> TrainConfig:
-    """The options with as many forward passes per step as keep the batch, and with it schedule and data position."""
+    """The options, with forward passes per step such that batch size, schedule and data position stay the same."""
     one_pass, wanted = config.batch_size * world_size(), manifest.run.samples_per_step
     if wanted % one_pass:
         raise ConfigError(

@@ -29,15 +29,15 @@ Sums = Callable[[Any, Any, Mapping[str, Any]], Tensor]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Held-out rows and what is measured on them.
+    """Held-out rows and the sums that are measured on them.
 
     Attributes:
-        rows: tokenised, as in training.
-        total: number of units that the loss is a mean over.
-        names: of the figures, the loss first, as they appear in the log.
-        sums: of a batch, given trainer, what is called for a forward pass, and batch: ``[len(names)]`` sums over its
-            units.
-        alone: whether rows are measured one by one, since sums over a batch would depend on what is in it.
+        rows: the held-out rows, tokenised as in training.
+        total: the number of units that the loss is a mean over.
+        names: the names of the figures as they appear in the log, the loss first.
+        sums: takes the trainer, the callable for a forward pass, and a batch; returns ``[len(names)]`` sums over the
+            batch's units.
+        alone: whether rows are measured one by one, because a row's sums would depend on the rest of its batch.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -48,7 +48,7 @@ class HeldOut:
 
 
 def split_held_out(config: TrainConfig, task: str) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """The prepared rows to train on, and those to measure on.
+    """The prepared rows to train on, and the held-out rows to measure on.
 
     Raises:
         OgpsaError: a data set cannot be used, or no row is left on one side.
@@ -86,11 +86,11 @@ def sft_held_out(rows: datasets.Dataset) -> HeldOut:
 
 
 def dpo_held_out(pairs: Sequence[Mapping[str, Any]], *, alone: bool = False) -> HeldOut:
-    """The trainer's own loss on tokenised pairs with reference log-probabilities, and how they are told apart.
+    """The trainer's own loss on tokenised pairs with reference log-probabilities, and how well pairs are told apart.
 
     Args:
         pairs: the held-out pairs.
-        alone: take each by itself, for losses that are no mean over the pairs of a batch.
+        alone: whether to measure each pair by itself, for losses that are not a mean over the pairs of a batch.
     """
 
     def sums(trainer: Any, forward: Any, batch: Mapping[str, Any]) -> Tensor:
@@ -122,7 +122,7 @@ def measure(trainer: Any, held_out: HeldOut) -> dict[str, float]:
     totals = torch.zeros(len(held_out.names), dtype=torch.float64, device=device)
     with modes_and_rng_kept(module, training=False), torch.no_grad():
         size = 1 if held_out.alone else trainer.args.per_device_train_batch_size
-        # TRL gathers figures of each row, which takes the same number on all ranks.
+        # TRL gathers figures for each row, which requires the same number of rows on all ranks.
         dealt = deal(held_out.rows, size, length=_length, rank=rank(), world_size=world_size(), same_sizes=True)
         for rows, weight in dealt:
             batch = _placed(_collate(trainer, rows), device)
@@ -135,9 +135,9 @@ def measure(trainer: Any, held_out: HeldOut) -> dict[str, float]:
                 f"the held-out loss is {figures['eval_loss']} at step {trainer.state.global_step}",
                 fix="lower --learning-rate, or try --precision fp32",
             )
-        # TRL counts what its loss has seen, apart for evaluation, and would log means over batches.
+        # TRL counts what its loss has seen, separately for evaluation, and would log means over batches.
         trainer._metrics["eval"].clear()
-        # A line that is due for the step itself would count as written.
+        # A log line that is due for the step itself would otherwise count as written.
         due = trainer.control.should_log
         trainer.log(dict(figures))
         trainer.control.should_log = due
@@ -149,7 +149,7 @@ def _collate(trainer: Any, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, An
     if not getattr(collator, "padding_free", False):
         batch: Mapping[str, Any] = collator(list(rows))
         return batch
-    # Packed training has a collator that joins rows; apart they give the same loss.
+    # Packed training has a collator that joins rows; kept apart, they give the same loss.
     collator.padding_free = False
     try:
         batch = collator(list(rows))

@@ -32,17 +32,17 @@ def packing_values(config: TrainSftConfig) -> dict[str, Any]:
 
 
 def num_sequences(dataset: Any, max_length: int) -> int:
-    """How many sequences the tokenised rows of ``dataset`` are packed into."""
+    """The number of sequences into which the tokenised rows of ``dataset`` are packed."""
     from trl import pack_dataset
 
     return len(pack_dataset(dataset, max_length, "bfd", map_kwargs={"desc": "packing"}))
 
 
 class PackingTest(TrainerCallback):
-    """Before the first step: does what stands first in a sequence reach the row after it?
+    """Tests before the first step whether the first row of a packed sequence influences the row after it.
 
     Args:
-        trainer: TRL's SFT trainer, with packed data.
+        trainer: TRL's SFT trainer with packed data.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -71,12 +71,13 @@ def _mention_cost(model: Any, args: TrainingArguments) -> None:
 def check_isolation(trainer: Any, first: Sequence[int], second: Sequence[int]) -> None:
     """Compare the second row's log-probabilities under two different first rows. Collective.
 
-    The scale is how far they are apart when both rows are one sequence, so that it fits any model and arithmetic.
+    The difference is judged against the one that arises when both rows are a single sequence, so that the test fits any
+    model and arithmetic.
 
     Args:
-        trainer: whose collator and model are used; its model is left as it was.
-        first: token ids.
-        second: token ids.
+        trainer: the trainer whose collator and model are used; its model is left as it was.
+        first: the token ids of the first row.
+        second: the token ids of the second row.
 
     Raises:
         ConfigError: the second row depends on the first.
@@ -93,7 +94,7 @@ def check_isolation(trainer: Any, first: Sequence[int], second: Sequence[int]) -
         }
         with torch.no_grad(), trainer.compute_loss_context_manager():
             values: Tensor = model(**placed, use_cache=False, fused_lm_head=True).log_probs
-        # The first token of a row follows nothing.
+        # The first token of a row has no token before it, and hence no log-probability.
         return values[0, -(len(second) - 1) :].float()
 
     with modes_and_rng_kept(bare, training=False):
@@ -110,13 +111,13 @@ def check_isolation(trainer: Any, first: Sequence[int], second: Sequence[int]) -
 
 
 def _another(first: Sequence[int], second: Sequence[int]) -> list[int]:
-    """Other tokens of the same number as ``first``."""
+    """As many tokens as ``first`` has, but other ones."""
     other = [second[index % len(second)] for index in range(len(first))]
     return other if other != list(first) else [second[0]] * len(first)
 
 
 def _two_rows(dataset: Any) -> tuple[list[int], list[int]] | None:
-    """The beginnings of two rows that are packed together, None where there are none."""
+    """The beginnings of two rows that are packed together; None where no rows are."""
     for lengths, ids in zip(dataset["seq_lengths"], dataset["input_ids"], strict=True):
         if len(lengths) > 1 and lengths[0] > 1 and lengths[1] > 1:
             start = lengths[0]

@@ -1,4 +1,4 @@
-"""What data sets become in training, for ``--dry-run``."""
+"""The plan of what data sets become in training, for ``--dry-run``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ Rows = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class DataPlan:
-    """What the data sets become.
+    """The samples that the data sets become in training.
 
     Attributes:
-        num_samples: of an epoch: rows, or packed sequences.
-        lines: of the plan.
+        num_samples: the number of samples in an epoch: rows, or packed sequences.
+        lines: the lines that the plan shows.
     """
 
     num_samples: int

@@ -1,7 +1,7 @@
-"""Reference log-probabilities of DPO: computed once with the starting model, kept as an artifact, reused by all runs.
+"""Reference log-probabilities of DPO: computed once with the starting model, stored as an artifact and reused.
 
 No second model is in memory during training. The artifact is found by the fingerprints of model, data and tokens:
-another model, template, data set, length or arithmetic never meets the wrong numbers.
+a run with another model, template, data set, length or arithmetic never reads the wrong numbers.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def with_reference_logps(
     """The pairs with ``ref_chosen_logps`` and ``ref_rejected_logps``, from the store or computed now. Collective.
 
     Args:
-        pairs: tokenised, in the order of the data set.
-        config: the run's options; ``config.out``'s parent holds the store.
+        pairs: the tokenised pairs, in the order of the data set.
+        config: the run's options; the parent directory of ``config.out`` holds the store.
         source: the starting model.
         inputs: records of model and data.
         ds_config: DeepSpeed's configuration or None: the model is spread over ranks as in training.
-        pad_token_id: for padding.
-        device: where to compute.
+        pad_token_id: the id of the token that pads batches.
+        device: the device to compute on.
     """
     records = [record for record in inputs if record.role in ("model", "data")]
     options = ReferenceLogpsConfig(
@@ -71,7 +71,7 @@ def with_reference_logps(
 
 
 def eval_inputs(inputs: Sequence[InputRecord]) -> list[InputRecord]:
-    """Records of a run as those of its held-out pairs: their data set in place of the one trained on."""
+    """The records of a run's inputs, with the data set of its held-out pairs in place of the one trained on."""
     return [
         record.model_copy(update={"role": "data"}) if record.role == "eval-data" else record
         for record in inputs

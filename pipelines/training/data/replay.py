@@ -16,7 +16,7 @@ _SAFETY, _REPLAY = 0, 1
 
 @dataclass(frozen=True)
 class Mixture:
-    """Which rows an epoch trains on, and in what order.
+    """The rows that an epoch trains on, and their order.
 
     An epoch is one pass over the S safety rows, with M = round(S R / (1 - R)) replay rows spread evenly among them: of
     the first n samples of an epoch, floor(n M / (S + M)) are replay. Safety rows are shuffled anew for each epoch.
@@ -24,10 +24,10 @@ class Mixture:
     replay row is used twice more often than another.
 
     Attributes:
-        num_safety: rows of the safety data, S.
-        num_available: rows of the replay data.
-        ratio: share of replay among the samples, R.
-        seed: of both orders.
+        num_safety: the number of rows of the safety data, S.
+        num_available: the number of rows of the replay data.
+        ratio: the share of replay among the samples, R.
+        seed: the seed of both orders.
     """
 
     num_safety: int
@@ -44,7 +44,7 @@ class Mixture:
 
     @property
     def num_replay(self) -> int:
-        """Replay rows of one epoch, M."""
+        """The number of replay rows in one epoch, M."""
         ratio = Fraction(str(self.ratio))
         return round(self.num_safety * ratio / (1 - ratio))
 
@@ -52,7 +52,7 @@ class Mixture:
         return self.num_safety + self.num_replay
 
     def epoch(self, number: int) -> list[int]:
-        """Row numbers of epoch ``number`` (from 0); replay rows are counted on from ``num_safety``."""
+        """Row numbers of epoch ``number`` (counted from 0); the numbers of replay rows begin at ``num_safety``."""
         safety = iter(self._shuffled(_SAFETY, number, self.num_safety))
         replay = self._replay(number * self.num_replay)
         total, share = len(self), self.num_replay
@@ -62,7 +62,7 @@ class Mixture:
         ]
 
     def _replay(self, start: int) -> Iterator[int]:
-        """Replay rows from place ``start`` of the endless sequence of passes on."""
+        """The replay rows of the endless sequence of passes, beginning at place ``start``."""
         number, place = divmod(start, self.num_available)
         while True:
             yield from self._shuffled(_REPLAY, number, self.num_available)[place:]
@@ -80,7 +80,7 @@ class MixtureSampler(Sampler[int]):
         self._mixture, self._epoch = mixture, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration is for."""
+        """Set the epoch that the next iteration is for."""
         self._epoch = epoch
 
     def __len__(self) -> int:

@@ -20,12 +20,12 @@ from pipelines.training.data.replay import Mixture, MixtureSampler
 
 @dataclass(frozen=True)
 class SftData:
-    """What the trainer gets.
+    """The data that the trainer gets.
 
     Attributes:
-        rows: tokenised; where there is a sampler, the replay rows follow the safety rows.
-        sampler: which of them to train on, and in what order; None for the trainer's own.
-        held_out: tokenised rows that are measured on.
+        rows: the tokenised rows; where there is a sampler, the replay rows follow the safety rows.
+        sampler: chooses the rows to train on, and their order; None for the trainer's own sampler.
+        held_out: the tokenised rows that the held-out loss is measured on.
     """
 
     rows: datasets.Dataset
@@ -34,7 +34,7 @@ class SftData:
 
 
 def sft_data(config: TrainSftConfig, tokenizer: Any) -> SftData:
-    """The tokenised rows.
+    """The tokenised rows to train on and to measure on.
 
     Raises:
         OgpsaError: a data set or option cannot be used.
@@ -48,13 +48,13 @@ def sft_data(config: TrainSftConfig, tokenizer: Any) -> SftData:
     replay, _ = load_prepared(config.replay, task="sft")
     both = datasets.concatenate_datasets([rows, _encoded(config, replay, tokenizer, "replay rows")])
     if config.packing:
-        # Rows that share a sequence cannot be drawn one by one: every epoch has the first one's.
+        # Rows that share a sequence cannot be drawn one by one, so every epoch has the rows of the first epoch.
         return SftData(both.select(mixture.epoch(0)), held_out=held_out)
     return SftData(both, MixtureSampler(mixture), held_out)
 
 
 def sft_data_plan(config: TrainSftConfig, tokenizer: Any) -> DataPlan:
-    """What :func:`sft_data` will make, for ``--dry-run``. Packed rows have to be tokenised for it.
+    """The plan of what :func:`sft_data` will make, for ``--dry-run``. Packed rows have to be tokenised for it.
 
     Raises:
         OgpsaError: a data set or option cannot be used.
@@ -74,7 +74,7 @@ def sft_data_plan(config: TrainSftConfig, tokenizer: Any) -> DataPlan:
 
 
 def replay_text(config: TrainSftConfig, mixture: Mixture) -> str:
-    """One phrase with the exact numbers."""
+    """The exact numbers of the mixture as one phrase."""
     return (
         f"{config.replay}: {mixture.num_replay} of {mixture.num_available} rows an epoch, "
         f"{mixture.num_replay / len(mixture):.4g} of all samples"
@@ -106,7 +106,7 @@ _ROWS_WORTH_A_WORKER = 20_000
 
 
 def tokenizing_workers(num_rows: int) -> int:
-    """Worker processes for tokenising on each rank: all ranks together use the machine once."""
+    """The number of worker processes for tokenising on each rank, such that all ranks together use the machine once."""
     if num_rows < _ROWS_WORTH_A_WORKER:
         return 1
     return max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
