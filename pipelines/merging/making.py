@@ -35,10 +35,10 @@ class MergeResult(Made):
     """What a merge made: one result, or one for each threshold of a sweep in directories below ``path``.
 
     Attributes:
-        manifest: of the first result.
+        manifest: the manifest of the first result.
         up_to_date: all of them were there already.
         merged: the results.
-        unpaired: what has no counterpart in the other models.
+        unpaired: layers or tensors that have no counterpart in the other models.
     """
 
     merged: list[Merged]

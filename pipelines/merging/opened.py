@@ -27,7 +27,7 @@ class OpenedMerge(Protocol):
 
     @property
     def unpaired(self) -> list[str]:
-        """What is on one side only, in words."""
+        """The layers or tensors that not all inputs have, in words."""
 
     def report(self, threshold: float) -> list[LayerRecord]:
         """What would be done at a threshold; reads the weights, writes nothing."""
