@@ -27,7 +27,7 @@ class AnswerStore:
     """The shards of a run that is under way; several processes may add to it.
 
     Args:
-        folder: where they lie; made by rank zero.
+        folder: the folder of the shards; made by rank zero.
         identity: hash of all that answers depend on beside the prompts. Shards of another are not used.
     """
 

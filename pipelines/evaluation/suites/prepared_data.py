@@ -63,8 +63,8 @@ class PreparedDataSuite(ABC):
         request: what the suite is asked to do.
 
     Attributes:
-        name: of the suite.
-        task: that the data sets must have been prepared for.
+        name: the name of the suite.
+        task: the task that the data sets must have been prepared for.
     """
 
     name: ClassVar[str]

@@ -26,10 +26,10 @@ class Feature:
     """One number from 0 to 1 (or -1 to 1) about an answer.
 
     Attributes:
-        name: for people.
+        name: the name that readers see.
         measure: computes it.
         compliance: weight towards full compliance that is assumed before any labels are seen.
-        partial: weight towards partial rather than full refusal, likewise.
+        partial: weight towards partial rather than full refusal that is assumed before any labels are seen.
     """
 
     name: str
