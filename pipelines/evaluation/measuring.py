@@ -62,7 +62,7 @@ def measure(
     device: torch.device,
     folder: Path | None,
 ) -> Measurement:
-    """Answers by all processes, scores of given answers by the first; then, without the model, verdicts.
+    """Let all processes answer, and the first score given answers; then, without the model, collect verdicts.
 
     Args:
         config: the options of the command.

@@ -155,7 +155,7 @@ def measure_matrix(merge: FullMerge, matrix: Matrix) -> tuple[LayerRecord, list[
 
 
 def report_full(merge: FullMerge, threshold: float) -> list[LayerRecord]:
-    """What would be done at a threshold, without a result."""
+    """The records of what a merge at a threshold would do; nothing is written."""
     records = []
     names = [tensor.name for tensor in _plan(merge)]
     with Progress("measuring", total=len(names), unit="tensors") as progress:

@@ -116,7 +116,7 @@ def pair_adapters(
 
 
 def unpaired_modules(finetuned: Adapter, safe: Adapter | None) -> list[str]:
-    """The modules that only one of the adapters has, in words."""
+    """The modules that only one adapter has, and the other tensors that only the safe one has, in words."""
     if safe is None:
         return []
     # Beside its factors an adapter may have tensors that stay as they are; those of the safe one alone get lost.

@@ -56,7 +56,7 @@ def one_for_each_threshold(config: MergeConfig) -> list[MergeConfig]:
 
 
 def rule_of(config: MergeConfig) -> Rule:
-    """What becomes of a layer, as the options say."""
+    """The rule by which layers are merged, as the options say."""
     return Rule(
         repair=config.repair,
         weights=(config.weights[0], config.weights[1]),

@@ -136,7 +136,7 @@ def record_of_layer(measured: MeasuredLayer, threshold: float | None, action: st
 
 
 def report_adapters(merge: AdapterMerge, threshold: float) -> list[LayerRecord]:
-    """What would be done at a threshold, without a result."""
+    """The records of what a merge at a threshold would do; nothing is written."""
     records = []
     for measured in measure(merge, merge.layers):
         action = merge.rule.action(

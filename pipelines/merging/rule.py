@@ -47,7 +47,7 @@ class Rule:
         return rho < threshold
 
     def action(self, *, has_finetuned: bool, has_safe: bool, below: bool) -> Action:
-        """What is done to a layer that has these changes."""
+        """The action that a layer with these changes calls for."""
         if not has_finetuned:
             return "safe only"
         if not below or (self.repair.takes_safe and not has_safe):

@@ -36,7 +36,7 @@ class Source:
 
     @property
     def is_artifact(self) -> bool:
-        """Whether it is one of ogpsa's, with a lineage."""
+        """Whether it is an artifact of ogpsa, with a lineage."""
         return self.record.kind == KIND
 
 

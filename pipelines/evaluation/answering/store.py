@@ -35,7 +35,7 @@ class AnswerStore:
         self._folder, self._identity = folder, identity
 
     def load(self) -> dict[tuple[str, str, str], StoredAnswer]:
-        """What was stored before, by key. A shard that is damaged counts as not there."""
+        """The answers that were stored before, by key. A shard that is damaged counts as not there."""
         import pyarrow as pa
         import pyarrow.parquet as parquet
 

@@ -85,7 +85,7 @@ class StoredAnswer:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What it is found by: with the prompt, so that the answer to another is not taken for one to this."""
+        """The key of an answer; it holds the prompt, so that an answer to another is not taken for it."""
         return self.suite, self.id, self.prompt
 
 

@@ -45,7 +45,7 @@ def read_lm_eval(path: Path, *, resamples: int, seed: int) -> LmEvalFile:
         seed: the seed of the bootstrap.
 
     Raises:
-        InputError: it is none, or is damaged.
+        InputError: the file is no result of lm-eval, or is damaged.
     """
     found = _read_json(path)
     if not isinstance(found, dict) or not isinstance(found.get("results"), dict) or "versions" not in found:

@@ -245,7 +245,7 @@ def _prompt(sample: Sample) -> str:
 
 
 def _answer(sample: Sample) -> str:
-    """What was generated, or the choice that the model finds likeliest."""
+    """The text that was generated, or the choice that the model finds likeliest."""
     responses = sample["filtered_resps"]
     choices = [arguments[1] for arguments in _arguments(sample) if len(arguments) > 1]
     try:

@@ -93,7 +93,7 @@ def _instructs(reading: Reading) -> float:
 
 
 def _unless_delivering(reading: Reading, value: float) -> float:
-    """What is said after the answer began with what was asked for is an aside."""
+    """The value; 0 where the answer began with what was asked for, since what is said after that is an aside."""
     return 0.0 if reading.begins_at_once else value
 
 
