@@ -36,7 +36,7 @@ class MergeResult(Made):
 
     Attributes:
         manifest: the manifest of the first result.
-        up_to_date: all of them were there already.
+        up_to_date: whether all results were there already.
         merged: the results.
         unpaired: layers or tensors that have no counterpart in the other models.
     """

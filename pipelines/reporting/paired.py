@@ -88,7 +88,7 @@ def stored_pairs(suite: str, first: Metric, second: Metric, start: Run, run: Run
     """The items that a figure is the mean of, as both answered them; None where they were not stored.
 
     Args:
-        suite: that the figure belongs to.
+        suite: the suite that the figure belongs to.
         first: the starting model's figure.
         second: the other's.
         start: the starting model.

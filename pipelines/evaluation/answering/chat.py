@@ -29,9 +29,9 @@ class Reply:
     """One answer of a model.
 
     Attributes:
-        text: without special tokens.
+        text: the answer without special tokens.
         num_tokens: made, the end of turn included.
-        seconds: that it took.
+        seconds: the time that it took, in seconds.
         is_cut: it ended at the limit, or was stopped.
     """
 

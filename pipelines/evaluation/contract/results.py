@@ -119,7 +119,7 @@ class Results(_Record):
     """What ``evaluate`` found out about one model.
 
     Attributes:
-        run: name for tables.
+        run: the name that tables show.
         model: the reference by which the model was named.
         model_fingerprint: the fingerprint of weights, configuration, tokenizer and template.
         suites: one entry for each suite, or for each of its data sets.

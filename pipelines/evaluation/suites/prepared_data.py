@@ -41,8 +41,8 @@ def open_prepared(request: SuiteRequest, task: str) -> list[PreparedData]:
 
     Raises:
         ConfigError: two have one name.
-        InputError: one is empty, was not prepared, or is for another task.
-        ArtifactError: one does not verify.
+        InputError: a data set is empty, was not prepared, or is for another task.
+        ArtifactError: a data set does not verify.
     """
     names = [path.resolve().name for path in request.data]
     twice = sorted({name for name in names if names.count(name) > 1})

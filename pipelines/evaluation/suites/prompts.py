@@ -172,7 +172,7 @@ def judged_outcome(
 
     Args:
         settings: the settings of the results, with the judge.
-        suite: name for the results.
+        suite: the suite's name in the results.
         answers: all answers of the set.
         verdicts: the verdicts on the answers that were judged.
         resamples: the number of resamples that the bootstrap draws.

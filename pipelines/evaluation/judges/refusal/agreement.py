@@ -30,7 +30,7 @@ class AgreementRow(_Record):
     """Agreement of one judge with people on the answers of one model.
 
     Attributes:
-        judge: which judge.
+        judge: the judge that is compared with people.
         answers_of: the model that gave the answers.
         fitted_on: the model whose answers the weights come from; None where nothing was fitted.
         num_items: the number of answers.
@@ -66,8 +66,8 @@ class Agreement(_Record):
     """The table that comes with the judge.
 
     Attributes:
-        judge_version: that it was measured with.
-        labels: whose labels.
+        judge_version: the version of the judge that it was measured with.
+        labels: the origin of people's labels.
         rows: one for each judge and model.
     """
 
