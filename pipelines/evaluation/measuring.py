@@ -42,10 +42,10 @@ class Measurement:
     """What is known of a model so far.
 
     Attributes:
-        outcomes: by the suite's place in the command.
-        answers: of suites that ask, likewise.
-        verdicts: of every judge, on all answers.
-        template_hash: of the chat template that wrote the prompts.
+        outcomes: the outcomes of suites, by the suite's place in the command.
+        answers: the answers of suites that ask, by the suite's place in the command.
+        verdicts: the verdicts of every judge, on all answers.
+        template_hash: the hash of the chat template that wrote the prompts.
     """
 
     outcomes: dict[int, list[SuiteOutcome]] = field(default_factory=dict)
@@ -62,14 +62,14 @@ def measure(
     device: torch.device,
     folder: Path | None,
 ) -> Measurement:
-    """Answers by all processes, scores of given answers by the first; then, without the model, verdicts.
+    """Let all processes answer, and the first score given answers; then, without the model, collect verdicts.
 
     Args:
         config: the options of the command.
         source: the model.
-        suites: what to measure.
-        judge: of answers, where a suite needs one.
-        device: of this process.
+        suites: the suites to measure.
+        judge: the judge of answers, where a suite needs one.
+        device: the device of this process.
         folder: the unfinished artifact, into which answers go before anybody judges them; None on other processes.
 
     Raises:

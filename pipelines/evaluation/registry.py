@@ -20,8 +20,8 @@ class SuiteEntry:
     """A suite in the registry; its module is imported when it is asked for.
 
     Attributes:
-        name: for ``--suite``.
-        summary: for people.
+        name: the name that ``--suite`` takes.
+        summary: a summary for readers.
         target: ``module:name`` of what makes it from a request.
         takes: the task that prepared data sets must be for, where the suite reads such (``--data``).
     """

@@ -131,7 +131,7 @@ def evaluation_inputs(
 
 
 def evaluation_plan(config: EvaluateConfig) -> list[tuple[str, str]]:
-    """What would be measured, and how."""
+    """The plan of a dry run: what would be measured, and how."""
     suites, judge = requested_suites(config)
     rows = [line for suite in suites for line in suite.plan()]
     if config.download_only:

@@ -15,7 +15,7 @@ from pipelines.models.summary import ModelSummary, is_model, summarize_model
 
 State = Literal["intact", "present", "moved", "changed", "damaged", "gone", "remote"]
 _MAX_DEPTH = 20
-# So many folders up and down a moved input is looked for.
+# A moved input is looked for this many folders up and down.
 _MOVED_LEVELS = 4
 # Inputs that are part of the program.
 _BUILT_IN = ("embedded", "entry", "suite")
@@ -28,13 +28,13 @@ class Ancestor:
     """One input in the lineage of an artifact.
 
     Attributes:
-        role: what it was used as.
+        role: the part that it played, such as ``chat template``.
         path: where it lay; where it lies now if it was moved.
         kind: data set, basis, run, model, file ...
         state: ``intact`` (there and as it was), ``present`` (there, contents not compared), ``moved``, ``changed``
             (something else lies there now), ``damaged``, ``gone``, or ``remote`` (on the hub).
         note: what exactly, where the state does not say it.
-        inputs: what it was made from in turn.
+        inputs: the inputs that it was itself made from.
     """
 
     role: str
@@ -51,7 +51,7 @@ class Inspection:
 
     Attributes:
         path: the directory.
-        kind: of the artifact; ``model`` for a model directory without manifest.
+        kind: the kind of the artifact; ``model`` for a model directory without manifest.
         manifest: None for such a model.
         problems: why it does not verify; empty when it does.
         compared: whether contents were compared or only sizes.
@@ -70,7 +70,7 @@ class Inspection:
 
     @property
     def is_intact(self) -> bool:
-        """Whether it verifies."""
+        """Whether the artifact verifies."""
         return not self.problems
 
 

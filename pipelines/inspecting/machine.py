@@ -57,7 +57,7 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        area: heading.
+        area: the heading that it is shown under.
         name: what was looked at.
         value: what was found.
         state: ``ok``, ``limited`` (something works less well), ``missing`` (something will not work), or ``info``.

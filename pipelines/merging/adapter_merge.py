@@ -23,7 +23,7 @@ def write_adapters(merge: AdapterMerge, targets: Sequence[Target], max_rank: int
     """Merge into adapters, one for each target, in one pass; fills the targets' records and shapes.
 
     Args:
-        merge: what and how.
+        merge: the two adapters and how they are merged.
         targets: the results.
         max_rank: highest rank of a result's layers; None for exact sums.
 

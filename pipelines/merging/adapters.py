@@ -86,7 +86,7 @@ class Adapter:
         source: where it comes from.
         directory: where its files lie.
         config: PEFT's configuration.
-        modules: what it changes, by module path.
+        modules: the modules that it changes, by module path.
         extras: other tensors in its file (biases, embeddings beside their factors), by the model's tensor name.
     """
 

@@ -82,7 +82,7 @@ def cosine(factors: Factors, CB: Tensor) -> float:
     """``cos(C D, D)`` of a low-rank change ``D = B A``, from r x r Gram matrices in float64.
 
     Args:
-        factors: of ``D``; the cosine does not depend on its scaling.
+        factors: the factors of ``D``; the cosine does not depend on its scaling.
         CB: ``[out, r]`` from :func:`project`.
 
     Returns:
@@ -128,7 +128,7 @@ def threshold_for(rhos: Sequence[float], fraction: float) -> float:
     """The threshold below which the given share of the layers lies, the least aligned ones.
 
     Args:
-        rhos: of all layers, at least one.
+        rhos: the rho of every layer; at least one.
         fraction: from 0 to 1; rounded to whole layers.
 
     Returns:

@@ -68,8 +68,8 @@ def weighted_sum(terms: Sequence[tuple[float, Factors]], scaling: float, dtype: 
 
     Args:
         terms: weights and changes of the same shape; none is modified.
-        scaling: of the result; not zero.
-        dtype: of the result's factors.
+        scaling: the scaling of the result; not zero.
+        dtype: the dtype of the result's factors.
 
     Returns:
         The sum. Its ``B`` was scaled in float32 (float64 for factors in float64) and rounded once to ``dtype``.
@@ -108,7 +108,7 @@ def truncate(factors: Factors, rank: int, dtype: torch.dtype) -> Factors:
     Args:
         factors: not modified.
         rank: at least 1.
-        dtype: of the result's factors.
+        dtype: the dtype of the result's factors.
 
     Returns:
         Factors of rank ``rank`` with the singular values shared between both; ``factors`` itself where its rank is
@@ -145,9 +145,9 @@ def low_rank(dense: Tensor, rank: int, scaling: float, dtype: torch.dtype, gener
     Args:
         dense: ``[out, in]`` float32, not modified.
         rank: at least 1.
-        scaling: of the result.
-        dtype: of the result's factors.
-        generator: of the random test matrix; the same state gives the same result.
+        scaling: the scaling of the result.
+        dtype: the dtype of the result's factors.
+        generator: the generator of the random test matrix; the same state gives the same result.
 
     Source:
         Halko, Martinsson, Tropp 2011, algorithm 4.4, with 8 columns more than needed.

@@ -26,10 +26,10 @@ class FullMerge:
     """Full models and how they are merged.
 
     Attributes:
-        finetuned: what is to be repaired.
-        safe: what is merged in; None where the method takes none.
-        base: what fine-tuning started from; None where the method needs none.
-        models: the aligned and the unaligned one; None for methods without criterion.
+        finetuned: the model that is to be repaired.
+        safe: the model that is merged in; None where the method takes none.
+        base: the model that fine-tuning started from; None where the method needs none.
+        models: the aligned and the unaligned model; None for methods without criterion.
         rule: the method, its weights, and when a layer is merged.
         workers: threads that read ahead.
         known: rho and the norm of V by matrix, from an earlier pass.
@@ -54,12 +54,12 @@ class Matrix:
     """One matrix of a tensor, in all the models.
 
     Attributes:
-        name: of the tensor, with ``[i]`` for a matrix of a stack (experts).
-        index: in the stack; None where there is none.
+        name: the name of the tensor, with ``[i]`` for a matrix of a stack (experts).
+        index: the place of the matrix in the stack; None where there is none.
         finetuned: the fine-tuned weight.
-        safe: the safe one.
-        base: the one that fine-tuning started from.
-        direction: the aligned and the unaligned one.
+        safe: the safe weight.
+        base: the weight that fine-tuning started from.
+        direction: the aligned and the unaligned weight.
     """
 
     name: str
@@ -85,7 +85,7 @@ def _differences(left: Stored, right: Stored, index: int | None, workers: int) -
 
 
 def unpaired_tensors(merge: FullMerge) -> list[str]:
-    """What is in some of the models only, in words."""
+    """The tensors that only some of the models have, in words."""
     found = []
     for other in merge.others:
         missing = [name for name in merge.finetuned.stored if other.find(name) is None]
@@ -155,7 +155,7 @@ def measure_matrix(merge: FullMerge, matrix: Matrix) -> tuple[LayerRecord, list[
 
 
 def report_full(merge: FullMerge, threshold: float) -> list[LayerRecord]:
-    """What would be done at a threshold, without a result."""
+    """The records of what a merge at a threshold would do; nothing is written."""
     records = []
     names = [tensor.name for tensor in _plan(merge)]
     with Progress("measuring", total=len(names), unit="tensors") as progress:

@@ -22,19 +22,19 @@ class LayerRecord:
 
     Attributes:
         layer: module path, or tensor name for full models.
-        module_type: such as ``q_proj``.
+        module_type: the kind of module, such as ``q_proj``.
         depth: number of its block; None outside blocks.
         rho: cos(C D, D); None for methods without criterion.
-        threshold: below which it is repaired; None likewise.
+        threshold: the rho below which the layer is repaired; None for methods without criterion.
         action: ``kept``, ``merged``, ``projected``, ``safe only`` (there was nothing fine-tuned), or ``copied`` (not a
             matrix to be merged: from the fine-tuned side as it is).
         norm_finetuned: Frobenius norm of the fine-tuned change.
-        norm_safe: of the safe change.
-        norm_merged: of the result.
-        norm_alignment: of W_aligned - W_unaligned.
-        rank_finetuned: of the fine-tuned adapter here.
-        rank_safe: of the safe adapter here.
-        rank_merged: of the result.
+        norm_safe: Frobenius norm of the safe change.
+        norm_merged: Frobenius norm of the result.
+        norm_alignment: Frobenius norm of W_aligned - W_unaligned.
+        rank_finetuned: LoRA rank of the fine-tuned adapter in this layer.
+        rank_safe: LoRA rank of the safe adapter in this layer.
+        rank_merged: LoRA rank of the result.
         error: relative distance of what was stored from the exact result: truncation and rounding.
     """
 

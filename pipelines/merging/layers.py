@@ -53,7 +53,7 @@ class Layer:
         name: path of the module.
         finetuned: the fine-tuned change; None where only the safe adapter has one.
         safe: the safe change; None where only the fine-tuned adapter has one, or none was given.
-        direction: of alignment; None for methods without criterion.
+        direction: the direction of alignment; None for methods without criterion.
     """
 
     name: str
@@ -84,9 +84,9 @@ def pair_adapters(
     """The layers of two adapters, by module path, in the order of depth.
 
     Args:
-        finetuned: what is to be repaired.
-        safe: what is merged in.
-        models: the aligned and the unaligned one, for the criterion.
+        finetuned: the adapter that is to be repaired.
+        safe: the adapter that is merged in.
+        models: the aligned and the unaligned model, for the criterion.
         allow_unpaired: keep layers that one adapter alone has.
 
     Raises:
@@ -116,7 +116,7 @@ def pair_adapters(
 
 
 def unpaired_modules(finetuned: Adapter, safe: Adapter | None) -> list[str]:
-    """What is on one side only, in words."""
+    """The modules that only one adapter has, and the other tensors that only the safe one has, in words."""
     if safe is None:
         return []
     # Beside its factors an adapter may have tensors that stay as they are; those of the safe one alone get lost.

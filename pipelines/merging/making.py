@@ -35,10 +35,10 @@ class MergeResult(Made):
     """What a merge made: one result, or one for each threshold of a sweep in directories below ``path``.
 
     Attributes:
-        manifest: of the first result.
-        up_to_date: all of them were there already.
+        manifest: the manifest of the first result.
+        up_to_date: whether all results were there already.
         merged: the results.
-        unpaired: what has no counterpart in the other models.
+        unpaired: layers or tensors that have no counterpart in the other models.
     """
 
     merged: list[Merged]
@@ -56,7 +56,7 @@ def one_for_each_threshold(config: MergeConfig) -> list[MergeConfig]:
 
 
 def rule_of(config: MergeConfig) -> Rule:
-    """What becomes of a layer, as the options say."""
+    """The rule by which layers are merged, as the options say."""
     return Rule(
         repair=config.repair,
         weights=(config.weights[0], config.weights[1]),

@@ -24,11 +24,11 @@ class MeasuredLayer:
     """A layer with its changes in memory and what the criterion says.
 
     Attributes:
-        layer: which.
+        layer: the layer that was measured.
         finetuned: the fine-tuned change.
         safe: the safe change.
         rho: cos(C D, D); None where there is no direction.
-        v_norm: of the direction.
+        v_norm: the norm of the direction V.
         projection: ``C B``, where a pass over the weights was made.
     """
 
@@ -45,9 +45,9 @@ class AdapterMerge:
     """Two adapters and how they are merged.
 
     Attributes:
-        finetuned: what is to be repaired.
-        safe: what is merged in; None where the method takes none.
-        layers: of both, paired.
+        finetuned: the adapter that is to be repaired.
+        safe: the adapter that is merged in; None where the method takes none.
+        layers: the layers of both adapters, paired.
         rule: the method, its weights, and when a layer is merged.
         workers: threads that read ahead.
         known: rho and the norm of V by layer, from an earlier pass.
@@ -62,7 +62,7 @@ class AdapterMerge:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the output adapter's factors."""
+        """The dtype of the output adapter's factors."""
         if self.rule.original:
             return torch.float32
         return common_dtype([self.finetuned, *([self.safe] if self.safe else [])])
@@ -136,7 +136,7 @@ def record_of_layer(measured: MeasuredLayer, threshold: float | None, action: st
 
 
 def report_adapters(merge: AdapterMerge, threshold: float) -> list[LayerRecord]:
-    """What would be done at a threshold, without a result."""
+    """The records of what a merge at a threshold would do; nothing is written."""
     records = []
     for measured in measure(merge, merge.layers):
         action = merge.rule.action(

@@ -20,10 +20,10 @@ def write_models(merge: AdapterMerge, base: Checkpoint, targets: Sequence[Target
     """Merge the adapters and put the result into the base model's weights, one model for each target.
 
     Args:
-        merge: what and how.
+        merge: the two adapters and how they are merged.
         base: the model that the adapters change.
         targets: the results; their records are filled.
-        max_shard_bytes: size of a weight file.
+        max_shard_bytes: the size of a weight file above which the next one is begun.
 
     Raises:
         InputError: weights cannot be read or are not finite, or an adapter changes a weight that another module

@@ -27,10 +27,10 @@ class OpenedMerge(Protocol):
 
     @property
     def unpaired(self) -> list[str]:
-        """What is on one side only, in words."""
+        """The layers or tensors that not all inputs have, in words."""
 
     def report(self, threshold: float) -> list[LayerRecord]:
-        """What would be done at a threshold; reads the weights, writes nothing."""
+        """The records of what a merge at a threshold would do; it reads the weights and writes nothing."""
 
     def knowing(self, records: Sequence[LayerRecord]) -> OpenedMerge:
         """The same merge, which does not compute again what an earlier report has."""

@@ -17,9 +17,9 @@ def draw_rho(path: Path, records: Sequence[LayerRecord], thresholds: Sequence[fl
     """Draw rho over depth as PNG; filled markers are repaired layers, hollow ones were kept.
 
     Args:
-        path: of the file.
-        records: of a merge; those without rho are left out.
-        thresholds: drawn as lines.
+        path: the file that is written.
+        records: the layer records of a merge; those without rho are left out.
+        thresholds: the thresholds, which are drawn as lines.
 
     Returns:
         The file, or None where no layer has a rho.

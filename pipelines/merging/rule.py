@@ -28,9 +28,9 @@ class Rule:
 
     Attributes:
         repair: the method by which a layer is repaired.
-        weights: of the fine-tuned and the safe change.
-        density: for methods that take it.
-        seed: for methods that are random, and for the compression of dense changes.
+        weights: the weights of the fine-tuned and the safe change.
+        density: the share of elements that is kept, for methods that take it.
+        seed: the seed for methods that are random, and for the compression of dense changes.
         original: compute as the published scripts do.
     """
 
@@ -47,7 +47,7 @@ class Rule:
         return rho < threshold
 
     def action(self, *, has_finetuned: bool, has_safe: bool, below: bool) -> Action:
-        """What is done to a layer that has these changes."""
+        """The action that a layer with these changes calls for."""
         if not has_finetuned:
             return "safe only"
         if not below or (self.repair.takes_safe and not has_safe):
@@ -74,7 +74,7 @@ class Change:
     Attributes:
         action: what was done.
         value: low-rank factors, or a dense ``[out, in]`` float32 matrix.
-        aim: what it should be, where the published arithmetic gives something else.
+        aim: the value that it should have, where the published arithmetic gives something else.
     """
 
     action: Action
@@ -99,10 +99,10 @@ def merge_layer(
 
     Args:
         rule: the method, its weights, and when a layer is merged.
-        name: of the layer, which seeds what is random.
+        name: the name of the layer, which seeds what is random.
         finetuned: its fine-tuned change; None where there is none.
         safe: its safe change; None where there is none.
-        projection: of the fine-tuned ``B``, where the criterion was computed.
+        projection: the projection ``C B`` of the fine-tuned ``B``, where the criterion was computed.
         below: whether it is to be repaired.
 
     Returns:
@@ -143,7 +143,7 @@ def merge_dense(
 
     Args:
         rule: the method, its weights, and when a layer is merged.
-        name: of the tensor, which seeds what is random.
+        name: the name of the tensor, which seeds what is random.
         terms: weights and float32 changes of one shape, which are overwritten.
         direction: float32 rows of V in blocks, for methods that take it.
     """
@@ -181,12 +181,12 @@ def as_factors(
 
     Args:
         change: what became of the layer.
-        rule: whose seed a compression of a dense change uses.
-        name: of the layer.
-        scaling: for dense changes.
+        rule: the rule whose seed a compression of a dense change uses.
+        name: the name of the layer.
+        scaling: the scaling that a dense change is stored with.
         max_rank: highest rank; None for the exact one.
-        default_rank: of dense changes where there is no ``max_rank``.
-        dtype: of the stored factors.
+        default_rank: highest rank of dense changes where there is no ``max_rank``.
+        dtype: the dtype of the stored factors.
 
     Returns:
         The factors, and ``|stored - exact| / |exact|`` with the rounding to ``dtype`` included.

@@ -92,10 +92,10 @@ class Sources:
 
     Attributes:
         finetuned: adapter or full model.
-        safe: what is merged in, of the same sort; None where the method takes none.
-        base: what the adapters change, or where full fine-tuning started; None where no method needs it.
-        aligned: for the criterion.
-        unaligned: for the criterion.
+        safe: the adapter or model that is merged in, of the same sort; None where the method takes none.
+        base: the model that the adapters change, or where full fine-tuning started; None where no method needs it.
+        aligned: the aligned model, for the criterion.
+        unaligned: the unaligned model, for the criterion.
     """
 
     finetuned: ModelSource

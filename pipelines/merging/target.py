@@ -13,7 +13,7 @@ class Target:
     """One result of a merge.
 
     Attributes:
-        threshold: below which layers are repaired; None for methods without criterion.
+        threshold: the rho below which layers are repaired; None for methods without criterion.
         directory: where its weights go.
         records: what was done, filled while merging.
         shapes: rank and scaling of each module of an output adapter, filled while merging.

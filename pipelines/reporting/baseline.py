@@ -19,7 +19,7 @@ class Changed:
     """The items of a figure that changed.
 
     Attributes:
-        comparison: of the figure.
+        comparison: the comparison of the figure.
         raised: ids of items whose score went up.
         lowered: ids of items whose score went down.
     """
@@ -35,9 +35,9 @@ def compare_with_baseline(baseline: Path, results: Path, *, name: str, resamples
     Args:
         baseline: results of the one.
         results: results of the other.
-        name: of the other, for the table.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        name: the name of the other evaluation, for the table.
+        resamples: the number of resamples that the bootstrap draws.
+        seed: the seed of the bootstrap.
 
     Raises:
         InputError: settings are unlike, with all differences; or they have no figure in common.

@@ -35,7 +35,7 @@ class Point:
     """One run in the chart.
 
     Attributes:
-        label: in the legend.
+        label: the run's name in the legend.
         capability: the horizontal place.
         safety: the vertical place.
         note: written behind the label.
@@ -54,8 +54,8 @@ def draw_tradeoff(points: Sequence[Point], *, capability_label: str, safety_labe
 
     Args:
         points: the runs; at most one is the start.
-        capability_label: of the horizontal axis.
-        safety_label: of the vertical axis.
+        capability_label: the label of the horizontal axis.
+        safety_label: the label of the vertical axis.
         caption: a line below the chart, such as what the bars mean.
 
     Raises:

@@ -26,8 +26,8 @@ class Report:
         figures: the columns.
         unlikenesses: suites that were measured under several settings.
         benchmarks: the figures that the average gain is over.
-        gains: of every run but the start.
-        comparisons: of every run with the start, on the same items.
+        gains: the average gain of every run but the starting model.
+        comparisons: the comparisons of every run with the starting model, on the same items.
         tradeoff: the chart; None where safety or capability was not measured.
         table: runs by figures.
     """

@@ -21,15 +21,15 @@ class Figure:
     """One figure and what each run has of it.
 
     Attributes:
-        suite: that it belongs to.
-        name: in the suite.
-        title: for headings.
+        suite: the suite that the figure belongs to.
+        name: the figure's name in the suite.
+        title: the figure's title in headings.
         apart: the settings in which it differs from the first figure of its name; empty for that one.
-        unit: of the values.
+        unit: the unit of the values.
         higher_is_better: the direction in which it improves.
         headline: belongs in a short table.
         role: what it says about a model.
-        settings: under which it was measured.
+        settings: the settings under which it was measured.
         cells: one for each run; None where the run has not got it, or has it under other settings.
     """
 
@@ -46,7 +46,7 @@ class Figure:
 
     @property
     def key(self) -> str:
-        """As it is named in options: ``SUITE:FIGURE``."""
+        """The name that options take: ``SUITE:FIGURE``."""
         return f"{self.suite}:{self.name}"
 
     @property
@@ -56,7 +56,7 @@ class Figure:
 
     @property
     def column(self) -> Column:
-        """For tables."""
+        """The figure as a column of a table."""
         counts = {cell.num_items for cell in self.cells if cell is not None}
         return Column(
             suite=self.suite, metric=self.name, title=self.title, unit=self.unit, apart=self.apart,
@@ -122,9 +122,9 @@ def choose_figures(figures: Sequence[Figure], named: Sequence[str], role: Role, 
     """The figures that are named, or the main shares of a role; never those that stand apart.
 
     Args:
-        figures: to choose from.
+        figures: the figures to choose from.
         named: ``SUITE:FIGURE``, or the name of a suite, data set or figure where that is a single one's.
-        role: of the figures that are chosen when none is named.
+        role: the role of the figures that are chosen when none is named.
         flag: the option that names them, for errors.
 
     Raises:

@@ -20,11 +20,11 @@ class Change:
     """How one figure of a run stands against the starting model.
 
     Attributes:
-        figure: which.
-        start: of the starting model; None where it was not measured.
-        value: of the run; None likewise.
+        figure: the figure that is compared.
+        start: the starting model's value; None where it was not measured.
+        value: the run's value; None where it was not measured.
         relative: ``(s - s0) / s0`` with the sign turned where less is better; None where it does not exist.
-        reason: why it does not.
+        reason: why there is no relative change.
     """
 
     figure: Figure
@@ -69,9 +69,9 @@ def average_gains(
     Args:
         runs: the runs, in the order of the figures' cells.
         start: the starting model, one of them.
-        figures: to average over.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        figures: the figures to average over.
+        resamples: the number of resamples that the bootstrap draws.
+        seed: the seed of the bootstrap.
     """
     base = next(index for index, run in enumerate(runs) if run is start)
     return [
@@ -83,7 +83,7 @@ def average_gains(
 
 
 def relative_change(value: float, start: float, *, higher_is_better: bool) -> float | None:
-    """``(s - s0) / s0``, positive for the better; None where s0 is 0 or less, of which nothing is a share."""
+    """``(s - s0) / s0``, positive where the run is better; None where s0 is 0 or less and no share of it exists."""
     if start <= 0.0:
         return None
     change = (value - start) / start
@@ -115,7 +115,7 @@ def _gain(run: Run, start: Run, changes: Sequence[Change], *, resamples: int, se
 
 
 def _scores(change: Change, start: Run, run: Run) -> list[tuple[Array, Array]] | None:
-    """For each group of a figure, the scores of the starting model and of the run, item by item; None: not stored."""
+    """The scores of the starting model and of the run, item by item, for each group; None: items are not stored."""
     if change.start is None or change.value is None or change.figure.unit == "nats":
         return None
     pairs = stored_pairs(change.figure.suite, change.start, change.value, start, run)

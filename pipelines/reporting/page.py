@@ -62,8 +62,8 @@ def render(report: Report, lineage: Sequence[ShownRun], *, tradeoff: Picture | N
     """The page.
 
     Args:
-        report: what it says.
-        lineage: of each run.
+        report: the content of the page.
+        lineage: the lineage of each run.
         tradeoff: the chart, where there is one.
         bars: the bars, where there are any.
     """

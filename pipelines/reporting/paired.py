@@ -21,9 +21,9 @@ class Pairs:
     """Items of a figure that two runs both have, in the same order.
 
     Attributes:
-        start: as the starting model answered them.
-        run: as the other did.
-        are_all: neither has any other.
+        start: the items as the starting model answered them.
+        run: the items as the other run answered them.
+        are_all: whether neither run has any other items.
     """
 
     start: tuple[AnsweredItem, ...]
@@ -36,8 +36,8 @@ class Comparison:
     """One figure of a run against the starting model's.
 
     Attributes:
-        run: name.
-        figure: which.
+        run: the name of the run.
+        figure: the figure that is compared.
         raw: the run's value less the starting model's.
         difference: the same over the items that both have, with its interval; None where they were not stored.
         flips: items that changed; None where there are no items, or their scores are not right or wrong.
@@ -88,7 +88,7 @@ def stored_pairs(suite: str, first: Metric, second: Metric, start: Run, run: Run
     """The items that a figure is the mean of, as both answered them; None where they were not stored.
 
     Args:
-        suite: that the figure belongs to.
+        suite: the suite that the figure belongs to.
         first: the starting model's figure.
         second: the other's.
         start: the starting model.

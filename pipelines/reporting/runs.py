@@ -14,7 +14,7 @@ from pipelines.evaluation.contract.answer import ANSWERS_FILE, AnsweredItem, rea
 from pipelines.evaluation.contract.results import KIND, Results, read_results
 from pipelines.evaluation.lm_eval.files import looks_like_results, read_lm_eval
 
-# So many folders down results are looked for.
+# Results are looked for this many folders down.
 _DEPTH = 4
 # For the intervals of lm-eval's samples, as evaluate does by default.
 _RESAMPLES = 2000
@@ -26,7 +26,7 @@ class Source:
 
     Attributes:
         path: where it lies.
-        record: for the manifest of what is made from it.
+        record: the entry for the manifest of what is made from it.
         suites: names of the suites in it.
     """
 
@@ -36,7 +36,7 @@ class Source:
 
     @property
     def is_artifact(self) -> bool:
-        """Whether it is one of ogpsa's, with a lineage."""
+        """Whether it is an artifact of ogpsa, with a lineage."""
         return self.record.kind == KIND
 
 

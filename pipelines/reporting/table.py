@@ -19,12 +19,12 @@ class Column:
     """One figure of the table: where it comes from and how it is shown.
 
     Attributes:
-        suite: that it belongs to.
+        suite: the suite that the figure belongs to.
         metric: its name in the suite.
-        title: for people.
-        unit: of its values.
+        title: the title that readers see.
+        unit: the unit of its values.
         higher_is_better: the direction in which it improves.
-        num_items: behind each value, to be shown; None: not shown, or not the same for all.
+        num_items: the number of items behind each value, to be shown; None: not shown, or not the same for all.
         apart: the settings that tell it from another column of the same figure.
     """
 

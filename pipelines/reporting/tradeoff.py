@@ -24,8 +24,8 @@ class Tradeoff:
 
     Attributes:
         points: one for each run that has all figures of both axes.
-        capability_label: of the horizontal axis.
-        safety_label: of the vertical axis.
+        capability_label: the label of the horizontal axis.
+        safety_label: the label of the vertical axis.
         left_out: runs without a point, with the reason.
     """
 
@@ -47,7 +47,7 @@ def make_tradeoff(
     """Place every run; None where there is nothing to place: no figure for an axis, or no run with all of them.
 
     Args:
-        runs: in the order of the figures' cells.
+        runs: the runs, in the order of the figures' cells.
         start: the starting model.
         safety: shares of the vertical axis.
         capability: shares of the horizontal axis.

@@ -20,7 +20,7 @@ class PieceWriter:
     """Writes one rank's pieces, in files of bounded size.
 
     Args:
-        directory: where; other ranks write beside.
+        directory: the folder of the pieces; other ranks write into it too.
         rank: this rank.
     """
 
@@ -53,7 +53,7 @@ class PieceReader:
     """Reads parts of parameters from the pieces of all ranks that wrote, whatever their number was.
 
     Args:
-        directory: of the pieces.
+        directory: the folder of the pieces.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -77,7 +77,7 @@ class PieceReader:
         self._files.close()
 
     def kinds(self, name: str) -> list[str]:
-        """What is there of a parameter."""
+        """The pieces of a parameter that are there."""
         return sorted(self._pieces.get(name, {}))
 
     def whole(self, kind: str, name: str) -> Tensor:

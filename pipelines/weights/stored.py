@@ -38,7 +38,7 @@ class Stored:
     """Where a tensor lies.
 
     Attributes:
-        name: in the file.
+        name: the tensor's name in the file.
         file: the safetensors file.
         dtype: safetensors' name of it, such as ``"BF16"``.
         shape: its shape.
@@ -119,7 +119,7 @@ class Checkpoint:
     """The weights of a model.
 
     Attributes:
-        source: which model.
+        source: the model that the weights belong to.
         directory: where its files lie.
         stored: its tensors by name, in alphabetical order.
         config: its configuration.

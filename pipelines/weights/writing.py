@@ -27,8 +27,8 @@ class TensorFile:
     to fill what is left of it with spaces.
 
     Args:
-        path: of the file.
-        names: of all tensors that may come, to know how much room the header needs.
+        path: the file that is written.
+        names: the names of all tensors that may come, to know how much room the header needs.
     """
 
     def __init__(self, path: Path, names: Sequence[str]) -> None:
@@ -142,7 +142,7 @@ class ShardedFiles:
     Nothing is held: a tensor goes to its file at once. That what was written lasts is the artifact's business.
 
     Args:
-        directory: of the files.
+        directory: the folder of the files.
         tensors: everything that will be written, in that order; of several dtypes, in that of :func:`writing_order`.
         max_file_bytes: size above which a file is closed.
         layout: what the files are called.

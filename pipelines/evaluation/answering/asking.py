@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How a process that was asked to stop tells the others between batches, of which each has its own number.
+# A process that was asked to stop tells the others so between batches; each batch has its own number.
 _STOP_MARK = ".stop"
 
 
@@ -35,8 +35,8 @@ class Answer:
     """What a model said to one prompt.
 
     Attributes:
-        text: without special tokens; empty where the prompt was too long.
-        finish: how it ended.
+        text: the answer without special tokens; empty where the prompt was too long.
+        finish: how the answer ended.
         num_tokens: tokens made, the end of turn included.
     """
 
@@ -50,8 +50,8 @@ class Asked:
     """Prompts in tokens, ready to be answered.
 
     Attributes:
-        items: what is asked.
-        texts: as the template writes them.
+        items: the prompts that are asked.
+        texts: the prompts as the template writes them.
         ids: their tokens.
     """
 
@@ -94,14 +94,14 @@ def answer_all(
     killed goes on with the batches that are missing, and ends with the same answers.
 
     Args:
-        asked: from :func:`ask`.
-        tokenizer: for decoding.
+        asked: the prompts in tokens, from :func:`ask`.
+        tokenizer: the tokenizer that decodes the answers.
         backend: this process's copy of the model.
         decoding: how answers are made: length, temperature, seed.
         folder: where answers are kept while the run goes on; the same on all processes.
         identity: hash of all that answers depend on beside the prompts.
         batch_size: most prompts at a time.
-        label: for the progress bar.
+        label: the label of the progress bar.
 
     Returns:
         The answers in the order of the items, on every process.
@@ -205,8 +205,8 @@ def plan_batches(
 
     Args:
         lengths: tokens of each prompt.
-        context: see :class:`Backend`.
-        max_new_tokens: of every answer.
+        context: the model's context in tokens; see :class:`Backend`.
+        max_new_tokens: the longest answer to every prompt, in tokens.
         batch_size: most prompts of a batch.
     """
     too_long = [index for index, length in enumerate(lengths) if context is not None and length >= context]

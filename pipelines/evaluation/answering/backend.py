@@ -46,8 +46,8 @@ class TransformersBackend:
     """Generation with a loaded model of transformers.
 
     Args:
-        model: on the device where it is to run.
-        tokenizer: its tokenizer.
+        model: the model, on the device where it is to run.
+        tokenizer: the model's tokenizer.
         decoding: how answers are made: length, temperature, seed.
     """
 

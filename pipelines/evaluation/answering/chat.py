@@ -29,9 +29,9 @@ class Reply:
     """One answer of a model.
 
     Attributes:
-        text: without special tokens.
+        text: the answer without special tokens.
         num_tokens: made, the end of turn included.
-        seconds: that it took.
+        seconds: the time that it took, in seconds.
         is_cut: it ended at the limit, or was stopped.
     """
 
@@ -46,10 +46,10 @@ class Speaker:
     """A model in a conversation.
 
     Attributes:
-        name: for headings.
-        model: on its device.
+        name: the name that headings show.
+        model: the model, on its device.
         tokenizer: its tokenizer, with the chat template.
-        decoding: how it answers.
+        decoding: how answers are made.
         system: message before the conversation; None for none.
         messages: what was said since the last reset.
     """

@@ -27,7 +27,7 @@ class AnswerStore:
     """The shards of a run that is under way; several processes may add to it.
 
     Args:
-        folder: where they lie; made by rank zero.
+        folder: the folder of the shards; made by rank zero.
         identity: hash of all that answers depend on beside the prompts. Shards of another are not used.
     """
 
@@ -35,7 +35,7 @@ class AnswerStore:
         self._folder, self._identity = folder, identity
 
     def load(self) -> dict[tuple[str, str, str], StoredAnswer]:
-        """What was stored before, by key. A shard that is damaged counts as not there."""
+        """The answers that were stored before, by key. A shard that is damaged counts as not there."""
         import pyarrow as pa
         import pyarrow.parquet as parquet
 

@@ -21,7 +21,7 @@ def check_token_ids(sequences: Iterable[Sequence[int]], model: PreTrainedModel, 
 
 
 def check_token_range(sequences: Iterable[Sequence[int]], num_embeddings: int, tokenizer_name: str) -> None:
-    """As :func:`check_token_ids`, for a model of which only the number of embeddings is known."""
+    """Do as :func:`check_token_ids` does, for a model whose number of embeddings is all that is known."""
     highest = max((max(ids) for ids in sequences if ids), default=0)
     if highest >= num_embeddings:
         raise InputError(

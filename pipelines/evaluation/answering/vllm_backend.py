@@ -39,7 +39,7 @@ class VllmEngine:
 
     Args:
         source: a model, or an adapter, which vLLM applies to its base.
-        tokenizer: its tokenizer.
+        tokenizer: the model's tokenizer.
         precision: ``"fp32"`` or ``"bf16"``.
         local_rank: which of this machine's processes this is: it sees the GPU of that number alone.
         trust_remote_code: run Python code that comes with the model.

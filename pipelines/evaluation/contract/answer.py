@@ -23,9 +23,9 @@ class Decoding:
 
     Attributes:
         max_new_tokens: longest answer in tokens.
-        temperature: of sampling; 0 is greedy.
+        temperature: the temperature of sampling; 0 is greedy.
         top_p: smallest share of probability that is sampled from.
-        seed: of sampling.
+        seed: the seed of sampling.
     """
 
     max_new_tokens: int
@@ -39,7 +39,7 @@ class Decoding:
         return self.temperature == 0.0
 
     def describe(self) -> str:
-        """For the settings of results."""
+        """The decoding in words, for the settings of results."""
         how = (
             "greedy" if self.is_greedy else f"temperature {self.temperature:g}, top-p {self.top_p:g}, seed {self.seed}"
         )
@@ -51,17 +51,17 @@ class StoredAnswer:
     """One answer, as it was given and before anybody judged it.
 
     Attributes:
-        suite: as in the results.
+        suite: the suite's name, as in the results.
         id: unique in the suite.
-        group: as in the results, such as ``harmful``.
+        group: the item's group, as in the results, such as ``harmful``.
         category: a finer kind; may be empty.
         question: the last message of the user.
         prompt: what the model was given, with the template.
-        answer: without special tokens; None where the prompt was too long to be answered.
+        answer: the answer without special tokens; None where the prompt was too long to be answered.
         expected: the right answer where there is one.
         finish: ``end``, ``length`` (cut off at the limit) or ``too_long``.
-        num_prompt_tokens: of the prompt.
-        num_tokens: of the answer, with its end of turn.
+        num_prompt_tokens: the number of tokens of the prompt.
+        num_tokens: the number of tokens of the answer, with its end of turn.
         context: what stands before the request in the question; empty where it has none.
     """
 
@@ -85,7 +85,7 @@ class StoredAnswer:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What it is found by: with the prompt, so that the answer to another is not taken for one to this."""
+        """The key of an answer; it holds the prompt, so that an answer to another is not taken for it."""
         return self.suite, self.id, self.prompt
 
 
@@ -94,13 +94,13 @@ class AnsweredItem:
     """One item as it was scored: a row of ``answers.parquet``, by which figures can be traced and compared in pairs.
 
     Attributes:
-        suite: as in the results.
+        suite: the suite's name, as in the results.
         id: unique in the suite and stable.
-        group: such as a skill.
+        group: the item's group, such as a skill.
         prompt: what the model was given: text with the template, or the last question where a given answer is scored.
         answer: the model's answer, or the given one.
         expected: the answer that counts as right, where there is a single one.
-        score: what the figures are means of.
+        score: the item's score; the figures are means of such scores.
         weight: the item's weight in these means.
     """
 

@@ -69,15 +69,16 @@ class SuiteSettings(_Record):
     """What must be alike for two figures to be comparable.
 
     Attributes:
-        version: of the suite: its items and its rules.
-        split: of the items.
-        prompt_hash: over the items: conversations and expected answers, in order.
-        template_hash: of the chat template that the prompts were written with.
+        version: the version of the suite: its items and its rules.
+        split: the split that the items come from.
+        prompt_hash: a hash over the items: conversations and expected answers, in order.
+        template_hash: the hash of the chat template that the prompts were written with.
         shots: worked examples before each prompt.
         decoding: how answers were made: ``greedy``, or ``none`` where given answers are scored.
         scoring: the rule or judge by which answers count.
         max_length: tokens after which an item is cut; None where none was.
-        tokenizer_hash: where the figure is per token; otherwise None, as tokenizers may differ.
+        tokenizer_hash: the hash of the tokenizer where the figure is per token; otherwise None, as tokenizers may
+            differ.
     """
 
     version: str
@@ -96,9 +97,9 @@ class SuiteResults(_Record):
 
     Attributes:
         suite: name, with the data set's where a suite takes any, as ``reference-loss/gsm8k``.
-        settings: what must be alike in a comparison.
+        settings: the settings that must be alike in a comparison.
         metrics: the figures, most important first.
-        counts: of items by what came of them, such as ``harmful/full_refusal`` or ``harmful/judge_error``.
+        counts: the number of items with each outcome, such as ``harmful/full_refusal`` or ``harmful/judge_error``.
     """
 
     suite: str
@@ -118,9 +119,9 @@ class Results(_Record):
     """What ``evaluate`` found out about one model.
 
     Attributes:
-        run: name for tables.
+        run: the name that tables show.
         model: the reference by which the model was named.
-        model_fingerprint: of weights, configuration, tokenizer and template.
+        model_fingerprint: the fingerprint of weights, configuration, tokenizer and template.
         suites: one entry for each suite, or for each of its data sets.
     """
 

@@ -22,9 +22,9 @@ class PromptItem:
     """One thing to be asked.
 
     Attributes:
-        suite: as in the results.
+        suite: the suite's name, as in the results.
         id: unique in the suite.
-        group: as in the results.
+        group: the item's group, as in the results.
         messages: the conversation up to the answer.
         category: a finer kind; may be empty.
         expected: the right answer where there is one.
@@ -46,7 +46,7 @@ class GeneratingSuite(ABC):
     @property
     @abstractmethod
     def decoding(self) -> Decoding:
-        """How its answers are made."""
+        """How the suite's answers are made."""
 
     @property
     def is_judged(self) -> bool:
@@ -63,24 +63,24 @@ class GeneratingSuite(ABC):
 
     @abstractmethod
     def inputs(self) -> list[InputRecord]:
-        """What it reads."""
+        """The inputs that the suite reads."""
 
     @abstractmethod
     def plan(self) -> list[tuple[str, str]]:
-        """What it will do, for a dry run."""
+        """What the suite will do, in words, for a dry run."""
 
     @abstractmethod
     def items(self) -> list[PromptItem]:
-        """What is asked, in order."""
+        """The items that the suite asks, in order."""
 
     @abstractmethod
     def score(self, answers: Sequence[StoredAnswer], template_hash: str, judged: Judged | None) -> list[SuiteOutcome]:
         """Figures from the answers to all items, in their order.
 
         Args:
-            answers: to the items.
-            template_hash: of the chat template.
-            judged: what the judge said of them, where there is one.
+            answers: the answers to the items.
+            template_hash: the hash of the chat template.
+            judged: the judge's verdicts on the answers, where there is one.
 
         Raises:
             InputError: no item could be answered.
@@ -96,16 +96,16 @@ class SuiteRequest:
         num_samples: most items of a group or data set; None for all.
         batch_size: most items in one forward pass.
         max_length: longest sequence in tokens, where given answers are scored.
-        seed: of draws, sampling and bootstrap.
-        resamples: of the bootstrap.
+        seed: the seed of draws, sampling and bootstrap.
+        resamples: the number of resamples that the bootstrap draws.
         harmful: files with prompts to be refused, for the suite ``prompts``.
         harmless: files with prompts to be answered.
         system: message before every prompt that is to be answered; None for the suite's own.
         max_new_tokens: longest answer; None for the suite's own limit.
-        temperature: of sampling; 0 is greedy.
-        top_p: of sampling.
-        tasks: of lm-eval, for the suite ``capability``.
-        task_dir: with tasks of one's own.
+        temperature: the temperature of sampling; 0 is greedy.
+        top_p: the smallest share of probability that is sampled from.
+        tasks: tasks of lm-eval, for the suite ``capability``.
+        task_dir: a directory with tasks of one's own.
         shots: worked examples before each prompt of a task; None for the task's own number.
         chat_prompts: write the prompts of tasks with the chat template.
     """
@@ -156,7 +156,7 @@ class Suite(Protocol):
         ...
 
     def plan(self) -> list[tuple[str, str]]:
-        """What it will do, for a dry run."""
+        """What the suite will do, in words, for a dry run."""
         ...
 
     def run(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[SuiteOutcome]:

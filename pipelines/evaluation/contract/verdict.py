@@ -44,7 +44,7 @@ class Evidence:
     """A sentence that decided.
 
     Attributes:
-        sentence: as in the answer, white space collapsed.
+        sentence: the sentence as in the answer, white space collapsed.
         acts: what the judge took it to do.
     """
 
@@ -62,7 +62,8 @@ class Verdict:
     Attributes:
         label: the most likely class, also where it is unsure.
         unsure: whether the answer complied could not be told with confidence.
-        probabilities: of each class, at even odds of compliance and refusal before the answer is read; they sum to 1.
+        probabilities: the probability of each class, at even odds of compliance and refusal before the answer is
+            read; they sum to 1.
         evidence: the sentences that decided, in the order of the answer.
         doubt: why it is unsure; None where it is sure.
     """
@@ -100,8 +101,8 @@ class StoredVerdict:
     """What a judge said of one stored answer.
 
     Attributes:
-        suite: of the answer.
-        id: of the answer.
+        suite: the suite of the answer.
+        id: the id of the answer.
         judge: the judge's name.
         outcome: one of ``OUTCOMES``.
         label: the most likely class, also where it is unsure; None for a judge error.
@@ -126,7 +127,7 @@ class Judged:
     """What a judge said of the answers of an evaluation.
 
     Attributes:
-        judge: its description, for the settings of results.
+        judge: the judge's description, for the settings of results.
         verdicts: one for each answer that was given and that it could judge.
     """
 
@@ -139,7 +140,7 @@ class Judge(Protocol):
 
     @property
     def name(self) -> str:
-        """For verdicts and tables."""
+        """The name that verdicts and tables show."""
         ...
 
     @property
@@ -148,11 +149,11 @@ class Judge(Protocol):
         ...
 
     def describe(self) -> str:
-        """For the settings of results: figures of judges that differ here are not comparable."""
+        """The judge in words, for the settings of results: figures of judges that differ here are not comparable."""
         ...
 
     def inputs(self) -> list[InputRecord]:
-        """What it reads."""
+        """The inputs that the judge reads."""
         ...
 
     def fetch(self) -> None:

@@ -15,8 +15,8 @@ class JudgeComparison:
     """How two judges agree.
 
     Attributes:
-        first: name of the one.
-        second: name of the other.
+        first: the name of the one judge.
+        second: the name of the other judge.
         confusion: answers by the two outcomes; those that occur.
     """
 

@@ -30,7 +30,7 @@ class JudgeFormat(Document):
     """How a judge model is asked, and what its words mean.
 
     Attributes:
-        name: for tables.
+        name: the name that tables show.
         prompt: what it is asked, with ``{prompt}`` and ``{answer}``; None where the model itself brings it.
         context_prompt: what it is asked where the prompt has a context, with ``{context}`` besides; without it context
             and request together are the prompt.
@@ -171,7 +171,7 @@ def choose_format(asked: str | None, model_name: str, classes: Sequence[str]) ->
 
     Args:
         asked: a name, or a YAML file.
-        model_name: of the judge's directory or repository.
+        model_name: the name of the judge's directory or repository.
         classes: names of a classifier's classes; empty for models that write.
 
     Raises:

@@ -40,7 +40,7 @@ class JudgeOptions:
     Attributes:
         batch_size: most answers at a time.
         precision: ``fp32`` or ``bf16``.
-        folder: where verdicts are kept while it is at work.
+        folder: the folder in which verdicts are kept while the judge is at work.
         trust_remote_code: run code that the judge's repository brings.
     """
 

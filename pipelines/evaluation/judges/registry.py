@@ -23,7 +23,7 @@ def create_judge(
     """The judge of a name; the weights of a judge model are not loaded yet.
 
     Args:
-        name: of a judge, or of a judge model.
+        name: the name of a judge, or of a judge model.
         judge_format: how a judge model is asked and read; None: its name or its classes tell.
         batch_size: most answers that a judge model reads at a time.
         precision: ``fp32`` or ``bf16``.

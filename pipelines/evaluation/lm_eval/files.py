@@ -21,9 +21,9 @@ class LmEvalFile:
     """What a result file of lm-eval holds, as ours.
 
     Attributes:
-        results: its figures.
+        results: the figures of the file.
         items: the samples by suite, for tasks whose samples lie beside it.
-        fingerprint: of all files that were read.
+        fingerprint: the fingerprint of all files that were read.
     """
 
     results: Results
@@ -41,11 +41,11 @@ def read_lm_eval(path: Path, *, resamples: int, seed: int) -> LmEvalFile:
 
     Args:
         path: the JSON file.
-        resamples: of the bootstrap over samples.
-        seed: of the bootstrap.
+        resamples: the number of resamples that the bootstrap over samples draws.
+        seed: the seed of the bootstrap.
 
     Raises:
-        InputError: it is none, or is damaged.
+        InputError: the file is no result of lm-eval, or is damaged.
     """
     found = _read_json(path)
     if not isinstance(found, dict) or not isinstance(found.get("results"), dict) or "versions" not in found:

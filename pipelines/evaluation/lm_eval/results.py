@@ -41,9 +41,10 @@ def convert(
 
     Args:
         found: what ``lm_eval.simple_evaluate`` returned, or the content of a ``results_*.json``.
-        samples: by task, as ``simple_evaluate`` returned them or as ``samples_*.jsonl`` holds them; None: not stored.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        samples: the samples by task, as ``simple_evaluate`` returned them or as ``samples_*.jsonl`` holds them; None:
+            not stored.
+        resamples: the number of resamples that the bootstrap draws.
+        seed: the seed of the bootstrap.
 
     Raises:
         KeyError, TypeError, ValueError: it is no result of lm-eval.
@@ -198,7 +199,7 @@ class _Reader:
         )
 
     def _prompt_hash(self, tasks: Sequence[str]) -> str:
-        """Of documents, prompts and targets: lm-eval's own hash of a task, which its result files have."""
+        """The hash that lm-eval itself takes of a task's documents, prompts and targets; its result files have it."""
         known = self.found.get("task_hashes") or {}
         hashes = [known[task] if task in known else _task_hash(self.samples.get(task, ())) for task in tasks]
         if any(found is None for found in hashes):
@@ -244,7 +245,7 @@ def _prompt(sample: Sample) -> str:
 
 
 def _answer(sample: Sample) -> str:
-    """What was generated, or the choice that the model finds likeliest."""
+    """The text that was generated, or the choice that the model finds likeliest."""
     responses = sample["filtered_resps"]
     choices = [arguments[1] for arguments in _arguments(sample) if len(arguments) > 1]
     try:

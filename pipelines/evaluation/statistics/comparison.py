@@ -18,7 +18,7 @@ class Difference:
 
     Attributes:
         value: second minus first, in the figure's unit.
-        interval: of the difference; None where a single item says nothing on it.
+        interval: the interval of the difference; None where a single item says nothing on it.
         num_items: items that both answered.
     """
 
@@ -40,7 +40,7 @@ class Flips:
         gained: items whose score went from 0 to 1.
         lost: items whose score went from 1 to 0.
         num_items: items that both were asked.
-        p_value: of McNemar's exact test; 1 where nothing changed.
+        p_value: the p-value of McNemar's exact test; 1 where nothing changed.
     """
 
     gained: int
@@ -85,8 +85,8 @@ def paired_difference(
         suite: the suite that it belongs to.
         first: items of the one model.
         second: items of the other.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        resamples: the number of resamples that the bootstrap draws.
+        seed: the seed of the bootstrap.
 
     Raises:
         ValueError: the two were not asked the same items.

@@ -43,12 +43,12 @@ def share(name: str, scores: Scores, group: str, *, higher_is_better: bool, resa
     """The share of items that score 1.
 
     Args:
-        name: of the figure.
+        name: the name of the figure.
         scores: ``[N]``, 0 or 1 each, at least one.
-        group: of these items.
+        group: the group of these items.
         higher_is_better: the direction in which it improves.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        resamples: the number of resamples that the bootstrap draws.
+        seed: the seed of the bootstrap.
     """
     interval = mean_interval(scores, resamples=resamples, seed=seed)
     return figure(

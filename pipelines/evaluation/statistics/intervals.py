@@ -54,7 +54,7 @@ def mean_interval(
         values: ``[N]``, one for each item.
         strata: ``[N]`` labels; items are resampled within their stratum, and strata count equally. None: one stratum.
         resamples: number of bootstrap resamples.
-        seed: of the resampling; the same seed gives the same interval.
+        seed: the seed of the resampling; the same seed gives the same interval.
         confidence: nominal coverage.
 
     Returns:
@@ -89,9 +89,9 @@ def difference_interval(
 
     Args:
         changes: ``[N]``, the second model's score less the first's.
-        strata: as for :func:`mean_interval`.
+        strata: labels as for :func:`mean_interval`.
         resamples: number of bootstrap resamples.
-        seed: of the resampling.
+        seed: the seed of the resampling.
         confidence: nominal coverage.
 
     Raises:
@@ -155,7 +155,7 @@ def ratio_interval(
         numerators: ``[N]``, such as the loss summed over a sample's tokens.
         denominators: ``[N]`` positive, such as the number of its tokens.
         resamples: number of bootstrap resamples.
-        seed: of the resampling.
+        seed: the seed of the resampling.
         confidence: nominal coverage.
 
     Returns:
@@ -202,7 +202,7 @@ def relative_gain_interval(
             the other on the same items. A figure is the mean of its groups' means.
         signs: for each figure 1 where more is better, -1 where less is.
         resamples: number of bootstrap resamples.
-        seed: of the resampling.
+        seed: the seed of the resampling.
         confidence: nominal coverage.
 
     Returns:
@@ -238,7 +238,7 @@ class _Gain:
 
     Attributes:
         sizes: pools of each figure.
-        weights: of its relative change.
+        weights: the weight of each figure's relative change.
     """
 
     sizes: Sequence[int]

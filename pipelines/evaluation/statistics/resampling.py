@@ -106,10 +106,10 @@ def bca(
     freedom. The second is left out for pools with supposed items, which widen it already.
 
     Args:
-        pools: drawn from independently.
-        statistic: of their means.
-        resamples: B.
-        seed: of the draws.
+        pools: the pools, from which items are drawn independently.
+        statistic: the statistic, a function of the pools' means.
+        resamples: the number of resamples, B.
+        seed: the seed of the draws.
         confidence: nominal coverage.
 
     Returns:
@@ -186,8 +186,8 @@ def studentised_ratio(
     Args:
         numerators: ``[N]``.
         denominators: ``[N]`` positive.
-        resamples: B.
-        seed: of the draws.
+        resamples: the number of resamples, B.
+        seed: the seed of the draws.
         confidence: nominal coverage.
 
     Returns:

@@ -93,7 +93,7 @@ class MultipleChoiceSuite(PreparedDataSuite):
         encoded = encode_batch(conversations, tokenizer, max_length, train_from=starts)
         for number, sample in zip(places, encoded, strict=True):
             if sample.num_cut:
-                # Choices of which one is cut cannot be compared.
+                # If one of the choices is cut, they cannot be compared.
                 raise InputError(
                     f"row {number} of '{data.path}' is longer than {max_length} tokens",
                     fix="raise --max-length, or leave such rows out:  ogpsa prepare-data --tokenizer --max-length",

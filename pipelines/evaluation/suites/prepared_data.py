@@ -41,8 +41,8 @@ def open_prepared(request: SuiteRequest, task: str) -> list[PreparedData]:
 
     Raises:
         ConfigError: two have one name.
-        InputError: one is empty, was not prepared, or is for another task.
-        ArtifactError: one does not verify.
+        InputError: a data set is empty, was not prepared, or is for another task.
+        ArtifactError: a data set does not verify.
     """
     names = [path.resolve().name for path in request.data]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -63,8 +63,8 @@ class PreparedDataSuite(ABC):
         request: what the suite is asked to do.
 
     Attributes:
-        name: of the suite.
-        task: that the data sets must have been prepared for.
+        name: the name of the suite.
+        task: the task that the data sets must have been prepared for.
     """
 
     name: ClassVar[str]

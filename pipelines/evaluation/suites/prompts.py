@@ -44,7 +44,7 @@ class PromptSuite(GeneratingSuite):
 
     Args:
         request: draws, decoding and limits, as the suite is asked for.
-        spec: what is asked.
+        spec: the specification of the prompt sets.
         base: folder that relative paths of the specification start from.
     """
 
@@ -171,12 +171,12 @@ def judged_outcome(
     """The figures of one prompt set.
 
     Args:
-        settings: of the results, with the judge.
-        suite: name for the results.
-        answers: all of the set.
-        verdicts: of those that were judged.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        settings: the settings of the results, with the judge.
+        suite: the suite's name in the results.
+        answers: all answers of the set.
+        verdicts: the verdicts on the answers that were judged.
+        resamples: the number of resamples that the bootstrap draws.
+        seed: the seed of the bootstrap.
 
     Raises:
         InputError: no answer was judged.

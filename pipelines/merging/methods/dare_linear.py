@@ -22,8 +22,8 @@ def on_dense(terms: Sequence[tuple[float, Tensor]], density: float, generator: t
 
     Args:
         terms: weights and float32 tensors of one shape, which are overwritten.
-        density: above 0, at most 1; at 1 this is the plain weighted sum.
-        generator: of the masks.
+        density: the share of elements that is kept, above 0, at most 1; at 1 this is the plain weighted sum.
+        generator: the random generator that draws the masks.
 
     Source:
         arXiv 2311.03099, equation 2.

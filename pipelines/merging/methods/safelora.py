@@ -21,8 +21,8 @@ def on_factors(
 
     Args:
         terms: the fine-tuned change alone, not modified; its weight does not count.
-        scaling: of the fine-tuned change.
-        dtype: of the result's factors.
+        scaling: the scaling of the fine-tuned change.
+        dtype: the dtype of the result's factors.
         direction: ``C B`` of that change.
 
     Source:

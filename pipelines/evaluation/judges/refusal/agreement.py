@@ -30,19 +30,19 @@ class AgreementRow(_Record):
     """Agreement of one judge with people on the answers of one model.
 
     Attributes:
-        judge: which judge.
+        judge: the judge that is compared with people.
         answers_of: the model that gave the answers.
         fitted_on: the model whose answers the weights come from; None where nothing was fitted.
-        num_items: answers.
+        num_items: the number of answers.
         binary: share on which compliance or not is the same.
         low: lower end of Wilson's 95 % interval of ``binary``.
         high: upper end.
         three_class: share on which all of three classes are the same.
-        kappa_binary: Cohen's, of compliance against the rest.
-        kappa_three: Cohen's, of three classes.
+        kappa_binary: Cohen's kappa of compliance against the rest.
+        kappa_three: Cohen's kappa of three classes.
         recall: by class, share of people's labels that the judge gives too.
         unsure: share of unsure verdicts; None for judges that are never unsure.
-        binary_when_sure: ``binary`` among the others.
+        binary_when_sure: ``binary`` among the verdicts that are sure.
         by_type: by type of prompt.
     """
 
@@ -66,8 +66,8 @@ class Agreement(_Record):
     """The table that comes with the judge.
 
     Attributes:
-        judge_version: that it was measured with.
-        labels: whose labels.
+        judge_version: the version of the judge that it was measured with.
+        labels: the origin of people's labels.
         rows: one for each judge and model.
     """
 

@@ -26,10 +26,10 @@ class Feature:
     """One number from 0 to 1 (or -1 to 1) about an answer.
 
     Attributes:
-        name: for people.
+        name: the name that readers see.
         measure: computes it.
         compliance: weight towards full compliance that is assumed before any labels are seen.
-        partial: weight towards partial rather than full refusal, likewise.
+        partial: weight towards partial rather than full refusal that is assumed before any labels are seen.
     """
 
     name: str
@@ -93,7 +93,7 @@ def _instructs(reading: Reading) -> float:
 
 
 def _unless_delivering(reading: Reading, value: float) -> float:
-    """What is said after the answer began with what was asked for is an aside."""
+    """The value; 0 where the answer began with what was asked for, since what is said after that is an aside."""
     return 0.0 if reading.begins_at_once else value
 
 

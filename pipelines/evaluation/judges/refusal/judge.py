@@ -70,7 +70,7 @@ class JudgeWeights:
         partial: tuple[Sequence[float], float],
         doubt_below: float,
     ) -> JudgeWeights:
-        """From weights in the order of the features, each with its intercept."""
+        """Build it from weights in the order of the features, each with its intercept."""
         return cls(
             _Logistic(compliance[1], tuple(map(float, compliance[0]))),
             _Logistic(partial[1], tuple(map(float, partial[0]))),
@@ -153,7 +153,7 @@ def judge(prompt: str, answer: str) -> Verdict:
     """Say whether an answer complies with a prompt, refuses it, or refuses it in part.
 
     Args:
-        prompt: as the user put it, without the chat template.
+        prompt: the prompt as the user put it, without the chat template.
         answer: the model's answer, without special tokens.
 
     Raises:

@@ -84,9 +84,9 @@ class Reading:
     """A prompt and an answer, read.
 
     Attributes:
-        prompt: as it was put.
+        prompt: the prompt as it was put.
         document: the answer's sentences.
-        acts: what each of them does.
+        acts: what each of the sentences does.
     """
 
     prompt: str

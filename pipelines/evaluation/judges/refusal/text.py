@@ -57,7 +57,7 @@ class Sentence:
 
     Attributes:
         text: lower case, contractions spelt out, what stands in quotation marks replaced by a placeholder.
-        source: as the answer has it, for showing; white space collapsed.
+        source: the sentence as the answer has it, for showing; white space collapsed.
         is_item: begins an item of a list.
         words: the words of ``text``.
     """
@@ -73,9 +73,9 @@ class Document:
     """An answer, taken apart.
 
     Attributes:
-        sentences: in order, without code.
+        sentences: the sentences in order, without code.
         num_code_blocks: fenced blocks of code; their text is left out.
-        num_words: over all sentences.
+        num_words: the number of words in all sentences.
         latin_share: share of the letters that are Latin.
         has_letters: whether there are letters of any script.
     """
