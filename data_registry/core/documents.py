@@ -79,7 +79,7 @@ def parse(
         defaults: values of fields that the text does not give.
 
     Raises:
-        ConfigError: with every problem found.
+        ConfigError: something is wrong with the document; the error names every problem.
     """
     from data_registry.core.yaml_text import parse_yaml
 
@@ -92,7 +92,7 @@ def check(
     """A document from values that were parsed already; the arguments are those of :func:`parse`.
 
     Raises:
-        ConfigError: with every problem found.
+        ConfigError: something is wrong with the document; the error names every problem.
     """
     check_mapping(values, what=what, where=where)
     try:
@@ -105,7 +105,7 @@ def check_mapping(values: Any, *, what: str, where: str) -> None:
     """Refuse values that are not ``key: value`` lines.
 
     Raises:
-        ConfigError: with what they are instead.
+        ConfigError: they are something else; the error says what.
     """
     if not isinstance(values, dict):
         found = "empty" if values is None else f"a {type(values).__name__}"

@@ -20,7 +20,7 @@ def open_artifact(path: Path, kind: str | Sequence[str], *, hashes: bool = False
     """Read and verify an artifact that is to be used as input.
 
     Args:
-        path: its directory.
+        path: the artifact's directory.
         kind: the kind, or the kinds, that will do.
         hashes: verify contents too.
 
@@ -174,7 +174,7 @@ def verify(path: Path, manifest: Manifest, *, hashes: bool) -> list[str]:
 
     Args:
         path: the artifact.
-        manifest: its manifest.
+        manifest: the artifact's manifest.
         hashes: compare contents too, not only presence and size.
     """
     problems = [
@@ -191,9 +191,9 @@ def compare_file(file: Path, name: str, record: FileRecord, *, hashes: bool) -> 
     """What is wrong with a file, None if it is as its record says.
 
     Args:
-        file: where it lies.
-        name: by which the message calls it.
-        record: its size and hash.
+        file: the path of the file.
+        name: what the message calls the file.
+        record: the size and hash that the file should have.
         hashes: compare contents too.
     """
     try:

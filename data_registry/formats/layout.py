@@ -47,7 +47,7 @@ class Format:
         name: what ``--format`` takes.
         description: one sentence for listings.
         tasks: what its rows can be made into.
-        columns: for each field, the column names that it may have, tried in order.
+        columns: the column names that each field may have, tried in order.
         required: fields that a row must have; of a group written ``a|b``, at least one.
         read: makes a row in normal form from the fields; raises ``RejectedRow``.
         recognises: whether fields look like this format, for ``auto``.
@@ -68,8 +68,8 @@ class Layout:
 
     Attributes:
         format: name of the format.
-        columns: for each field, the names tried in order.
-        tags: for sharegpt, the keys and role names.
+        columns: the column names of each field, tried in order.
+        tags: keys and role names of a sharegpt layout.
     """
 
     format: str

@@ -21,7 +21,7 @@ class LabelColumn(Document):
     """A column that says which rows are harmful.
 
     Attributes:
-        column: its name.
+        column: the name of the column.
         harmful: values of harmful rows.
         harmless: values of harmless rows; any other value is an error.
     """

@@ -67,9 +67,9 @@ def make_layout(
     """A format with column names and tags put in.
 
     Args:
-        name: of the format.
-        columns: for some fields, the column that holds it.
-        tags: for some of ``TAGS``, the key or role name.
+        name: the name of the format.
+        columns: the column that holds a field, for the fields that are named.
+        tags: the key or role name that stands for one of ``TAGS``, for those that are named.
         only: the columns named are all there are; by default the others keep the format's names.
 
     Raises:

@@ -20,7 +20,7 @@ class Wanted:
 
     Attributes:
         name: the repository's id.
-        kind: what it is to be.
+        kind: whether a model or a data set is wanted.
         revision: branch, tag or commit; None for the main branch.
         hint: what else the name may have meant, such as a similar path that exists.
     """
@@ -48,7 +48,7 @@ def explain(error: BaseException, wanted: Wanted) -> InputError:
     """What a library raised while it looked for a repository, for people.
 
     Args:
-        error: of huggingface_hub, or of datasets, which keeps some of its reasons in words only.
+        error: what huggingface_hub raised, or datasets, which keeps some of its reasons in words only.
         wanted: what was looked for.
     """
     from huggingface_hub.errors import (

@@ -39,8 +39,8 @@ class ArrowFolder:
 
     Args:
         path: an existing directory.
-        schema: of the batches.
-        description: for ``dataset_info.json``.
+        schema: the schema that every batch has.
+        description: what ``dataset_info.json`` says of the data.
         licence: likewise.
         citation: likewise.
         homepage: likewise.
@@ -123,8 +123,8 @@ class Staging:
     """Rows that may be drawn, on disk until it is known which are.
 
     Args:
-        file: where they are kept meanwhile.
-        schema: of the rows.
+        file: the file that keeps the rows meanwhile.
+        schema: the schema that the rows have.
     """
 
     def __init__(self, file: Path, schema: pa.Schema) -> None:

@@ -38,7 +38,7 @@ class Rejection:
 
     Attributes:
         place: file and line, or source and row.
-        number: of the line or row.
+        number: the number of the line or row in its source.
         reason: a key of ``schema.REASONS``.
         detail: what was found.
         excerpt: the row, long texts cut in the middle.
@@ -57,8 +57,8 @@ class Outcome:
 
     Attributes:
         rows: an Arrow batch in normal form.
-        hashes: of the rows' contents.
-        numbers: of the rows in their source.
+        hashes: a hash of each row's content.
+        numbers: each row's number in its source.
         chunk: name and unit of the chunk, to say where a row lies; without its payload.
         num_read: entries looked at.
         rejected: those not used, but for filtered ones.
@@ -84,7 +84,7 @@ class RowReader:
 
     Attributes:
         layout: how the rows are laid out.
-        task: what to make of them.
+        task: what the rows are made into.
         where: values that columns must have for a row to be wanted.
         system: message to put before every conversation.
         part: all rows, or the training or held-out part of them.

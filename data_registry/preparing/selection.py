@@ -76,7 +76,7 @@ class Draw:
 
     Args:
         size: rows to draw.
-        seed: of the order.
+        seed: the seed that the drawn order follows from.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -148,7 +148,7 @@ class Selection:
             examples: a place and detail for each reason, for the message.
 
         Raises:
-            InputError: with the counts.
+            InputError: too many rows are dropped; the error gives the counts.
         """
         counts = self.counts
         reasons = ", ".join(f"{reason} {number}" for reason, number in sorted(counts.dropped.items()))

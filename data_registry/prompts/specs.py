@@ -37,9 +37,9 @@ class PromptSet:
 
     Attributes:
         name: for results.
-        prompts: in the order of the source.
+        prompts: the prompts, in the order of the source.
         inputs: records of what was read.
-        split: of the source, where it has any.
+        split: the split of the source that the prompts come from, where it has splits.
     """
 
     name: str
@@ -62,7 +62,7 @@ class PromptSetSpec(Document):
         layout: how its rows are laid out; by default what the registry says.
         subset: configuration, of a hub data set.
         split: split to read.
-        revision: of a hub data set.
+        revision: the commit, tag or branch of a data set on the hub.
     """
 
     data: str
@@ -84,7 +84,7 @@ class PromptSuiteSpec(Document):
     Attributes:
         name: before the names of its sets in results.
         description: one sentence.
-        sets: what to ask.
+        sets: the prompt sets that the suite asks.
         system: message to put before every prompt.
         max_new_tokens: longest answer in tokens, unless told otherwise.
     """

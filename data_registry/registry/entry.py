@@ -38,19 +38,19 @@ class Entry(Document):
     """A data set that is known by name.
 
     Attributes:
-        name: what ``prepare-data`` takes.
+        name: the name that ``prepare-data`` takes.
         description: one sentence for listings.
         task: what it is made into unless told otherwise; ``prompts`` have no answers and are for evaluation.
-        source: where it lies.
+        source: where the data lie.
         format: how its rows are laid out.
         columns: column names that differ from the format's.
         only_columns: the columns named are all there are.
-        tags: for sharegpt, keys and role names that differ.
+        tags: keys and role names of a sharegpt layout that differ from the usual ones.
         where: take only rows that have these values in these columns.
         num_samples: take so many rows unless told otherwise.
         prompts: how prompts are laid out, for the task of that name.
         licence: SPDX identifier or words.
-        citation: of the paper.
+        citation: the paper that describes the data.
         homepage: address.
         problem: why the entry cannot be used, if so.
         origin: the file that defines it.

@@ -89,7 +89,7 @@ class Source(ABC):
     """Something that has rows.
 
     Attributes:
-        name: for messages.
+        name: what messages call the source.
         num_rows: how many rows there are, where that is known without reading them.
         layout_hint: the format that the source itself says its rows have, if it does.
         task_hint: the task that it says they are for, if it does.

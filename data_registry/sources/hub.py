@@ -30,7 +30,7 @@ class HubSource(Source):
 
     Args:
         repository: ``owner/name`` (or ``name``), or a folder.
-        subset: its configuration.
+        subset: the data set's configuration, as the hub calls it.
         data_dir: a folder within it.
         split: the split; may be left out where there is one.
         revision: branch, tag or commit.
@@ -122,7 +122,7 @@ class HubFolderSource(Source):
 
     Args:
         repository: ``owner/name``.
-        folder: in the repository.
+        folder: the folder of the repository that is read.
         split: which of the splits to read that the names of its files tell.
         revision: branch, tag or commit.
 

@@ -21,12 +21,12 @@ class Location:
     """Where a data set lies.
 
     Attributes:
-        kind: on this machine, on the hub, or in the embedded testbed.
+        kind: whether the data lie on this machine, on the hub, or in the embedded testbed.
         name: a path, a hub id, or a pool.
         subset: configuration, of a hub data set.
         data_dir: folder within a hub data set.
         split: split to read.
-        revision: of a hub data set.
+        revision: the commit, tag or branch of a data set on the hub.
         streaming: read a hub data set over the network as needed.
     """
 

@@ -21,7 +21,7 @@ def fetch(reference: str, revision: str | None, patterns: Sequence[str], *, hint
     Args:
         reference: the repository's id.
         revision: branch, tag or commit; None for the main branch.
-        patterns: of the files that are needed; others may be there too.
+        patterns: file name patterns of what is needed; other files may be there too.
         hint: added where the id may have been meant as a path, such as a similar one that exists.
 
     Returns:

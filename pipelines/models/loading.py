@@ -40,7 +40,7 @@ def load_model(
     """Load a causal language model, every weight of it from safetensors.
 
     Args:
-        source: from :func:`resolve_model`.
+        source: the model, as :func:`resolve_model` found it.
         precision: ``"fp32"`` or ``"bf16"``.
         attention: an attention implementation of transformers; None leaves the choice to it.
         trust_remote_code: run Python code that comes with the model.

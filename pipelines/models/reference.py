@@ -51,8 +51,8 @@ class ModelSource:
         path_or_id: what transformers takes: the directory with the weights (of a run: its ``model/``), or the hub id.
         directory: where its configuration and tokenizer lie on this machine; of a hub model a folder of the cache.
         revision: of a hub id, the commit it resolved to; None for directories.
-        base: for an adapter, the model it adapts.
-        run: for a run of ogpsa, its directory and manifest.
+        base: the model that an adapter adapts; None for a model.
+        run: directory and manifest of a run of ogpsa; None for other models.
     """
 
     reference: str

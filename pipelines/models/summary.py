@@ -25,13 +25,13 @@ class ModelSummary:
         model_type: transformers' name of the family.
         num_parameters: elements stored in the weight files.
         dtypes: elements by number format.
-        size_bytes: of the weight files.
+        size_bytes: the size of all weight files together.
         hidden_size: width; None where the configuration does not say.
         num_layers: depth; None where the configuration does not say.
         vocab_size: None where the configuration does not say.
         has_tokenizer: whether a tokenizer lies with it.
         has_chat_template: whether a chat template lies with it.
-        adapts: for an adapter, the model that it adapts.
+        adapts: the model that an adapter adapts; None for a model.
         problems: why it could not be loaded.
     """
 

@@ -32,7 +32,7 @@ class Request:
 
     Attributes:
         source: the opened source.
-        location: where it lies.
+        location: where the data lie.
         entry: the registry's, where the source was named by it.
         where: values that columns must have.
         num_samples: how many rows to draw; None for all.

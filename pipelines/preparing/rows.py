@@ -42,8 +42,8 @@ def write_rows(
         request: the source, and how many of its rows are wanted.
         config: options of selection and checks.
         layout: how the rows are laid out.
-        task: what is made of them.
-        tokenizer: to check them with, where there is one.
+        task: what the rows are made into.
+        tokenizer: the tokenizer that rows are checked with; None without a check.
 
     Raises:
         InputError: too many rows cannot be used, none is left, or there are fewer than were asked for.

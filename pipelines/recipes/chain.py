@@ -77,7 +77,7 @@ def load_chain(config: RecipeConfig) -> Chain:
 
     Raises:
         InputError: there is no such recipe.
-        ConfigError: with all problems of all steps.
+        ConfigError: something is wrong with the recipe; the error names all problems of all steps.
     """
     assert config.recipe is not None, "the configuration is checked for it"
     recipe, text = read_recipe(config.recipe)
@@ -97,7 +97,7 @@ def make_steps(recipe: Recipe, config: RecipeConfig, *, where: str) -> tuple[Pat
         where: the recipe's file, for errors.
 
     Raises:
-        ConfigError: with all problems of all steps.
+        ConfigError: something is wrong with the recipe; the error names all problems of all steps.
     """
     problems: list[str] = []
     variables = dict(recipe.variables)

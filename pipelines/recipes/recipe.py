@@ -37,7 +37,7 @@ class Recipe(Document):
     """A chain of commands.
 
     Attributes:
-        description: what it makes, for listings.
+        description: what the recipe makes; listings show it.
         out: directory for everything that the steps make, unless they say otherwise; ``${out}`` in options.
         threads: how many threads each process of every step computes with; None leaves it to PyTorch and launcher.
         variables: values that the options refer to as ``${NAME}``; ``--set NAME=VALUE`` gives others.

@@ -143,7 +143,7 @@ def encode_dataset(
         tokenizer: as for :func:`encode`.
         max_length: as for :func:`encode`.
         num_workers: processes; the result is the same for any number.
-        name: of the data set, for the progress bar and errors.
+        name: the name of the data set; the progress bar and errors show it.
 
     Returns:
         Columns ``input_ids`` and ``labels`` (lists of int32), one row for every row of ``dataset``, in order, in

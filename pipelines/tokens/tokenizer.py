@@ -53,7 +53,7 @@ def load_tokenizer(
     Args:
         path_or_id: a model or tokenizer directory, or a hub id.
         chat_template: file with a Jinja template.
-        revision: of a hub id.
+        revision: the commit, tag or branch of a model on the hub.
         trust_remote_code: run code that the repository brings.
 
     Raises:
