@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typer import TyperException
 
 _INTERRUPTED, _BROKEN_PIPE, _BUG, _USAGE = 130, 141, 1, 2
-# What a full disk, a quota or a missing permission raises wherever a library happens to write.
+# The errors that a full disk, a quota or a missing permission causes, in whichever library happens to write.
 _FILE_SYSTEM = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
         _say("interrupted")
         return _INTERRUPTED
     except SystemExit as error:
-        # Typer's way of ending when the reader of its help is gone.
+        # Typer ends this way when the reader of its help is gone.
         return error.code if isinstance(error.code, int) else _BUG
     except OgpsaError as error:
         return _report(error, verbose=verbose)
@@ -57,7 +57,7 @@ def run(argv: Sequence[str]) -> int:
         return _report(wrapped, verbose=verbose)
     except Exception as error:  # noqa: BLE001 - the one place where everything else ends
         if stopping.requested() is not None:
-            # Another rank stopped first, in the middle of something that both were doing.
+            # Another rank stopped first, in the middle of a collective operation.
             return _report_stop()
         return _report_lost(verbose=verbose) if _lost_contact(error) else _report_bug(error, verbose=verbose)
 
@@ -81,7 +81,7 @@ def _attempt(argv: Sequence[str]) -> int:
 
 
 def _take_down_bars() -> None:
-    # Only where a command got far enough to import it; help does not.
+    # This is needed only where a command got far enough to import the bars; help does not.
     progress = sys.modules.get("pipelines.core.progress")
     if progress is not None:
         progress.stop_all()
@@ -100,7 +100,7 @@ def _report_stop() -> int:
 
 
 def _lost_contact(error: Exception) -> bool:
-    """Whether a collective failed since another process of the job is gone."""
+    """Whether a collective operation failed because another process of the job is gone."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return False
     closed = any(words in str(error) for words in ("Connection closed by peer", "Connection reset by peer"))
@@ -180,7 +180,7 @@ def _report_bug(error: Exception, *, verbose: bool) -> int:
 
 
 def _keep_traceback(error: Exception) -> str:
-    """Write the traceback to a file; what to do with it, in words."""
+    """Write the traceback to a file and return a sentence that says what to do with it."""
     import tempfile
 
     try:
@@ -201,7 +201,7 @@ def main() -> None:
         stopping.listen()
         code = run(sys.argv[1:])
     except stopping.StopRequested:
-        # It came outside of everything, where there is nothing to undo.
+        # The request arrived outside of any command, where there is nothing to undo.
         code = _report_stop()
     try:
         sys.stdout.flush()
@@ -211,7 +211,7 @@ def main() -> None:
         console.silence_broken_output()
         code = code or _BROKEN_PIPE
     if code == Preempted.exit_code and os.environ.get("WORLD_SIZE", "1") != "1":
-        # Leaving the process group in good order would wait for ranks that may have left already.
+        # An orderly exit from the process group would wait for ranks that may have left already.
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

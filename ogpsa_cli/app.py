@@ -1,4 +1,4 @@
-"""The Typer application: the list of commands, each imported only when it is the one that was asked for."""
+"""The Typer application: the list of commands, each of which is imported only when it is asked for."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ EXAMPLES: tuple[tuple[str, str], ...] = (
 
 
 class LazyGroup(typer.core.TyperGroup):
-    """Lists the commands by name alone and builds the one that is run or explained."""
+    """Lists the commands by name alone and builds only the one that is run or whose help is shown."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Name, command and remaining arguments; only this command's options are imported."""
+        """The name, the command and the remaining arguments; only the options of this command are imported."""
         from ogpsa_cli import command
 
         name, rest = args[0], args[1:]

@@ -39,15 +39,15 @@ class CommandModule(Protocol):
     """What a module of ``ogpsa_cli.commands`` defines."""
 
     def execute(self, config: Any) -> int:
-        """Do the work; the exit code."""
+        """Do the work and return the exit code."""
         ...
 
 
 def build(entry: Command, arguments: Sequence[str]) -> Any:
-    """The command object for an entry of the table; imports its options, not its work.
+    """The command object for an entry of the table; this imports the options of the command but not its work.
 
     Args:
-        entry: the command.
+        entry: the command's entry in the table of commands.
         arguments: what follows ``ogpsa`` on the command line, for the manifest and for further processes.
     """
     page = page_of(entry)
@@ -72,7 +72,7 @@ def _command_class(page: Page) -> type[typer.core.TyperCommand]:
 
 
 def _callback(entry: Command, flags: Sequence[Flag], arguments: list[str]) -> Any:
-    """A function with one keyword per flag, all optional (what is None was not given); it returns what is to be run."""
+    """A function with one optional keyword per flag (None: it was not given), which returns the function to run."""
 
     def callback(**given: Any) -> Callable[[], int]:
         common = {flag.field: given.pop(flag.field) for flag in _COMMON}
@@ -96,7 +96,7 @@ def _annotation(flag: Flag) -> Any:
         several: Any = list[str] | None if flag.kind == "list" else str | None
         return Annotated[several, typer.Argument(metavar=flag.names[0], help=flag.help)]
     if flag.kind == "switch":
-        # The switches common to all commands have no opposite.
+        # The switches that all commands share have no ``--no-`` form.
         name = flag.names[0]
         spelled = name if flag in _COMMON else f"{name}/--no-{name.removeprefix('--')}"
         return Annotated[bool | None, typer.Option(spelled, *flag.names[1:], help=flag.help)]
@@ -105,7 +105,7 @@ def _annotation(flag: Flag) -> Any:
 
 
 def given_options(flags: Sequence[Flag], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were on the command line, by field name, with choices in their own type."""
+    """The options that were given on the command line, by field name; choices are converted to their own type."""
     by_field = {flag.field: flag for flag in flags}
     return {name: by_field[name].value_of(value) for name, value in given.items() if value is not None and value != []}
 
@@ -148,7 +148,7 @@ def _run(
                 console.print_plan(config, f"pipelines.commands.{entry.module}")
         return 0
     if "num_procs" not in options and job.rank() != 0:
-        # This command is one process's work; under torchrun or srun the others have nothing to do.
+        # This command runs in one process only; under torchrun or srun the other processes have nothing to do.
         return 0
     if "num_procs" in options and not processes.is_distributed():
         num_procs = options["num_procs"] or processes.num_devices()
@@ -158,7 +158,7 @@ def _run(
         os.environ["MASTER_PORT"] = slurm.meet(os.environ)
     artifact.record_command(arguments)
     if not sys.stderr.isatty() or job.rank() != 0:
-        # Bars of other libraries; off a terminal ours are plain lines.
+        # This concerns the progress bars of other libraries; away from a terminal, ours are plain lines.
         os.environ.setdefault("TQDM_DISABLE", "1")
     log.configure(bool(verbose))
     with console.results_apart():

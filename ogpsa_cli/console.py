@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 _WIDE = 400
-# Where results go while a command runs; None: standard output itself.
+# The stream that results go to while a command runs; None means standard output itself.
 _results: TextIO | None = None
 _reader_is_gone = False
 
 
 @contextlib.contextmanager
 def results_apart() -> Iterator[None]:
-    """Keep standard output for results: what libraries print on it meanwhile goes to standard error."""
+    """Reserve standard output for results: whatever libraries print there meanwhile goes to standard error."""
     global _results, _reader_is_gone
     if not _is_real_output():
         yield
@@ -41,7 +41,7 @@ def results_apart() -> Iterator[None]:
     sys.stdout.flush()
     descriptor = os.dup(1)
     os.dup2(2, 1)
-    # A character that the terminal does not know is no reason to lose the result.
+    # A character that the terminal cannot encode must not lose the result, so it is replaced.
     _results = os.fdopen(descriptor, "w", encoding=sys.stdout.encoding, errors="replace")
     try:
         yield
@@ -66,7 +66,7 @@ def _is_real_output() -> bool:
 
 
 def _is_broken(stream: TextIO) -> bool:
-    """Whether nobody reads what is written there. Writing again would not tell: buffers are dropped at a failure."""
+    """Whether the stream has lost its reader. Another write would not show it: a failed write drops the buffer."""
     try:
         poll = select.poll()
         poll.register(stream.fileno(), select.POLLOUT)
@@ -76,7 +76,7 @@ def _is_broken(stream: TextIO) -> bool:
 
 
 def _discard(descriptor: int) -> None:
-    """Let what is still buffered for a descriptor go nowhere: flushing it again would fail again."""
+    """Send what is still buffered for a descriptor to the null device, since flushing it again would fail again."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)
@@ -99,19 +99,19 @@ def write_part(text: str) -> None:
 
 
 def terminal() -> Console:
-    """Standard output as a terminal of rich, for what is redrawn there."""
+    """A rich console on standard output, for text that is redrawn in place."""
     from rich.console import Console
 
     return Console(highlight=False, file=_output())
 
 
 def _colour() -> bool | None:
-    """What typer takes: None lets it look at the stream, False is for those who want none."""
+    """The value for typer's ``color``: None lets typer look at the stream; False, for NO_COLOR, turns colours off."""
     return False if "NO_COLOR" in os.environ else None
 
 
 def show(*renderables: RenderableType) -> None:
-    """Print on standard output: coloured and fitted on a terminal; plain, unbroken and without padding elsewhere."""
+    """Print on standard output: coloured and fitted to a terminal; elsewhere plain, without wrapping or padding."""
     from rich.console import Console
 
     if is_terminal():
@@ -140,8 +140,8 @@ def print_plan(config: CommandConfig, work: str) -> None:
     """Print the resolved options as YAML, and what would be done as comments below: ``--config`` reads it back.
 
     Args:
-        config: the options.
-        work: the command's module in ``pipelines.commands``, which plans.
+        config: the resolved options.
+        work: the name of the command's module, below ``pipelines.commands``, whose ``plan`` is called.
     """
     write(config.to_yaml().rstrip("\n"))
     rows = [(str(name), str(value)) for name, value in importlib.import_module(work).plan(config)]
@@ -152,12 +152,12 @@ def print_plan(config: CommandConfig, work: str) -> None:
 
 
 def finished(what: str, result: Made, *then: str, details: Sequence[str] = ()) -> None:
-    """Say where the result lies and which command comes naturally next.
+    """Say where the result lies and which command is the natural next step.
 
     Args:
         what: what was made, such as ``"basis"``.
         result: what the command made.
-        then: what can be done next, one command each; upper-case words are for the user to fill in.
+        then: the commands that can be run next; the user replaces their upper-case words.
         details: further lines about the result.
     """
     if rank() != 0:
@@ -171,7 +171,7 @@ def finished(what: str, result: Made, *then: str, details: Sequence[str] = ()) -
 
 
 def summary_rows(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The figures of a manifest's summary, groups written as ``group.name``."""
+    """The figures of a manifest's summary as pairs of name and text; those in a group are named ``group.name``."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from summary_rows(value, f"{prefix}{name}.")
@@ -232,7 +232,7 @@ def silence_broken_output() -> bool:
     if _reader_is_gone:
         return True
     if _is_broken(sys.stdout):
-        # The interpreter flushes again at exit and would complain.
+        # The interpreter flushes standard output again at exit, which would print an error.
         _discard(sys.stdout.fileno())
         return True
     return False

@@ -18,12 +18,13 @@ class Flag:
     """One option as the command line sees it.
 
     Attributes:
-        field: name of the configuration field.
-        names: how it is written, such as ``("--num-samples", "-n")``; for a positional its one name, ``("MODEL",)``, or
-            ``("RESULTS...",)`` where it takes several.
-        kind: one value, a repeatable one, a switch ``--x/--no-x``, or a group that only ``--set`` reaches.
-        metavar: placeholder of its value, empty for switches.
-        choices: the values it may have, by the text that names them; empty when anything of its type will do.
+        field: the name of the configuration field.
+        names: the spellings of the option, such as ``("--num-samples", "-n")``; a positional argument has one name:
+            ``("MODEL",)``, or ``("RESULTS...",)`` where it takes several values.
+        kind: whether the option takes one value, can be repeated (``list``), is a switch ``--x/--no-x``, or is a group
+            that only ``--set`` can reach.
+        metavar: the placeholder for the value in the help; empty for switches.
+        choices: the allowed values, keyed by the text that names them; empty when any value of the type is allowed.
     """
 
     field: str
@@ -38,7 +39,7 @@ class Flag:
     choices: Mapping[str, Any] | None = None
 
     def value_of(self, text: Any) -> Any:
-        """The value that a text from the command line stands for, as far as strings alone cannot say it."""
+        """The value that a text from the command line stands for: the choice of that name, or the text itself."""
         return self.choices.get(text, text) if self.choices and isinstance(text, str) else text
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _MAX_WIDTH = 100
 _MAX_NAME_WIDTH = 34
-# What a newcomer needs first, and what most never touch; other panels come between, in the order of the options.
+# The panels that a newcomer needs come first, those that most users never touch come last; the other panels stand
+# between them, in the order of the options.
 _FIRST = ("Required", "Arguments", "Options", "Projection", "Training")
 _LAST = ("LoRA", "Model", "Processes", "Logging", "Output", "Configuration")
 
@@ -74,7 +75,7 @@ def show_command(name: str, description: str, flags: Sequence[Flag], examples: S
 
 
 def _importance(panel: str) -> int:
-    """Sorts panels; equal ones stay in their order."""
+    """The sort key of a panel; panels with equal keys keep their order."""
     if panel in _FIRST:
         return _FIRST.index(panel) - len(_FIRST)
     return 1 + _LAST.index(panel) if panel in _LAST else 0
@@ -92,7 +93,7 @@ def _name(flag: Flag) -> Text:
     from rich.text import Text
 
     text = Text(", ".join(flag.names), style="bold cyan")
-    # Long lists of choices are named in the help text; as a placeholder they would widen the column.
+    # The help text names long lists of choices; as a placeholder they would widen the column.
     metavar = flag.metavar if len(flag.metavar) <= _MAX_NAME_WIDTH - len(text) - 1 else "CHOICE"
     if metavar:
         text.append(f" {metavar}", style="not bold yellow")
@@ -133,6 +134,6 @@ def _print_examples(console: Console, examples: Sequence[str]) -> None:
     console.print(Text("Examples:", style="bold yellow"))
     for example in examples:
         command, separator, note = example.partition("  #")
-        # One example is one line to copy, however wide the terminal is.
+        # Each example stays on one line, however narrow the terminal is, so that it can be copied.
         line = Text.assemble("  ", (command, "green"), (f"{separator}{note}", "dim"))
         console.print(line, soft_wrap=True)

@@ -20,7 +20,7 @@ class Page:
 
 
 def page_of(command: Command) -> Page:
-    """The page of a command; the import of its configuration class takes most of the time that its help takes."""
+    """The page of a command. Importing its configuration class takes most of the time that showing the help takes."""
     config_class = command.config_class()
     description = inspect.cleandoc(config_class.__doc__ or "")
     return Page(description, flags_of(config_class), list(config_class.examples))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipelines.evaluation.answering.chat import Reply, Speaker
 
 _WIDE = 100
-"""Columns from which on two answers stand side by side."""
+"""The terminal width, in columns, from which two answers are shown side by side."""
 _HELP = "/reset begins anew, /system TEXT sets the system message, /quit leaves, Ctrl-C stops an answer"
 _COMMANDS = ("/reset", "/system", "/quit", "/exit", "/help")
 
@@ -40,9 +40,9 @@ def execute(config: ChatConfig) -> int:
 
 
 def _lines(is_terminal: bool) -> Iterator[str]:
-    """The messages, one a line; empty ones are none."""
+    """The messages, one per line; empty lines are skipped."""
     if is_terminal:
-        # Importing it gives input() a line that can be edited, with what was typed before.
+        # Importing readline gives input() line editing and a history of what was typed.
         import readline  # noqa: F401
     elif hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
@@ -97,7 +97,7 @@ def _answer(speakers: Sequence[Speaker], text: str, *, is_terminal: bool) -> Non
         else:
             _in_turn(speakers, text)
     except InputError as error:
-        # The conversation goes on: the remedy is one more line.
+        # The conversation goes on, since the user can fix this by typing another line.
         console.show_ogpsa_error(error)
 
 
@@ -114,7 +114,7 @@ def _in_turn(speakers: Sequence[Speaker], text: str) -> None:
 
 
 def _side_by_side(speakers: Sequence[Speaker], text: str) -> None:
-    """Both answers in columns: redrawn while they are made, then printed whole, however long they are."""
+    """Show both answers in columns: redrawn while they are generated, then printed in full, however long they are."""
     from rich.live import Live
 
     from ogpsa_cli import console

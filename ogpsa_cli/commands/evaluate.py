@@ -62,7 +62,7 @@ def _show(results: Results) -> None:
 
 
 def _counted(suite: SuiteResults) -> dict[str, str]:
-    """What came of the items, one line a group: ``180 full refusal, 20 unsure``."""
+    """The outcomes of the items, one line per group, such as ``180 full refusal, 20 unsure``."""
     lines: dict[str, list[str]] = {}
     for name, count in suite.counts.items():
         group, _, outcome = name.rpartition("/")
@@ -72,7 +72,7 @@ def _counted(suite: SuiteResults) -> dict[str, str]:
 
 
 def _show_judges(path: Path) -> None:
-    """How two judges agree, where there were two."""
+    """Print how far two judges agree, where there were two."""
     from ogpsa_cli import console
     from pipelines.evaluation.judge_notes import agreement_of_judges
 
@@ -83,7 +83,7 @@ def _show_judges(path: Path) -> None:
 
 
 def _show_changes(changes: Sequence[Changed]) -> None:
-    """Differences from the baseline, and the items that flipped."""
+    """Print the differences from the baseline and the items that flipped."""
     from ogpsa_cli import console
     from ogpsa_cli.commands.report import text_table
     from pipelines.reporting.baseline import flip_lines
@@ -98,7 +98,7 @@ def _show_changes(changes: Sequence[Changed]) -> None:
 
 
 def _show_trust(results: Results) -> None:
-    """How far the built-in judge agrees with people, wherever its figures are shown."""
+    """Print how far the built-in judge agrees with people, wherever its figures are shown."""
     from ogpsa_cli import console
     from pipelines.evaluation.judge_notes import agreement_with_people
 

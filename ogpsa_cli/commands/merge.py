@@ -38,7 +38,7 @@ def _line(merged: Merged) -> str:
 
 
 def _show(result: MergeResult) -> None:
-    """One row for each layer of the first result; for large models one for each type of module."""
+    """Print one row for each layer of the first result, or one for each type of module if the model is large."""
     from rich.table import Table
     from rich.text import Text
 

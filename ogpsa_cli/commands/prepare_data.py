@@ -84,7 +84,7 @@ def _describe(config: PrepareDataConfig) -> None:
 
 
 def _entry_rows(entry: Entry) -> Iterator[tuple[str, str]]:
-    """What is known of an entry, without what is not."""
+    """The known properties of an entry as pairs of name and text; unknown ones are left out."""
     source = entry.source
     place = entry.location()
     settings = {"subset": source.subset, "folder": source.data_dir, "split": source.split, "revision": source.revision}
@@ -104,7 +104,7 @@ def _entry_rows(entry: Entry) -> Iterator[tuple[str, str]]:
 
 
 def _count_lines(counts: Counts, manifest: Manifest) -> Iterator[str]:
-    """What became of the rows, one line each."""
+    """Lines that say how many rows were read, dropped, kept and so on."""
     reasons = manifest.summary.get("reasons", {})
     numbers = [
         (counts.read, f"rows read ({manifest.summary.get('format', 'unknown format')})"),

@@ -29,7 +29,7 @@ def _show(result: QuickstartResult) -> None:
     heading = "bold yellow"
     console.show(Text("The commands that made this", style=heading))
     for command in result.commands:
-        # Unbroken, to be copied.
+        # The line is not wrapped, so that it can be copied.
         console.write(f"  {command}", dim=True)
     console.show(
         "",

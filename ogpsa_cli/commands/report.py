@@ -26,7 +26,7 @@ def execute(config: ReportConfig) -> int:
 
 
 def show(report: Report) -> None:
-    """The table, gains and notes of a report."""
+    """Print the table, the gains and the notes of a report."""
     from rich.text import Text
 
     from ogpsa_cli import console
@@ -41,7 +41,7 @@ def show(report: Report) -> None:
 
 
 def _main_table(report: Report) -> RenderableType:
-    """Runs by figures; figures by runs where that fits the terminal better."""
+    """The main table with one row per run, or with one column per run where the former is too wide for the terminal."""
     from ogpsa_cli import console
 
     width = max(len(line) for line in report.table.to_plain().splitlines())

@@ -17,7 +17,7 @@ _STYLES = {"up to date": "green", "to do": "yellow", "begun": "cyan"}
 
 
 def execute(config: RunConfig) -> int:
-    """Run the chain; the exit code of the first step that fails."""
+    """Run the chain and return the exit code of the first step that fails, or 0."""
     from ogpsa_cli import console
     from pipelines.commands import run
 
@@ -45,7 +45,7 @@ def dry_run(config: RunConfig) -> int:
     _show_graph(chain, steps, states)
     console.write("")
     for step in steps:
-        # Unbroken, to be copied.
+        # The line is not wrapped, so that it can be copied.
         console.write(console.command_text(["ogpsa", *step.arguments]), dim=True)
     return 0
 
@@ -72,7 +72,7 @@ def _run(chain: Chain, steps: Sequence[Step], *, overwrite: bool) -> int:
 
 
 def _stamp(step: Step) -> tuple[str, str] | None:
-    """What tells one making of a step's artifact from another."""
+    """A value that changes whenever the artifact of a step is made again; None if there is no readable artifact."""
     from data_registry.core.errors import OgpsaError
     from data_registry.core.manifest import is_artifact, read_manifest
 

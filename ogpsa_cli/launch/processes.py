@@ -18,11 +18,12 @@ from data_registry.core.errors import ConfigError, Preempted
 from ogpsa_cli.launch import ranks, slurm
 
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# Tells a process that its launcher reports on the others.
+# This variable tells a process that its launcher reports what becomes of the other processes.
 STARTED_BY_US = "OGPSA_LAUNCHED"
-# What a process that was told to end by us may still take before it is killed.
+# The time that a process has to end after this launcher told it to, before it is killed.
 GRACE_S = 10.0
-# Processes that save on a signal end together: none leaves before all have written. Others may take a moment.
+# Processes that save on a signal end together, since none leaves before all have written; once one has ended, the
+# others may still take this long.
 PREEMPTED_GRACE_S = 60.0
 _POLL_S = 0.05
 _PR_SET_PDEATHSIG = 1
@@ -39,7 +40,7 @@ def settle_environment() -> None:
     elif slurm.is_task_of_several(os.environ):
         os.environ.update(slurm.translate(os.environ))
     else:
-        # A script that exports WORLD_SIZE or MASTER_ADDR for something else must not make a lone process wait.
+        # A script may export WORLD_SIZE or MASTER_ADDR for another purpose; a lone process must not wait because of it.
         for name in _VARIABLES:
             os.environ.pop(name, None)
 
@@ -67,11 +68,11 @@ def _check_complete() -> None:
 
 
 def num_devices() -> int:
-    """Processes to start by default: one per visible GPU, at least one. Asks the driver, not torch."""
+    """The default number of processes: one per visible GPU, and at least one. This asks the driver, not torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         devices = [device.strip() for device in visible.split(",")]
-        # CUDA ignores what follows the first invalid entry; -1 is the usual way to hide all.
+        # CUDA ignores what follows the first invalid entry; -1 is the usual way to hide all devices.
         count = next((index for index, device in enumerate(devices) if device in ("", "-1")), len(devices))
         return max(1, count)
     try:
@@ -82,7 +83,7 @@ def num_devices() -> int:
 
 
 def start(num_procs: int, arguments: Sequence[str]) -> int:
-    """Run ``ogpsa`` with these arguments in several processes; the exit code of the first that fails, or 0."""
+    """Run ``ogpsa`` with these arguments in several processes; returns the exit code of the first that fails, or 0."""
     command = [sys.executable, "-m", "ogpsa_cli", *arguments]
     return start_processes(command, num_procs, listens=True)
 
@@ -90,13 +91,13 @@ def start(num_procs: int, arguments: Sequence[str]) -> int:
 def start_processes(command: Sequence[str], num_procs: int, *, listens: bool = False) -> int:
     """Run one command in ``num_procs`` processes that know each other, and wait for all of them.
 
-    Signals to this process go on to them; when one fails the others are ended; none outlives this process. A second
-    Ctrl-C kills them at once.
+    Signals to this process are passed on to them. When one of them fails, the others are ended, and none outlives this
+    process. A second Ctrl-C kills them at once.
 
     Args:
-        command: what to run.
-        num_procs: how many times.
-        listens: whether the command lets signals through once it can handle them; they are held back until then.
+        command: the command to run, as a list of arguments.
+        num_procs: the number of processes.
+        listens: whether the command unblocks signals once it can handle them; signals are blocked until then.
 
     Returns:
         0, or the exit code of the first that failed (128 + n where signal n ended it).
@@ -109,7 +110,7 @@ def start_processes(command: Sequence[str], num_procs: int, *, listens: bool = F
             for env in envs:
                 children.append(_start_child(command, env, hold_signals=listens))
             for number in list(received):
-                # It arrived while they were being started; the first of them may have missed it.
+                # The signal arrived while the children were being started; the first of them may have missed it.
                 _send(children, number)
             code = _wait(children)
             if received.count(signal.SIGINT) > 1 and code == 128 + signal.SIGKILL:
@@ -134,17 +135,17 @@ def _say_killed(children: Sequence[subprocess.Popen[bytes]], number: int) -> Non
 
 
 def start_alone(command: Sequence[str], variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a command that is no rank of anything and ends with this process; signals are the caller's care.
+    """Start a command that is not one of several ranks and ends with this process; the caller handles the signals.
 
     Args:
-        command: what to run.
-        variables: of its environment, beside this process's own.
+        command: the command to run, as a list of arguments.
+        variables: environment variables for the command, in addition to those of this process.
     """
     return _start_child(command, {**os.environ, **variables})
 
 
 def environments(num_procs: int, base: Mapping[str, str]) -> list[dict[str, str]]:
-    """The environment of each process, by rank."""
+    """The environment of each process, in the order of their ranks."""
     threads = max(1, len(os.sched_getaffinity(0)) // num_procs)
     shared = {
         **base,
@@ -174,16 +175,16 @@ def _start_child(
             signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # it died before the call
+            if os.getppid() != parent:  # the parent died before the call
                 os._exit(128 + signal.SIGKILL)
 
-    # An own process group: Ctrl-C reaches the children once, through us, and their workers can be ended with them.
+    # Each child has its own process group: Ctrl-C reaches it once, through us, and its workers can be ended with it.
     return subprocess.Popen(command, env=dict(env), process_group=0, preexec_fn=die_with_parent)
 
 
 @contextmanager
 def _forwarding(children: Sequence[subprocess.Popen[bytes]], received: list[int]) -> Iterator[None]:
-    """Send the signals that this process gets on to the children, and note them; a second Ctrl-C kills them."""
+    """Pass the signals that this process gets on to the children, and record them; a second Ctrl-C kills them all."""
     interrupted: list[float] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -210,7 +211,7 @@ def _send(children: Sequence[subprocess.Popen[bytes]], number: int) -> None:
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait until all have ended, or one has failed and the others had their time to end by themselves."""
+    """Wait until all have ended, or until one has failed and the others have had their time to end by themselves."""
     first_failure = 0
     deadline = float("inf")
     while True:
@@ -225,7 +226,7 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
 
 
 def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End what is still running, politely first, together with the worker processes of each."""
+    """End the children that still run, first by SIGTERM, then by SIGKILL together with their worker processes."""
     _send(children, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     for child in children:

@@ -11,24 +11,25 @@ from pathlib import Path
 
 from pipelines.core.job import rank, world_size
 
-# How long other ranks wait for rank zero to report the same failure before they speak themselves. On a busy machine the
-# ranks come to it some seconds apart.
+# How long other ranks wait for rank zero to report the same failure before they print it themselves. On a busy machine
+# the ranks fail some seconds apart.
 PATIENCE_S = 5.0
-# A mark older than this is another run's.
+# A mark older than this, in seconds, is from another run.
 _FRESH_S = 30.0
 
 
 def may_report() -> bool:
     """Whether this process is to print its error.
 
-    Rank zero always is, and leaves a mark. Another rank waits a moment for that mark on its own machine: where rank
-    zero failed too, it stays silent, so that a mistake in the options is printed once, not once per process.
+    Rank zero always prints, and leaves a mark file. Another rank waits a moment for that file on its own machine. Where
+    rank zero failed too, the other rank stays silent, so that a mistake in the options is printed once, not once per
+    process.
     """
     if world_size() <= 1:
         return True
     mark = mark_of(os.environ)
     if rank() == 0:
-        # Without a place for the mark, several ranks speak; that is only less tidy.
+        # If the mark cannot be written, several ranks print their errors, which is merely untidy.
         with contextlib.suppress(OSError):
             mark.touch()
         return True

@@ -1,8 +1,8 @@
 """How the tasks of a Slurm step agree on a port when the one that follows from the job id is taken.
 
-All tasks know the same sequence of ports. Rank zero listens on the first that is free and says who it is; the others
-go through the sequence until they meet it. Nothing is written to a shared place, and what else listens on these ports
-is recognised by not saying the right words.
+All tasks know the same sequence of ports. Rank zero listens on the first free one and identifies itself; the other
+tasks try the ports in turn until they reach rank zero. Nothing is written to a shared place. Any other program that
+listens on one of these ports is recognised because it does not answer with the agreed words.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from data_registry.core.errors import InputError
 
 TIMEOUT_S = 300.0
-# What says nothing for so long is something else, or so busy that it is asked again.
+# A listener that is silent for this long is another program, or so busy that it has to be asked again later.
 _ANSWER_S = 2.0
 _PAUSE_S = 0.1
 _MAX_LINE_BYTES = 200
@@ -25,18 +25,18 @@ _MAX_LINE_BYTES = 200
 def agree(
     ports: Sequence[int], *, host: str, rank: int, world_size: int, word: str, timeout_s: float = TIMEOUT_S
 ) -> int:
-    """The port on which all ranks will meet. Collective; returns when this rank knows it.
+    """The port on which all ranks will meet. A collective call, which returns when this rank knows the port.
 
     Args:
-        ports: what may be taken, in order, the same on every rank.
-        host: where rank zero is.
-        rank: of this process.
-        world_size: number of processes.
-        word: what only this group of processes knows, such as job and step.
-        timeout_s: how long to wait for the others.
+        ports: the ports to try, in order; the same on every rank.
+        host: the host of rank zero.
+        rank: the rank of this process.
+        world_size: the number of processes.
+        word: a text that only this group of processes knows, such as the job and step.
+        timeout_s: how long to wait for the other ranks, in seconds.
 
     Raises:
-        InputError: every port is taken, or the others did not come.
+        InputError: every port is taken, or the other ranks did not arrive in time.
     """
     deadline = time.monotonic() + timeout_s
     if rank == 0:
@@ -87,12 +87,12 @@ def _listen(ports: Sequence[int], host: str) -> socket.socket:
 def _families() -> Iterator[socket.AddressFamily]:
     if socket.has_dualstack_ipv6():
         yield socket.AF_INET6
-    # Also where the machine has IPv6 in name alone.
+    # IPv4 is also tried after IPv6, for machines that claim IPv6 but cannot use it.
     yield socket.AF_INET
 
 
 def _welcome(connection: socket.socket, word: str) -> int:
-    """Say who this is and hear the other's rank; -1 where it is none of ours."""
+    """Identify rank zero to a caller and return the caller's rank; -1 for a stranger."""
     connection.settimeout(_ANSWER_S)
     connection.sendall(f"{word}\n".encode())
     answer = _line(connection)
@@ -100,8 +100,8 @@ def _welcome(connection: socket.socket, word: str) -> int:
     if name != word or not rank.isdigit():
         return -1
     connection.sendall(b"welcome\n")
-    # The other closes first: the port of who closes first stays blocked for a while. It will read its welcome however
-    # busy its machine is, so that it counts even if it takes longer.
+    # The other side closes first, because the port of the side that closes first stays blocked for a while. The other
+    # side will read its welcome however busy its machine is, so it counts as arrived even if closing takes longer.
     with contextlib.suppress(OSError):
         connection.recv(1)
     return int(rank)
@@ -113,7 +113,7 @@ def _is_there(host: str, port: int, *, rank: int, word: str, deadline: float) ->
         with socket.create_connection((host, port), timeout=_ANSWER_S) as connection:
             if _line(connection) != word:
                 return False
-            # This is rank zero: it may have counted this rank, and must not be left before it has said so.
+            # This is rank zero. It may have counted this rank: the connection must stay open until it says so.
             connection.settimeout(max(_ANSWER_S, deadline - time.monotonic()))
             connection.sendall(f"{word} {rank}\n".encode())
             return _line(connection) == "welcome"

@@ -9,7 +9,7 @@ from data_registry.core.errors import ConfigError
 from ogpsa_cli.launch import rendezvous
 
 _FIRST_PORT, _NUM_PORTS, _NUM_ATTEMPTS = 20000, 12000, 12
-# Two steps of one job, and two jobs that follow each other, are not to meet at their second attempt.
+# They keep two steps of one job, and two consecutive jobs, from colliding at their second attempt.
 _STEP_STRIDE, _ATTEMPT_STRIDE = 101, 1009
 
 
@@ -23,15 +23,15 @@ def is_task_of_several(env: Mapping[str, str]) -> bool:
 
 
 def num_tasks(env: Mapping[str, str]) -> int:
-    """Tasks of this step."""
+    """The number of tasks of this step."""
     return _number(env, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", default=1)
 
 
 def translate(env: Mapping[str, str]) -> dict[str, str]:
-    """``RANK``, ``WORLD_SIZE`` and their kin for this task.
+    """The variables ``RANK``, ``WORLD_SIZE`` and the like for this task.
 
-    The address is the first host of the step, the port the first of :func:`ports`, so that all tasks agree on them and
-    two jobs on one machine do not meet. ``MASTER_ADDR`` and ``MASTER_PORT`` are kept where the user set them.
+    The address is the first host of the step and the port is the first of :func:`ports`, so that all tasks agree on
+    them and two jobs on one machine do not collide. ``MASTER_ADDR`` and ``MASTER_PORT`` are kept if the user set them.
 
     Raises:
         ConfigError: a variable that srun always sets is missing or damaged.
@@ -55,9 +55,9 @@ def translate(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def ports(env: Mapping[str, str]) -> list[int]:
-    """The ports that a step may use, in order: the first follows from job and step, the others from it.
+    """The ports that a step may use, in order. The first is computed from the job and step, the others from the first.
 
-    They lie below those that systems hand out by themselves (from 32768), of which one may be taken at any moment.
+    They lie below the ports that systems assign by themselves (from 32768), any of which may be taken at any moment.
     """
     first = _number(env, "SLURM_JOB_ID", "SLURM_JOBID") + _STEP_STRIDE * _step(env)
     return [_FIRST_PORT + (first + attempt * _ATTEMPT_STRIDE) % _NUM_PORTS for attempt in range(_NUM_ATTEMPTS)]
@@ -66,10 +66,10 @@ def ports(env: Mapping[str, str]) -> list[int]:
 def meet(env: Mapping[str, str]) -> str:
     """The port on which the tasks of this step meet: the first of :func:`ports` that is free where rank zero is.
 
-    Collective over the tasks; to be called with the translated variables.
+    A collective call over the tasks, to be made with the translated variables.
 
     Raises:
-        InputError: they do not find each other.
+        InputError: the tasks do not find each other.
     """
     job, restarts = _number(env, "SLURM_JOB_ID", "SLURM_JOBID"), _number(env, "SLURM_RESTART_COUNT", default=0)
     port = rendezvous.agree(
@@ -99,7 +99,7 @@ def _number(env: Mapping[str, str], *names: str, default: int | None = None) -> 
 
 
 def _tasks_on_this_node(env: Mapping[str, str]) -> int:
-    """From a list such as ``2(x3),1``: tasks of each node in turn."""
+    """The number of tasks on this node, from a list such as ``2(x3),1`` that gives the tasks of each node in turn."""
     text = env.get("SLURM_STEP_TASKS_PER_NODE") or env.get("SLURM_TASKS_PER_NODE") or ""
     counts: list[int] = []
     for count, repeat in re.findall(r"(\d+)(?:\(x(\d+)\))?", text):

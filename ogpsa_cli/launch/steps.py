@@ -1,4 +1,4 @@
-"""Runs the commands of a chain one after another, each as an own process, and hands signals on to it."""
+"""Runs the commands of a chain one after another, each in a process of its own, and passes signals on to it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class StepRunner:
     """Starts commands and waits for them.
 
     Args:
-        variables: of the environment, beside this process's own.
+        variables: environment variables for the commands, in addition to those of this process.
 
     Attributes:
-        received: signals that this process was sent so far.
+        received: the numbers of the signals that this process has been sent so far.
     """
 
     def __init__(self, variables: Mapping[str, str] | None = None) -> None:
@@ -32,7 +32,7 @@ class StepRunner:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While this lasts, signals go to the command that runs; between two commands they are noted."""
+        """While this context lasts, signals go to the running command; between two commands they are only recorded."""
         previous = {number: signal.signal(number, self._forward) for number in _FORWARDED}
         try:
             yield
@@ -53,19 +53,19 @@ class StepRunner:
         """Run ``ogpsa`` with these arguments.
 
         Returns:
-            Its exit code; 75 where it was not started, or was ended, because of a signal that this process was sent.
+            The exit code of the command; 75 if a signal to this process kept it from starting or ended it.
         """
         if not self.received:
             self._child = processes.start_alone([sys.executable, "-m", "ogpsa_cli", *arguments], self._variables)
             for number in list(self.received):
-                # It arrived while the process was being started.
+                # The signal arrived while the process was being started.
                 self._send(number)
             code = self._child.wait()
             if code >= 0:
                 return code
             if -code not in self.received:
                 return 128 - code
-        # Ended before the command could answer: it leaves nothing half-written, so the chain goes on from there.
+        # The command ended before it could handle the signal. It left nothing half-written: the chain can resume here.
         return Preempted.exit_code
 
     def _end(self) -> None:

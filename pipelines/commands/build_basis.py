@@ -49,7 +49,7 @@ def run(config: BuildBasisConfig) -> Made:
 
 
 def plan(config: BuildBasisConfig) -> list[tuple[str, str]]:
-    """What would be done, for ``--dry-run``."""
+    """The plan that ``--dry-run`` shows, as pairs of name and text."""
     source = resolve_model(config.model, revision=config.revision)
     rows = [("model", source.reference), ("engine", plan_text(config))]
     for path in config.reference:

@@ -27,7 +27,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         NumericsError: the model gives a loss that is not finite.
     """
     if config.baseline is not None:
-        # What is wrong with it is better known before hours of work.
+        # A problem with the baseline should be reported before hours of work.
         read_results(config.baseline)
     if config.rejudge is not None:
         return rejudging.run(config)
@@ -51,7 +51,7 @@ def compare(config: EvaluateConfig, result: EvaluateResult) -> list[Changed]:
     """What changed from the baseline, for every figure that both have; nothing without a baseline.
 
     Raises:
-        InputError: the two were made under unlike settings; with all differences.
+        InputError: the two were made under different settings; the error lists all differences.
         ArtifactError: the baseline does not verify.
     """
     if config.baseline is None:

@@ -10,8 +10,8 @@ def run(config: InspectConfig) -> Inspection:
     """Inspect what lies at a path.
 
     Raises:
-        InputError: nothing is there, or neither an artifact nor a model.
-        ArtifactError: the manifest is damaged or of a newer schema.
-        Preempted: what would lie there is unfinished, since its command was asked to stop.
+        InputError: nothing is there, or what is there is neither an artifact nor a model.
+        ArtifactError: the manifest is damaged or has a newer schema.
+        Preempted: the artifact is unfinished because its command was asked to stop.
     """
     return inspect(config)

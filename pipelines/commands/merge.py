@@ -19,7 +19,7 @@ def run(config: MergeConfig) -> MergeResult:
     sources = resolve_sources(config)
     wanted = wanted_results(config, merge_inputs(sources))
     for each in wanted:
-        # What is in the way is said before the weights are opened.
+        # An obstacle at the output is reported before the weights are opened.
         find(each)
     return make_results(open_merge(config, sources), config, sources, wanted)
 

@@ -18,9 +18,9 @@ class PrepareDataResult(Made):
     """The prepared data set.
 
     Attributes:
-        counts: what became of the rows.
-        preview: the first rows as pieces of text with whether they are trained; of a preference row first the chosen,
-            then the rejected conversation.
+        counts: how many rows were read, dropped, kept and so on.
+        preview: the first rows, each as pieces of text with a flag that says whether the piece is trained; a preference
+            row gives first the chosen, then the rejected conversation.
     """
 
     counts: Counts
@@ -42,7 +42,7 @@ def run(config: PrepareDataConfig) -> PrepareDataResult:
     if made is None:
         layout, task = choose_layout(request, config)
         made = make(wanted, lambda writer: write_rows(writer, request, config, layout, task, tokenizer))
-    # Found or made, its rows can be read.
+    # Whether the data set was found or made, this checks that its rows can be read.
     load_prepared(made.path)
     counts = Counts(**made.manifest.summary["counts"])
     shown = preview_rows(config.out, config.preview, tokenizer) if tokenizer is not None else []

@@ -30,7 +30,7 @@ _CAVEAT = "Brackets: 95 % intervals over the test items, of one training run eac
 
 @dataclass(frozen=True)
 class QuickstartResult(Made):
-    """What the quickstart made in a directory (the manifest is of the report in there) and what it found."""
+    """What the quickstart made in a directory and what it found; the manifest is that of the report in there."""
 
     table: ResultsTable
     sentences: tuple[str, ...]

@@ -22,7 +22,7 @@ def run(config: ReportConfig) -> ReportResult:
 
     Raises:
         ConfigError: the start or a figure that was named does not exist.
-        InputError: results are missing, cannot be told apart, or were measured under unlike settings.
+        InputError: results are missing, cannot be told apart, or were measured under different settings.
         ArtifactError: results do not verify, or something else lies at ``--out``.
     """
     runs, start = read_report(config)

@@ -25,7 +25,7 @@ class Listed:
 
 
 def prepare(config: RunConfig) -> tuple[Chain, list[Step]]:
-    """The chain, and the steps of it that are asked for.
+    """The chain, and those of its steps that are asked for.
 
     Raises:
         OgpsaError: the recipe cannot be used; nothing has been started.

@@ -34,7 +34,7 @@ def run(config: SlurmConfig) -> SlurmResult:
             fix=f"leave out --submit, and run {SUBMIT} where Slurm is",
         )
     chain, cluster = read_chain_and_cluster(config)
-    # Where the command is typed is part of what the jobs do.
+    # The directory in which the command is typed affects what the jobs do, so it is recorded in the configuration.
     config = config.model_copy(update={"directory": jobs_directory(config)})
     target, logs = places(config, chain)
     texts = dict(script_texts(chain, cluster, config, logs))

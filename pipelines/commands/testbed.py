@@ -18,7 +18,7 @@ def run(config: TestbedConfig) -> Made:
 
 
 def plan(config: TestbedConfig) -> list[tuple[str, str]]:
-    """What would be done, for ``--dry-run``."""
+    """The plan that ``--dry-run`` shows, as pairs of name and text."""
     if config.retrain:
         return [("model", f"trained from nothing in {DEFAULT_STEPS:,} steps, seed {config.seed}")]
     return [("model", "the shipped one, copied")]

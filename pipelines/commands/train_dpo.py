@@ -18,6 +18,6 @@ def run(config: TrainDpoConfig) -> Made:
 
 
 def plan(config: TrainDpoConfig) -> list[tuple[str, str]]:
-    """What would be done, for ``--dry-run``."""
+    """The plan that ``--dry-run`` shows, as pairs of name and text."""
     check_dpo_options(config)
     return steps.plan_training(config, task="preference")

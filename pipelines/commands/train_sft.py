@@ -23,7 +23,7 @@ def run(config: TrainSftConfig) -> Made:
 
 
 def plan(config: TrainSftConfig) -> list[tuple[str, str]]:
-    """What would be done, for ``--dry-run``."""
+    """The plan that ``--dry-run`` shows, as pairs of name and text."""
     check_names(SFTConfig, config.trainer)
     return steps.plan_training(
         config,

@@ -17,7 +17,7 @@ from pipelines.core.config import CommandConfig, resolve
 from pipelines.recipes.recipe import Recipe, StepSpec, read_recipe, recipe_path
 from pipelines.recipes.references import References, default_out, in_order
 
-# The whole recipe is overwritten or only shown, never one step of it.
+# These options apply to the whole recipe, never to a single step of it.
 _NOT_FOR_STEPS = ("overwrite", "dry_run", "list", "describe")
 
 
@@ -28,9 +28,9 @@ class Step:
     Attributes:
         name: the name of the step in the recipe.
         command: the ogpsa command, such as ``train-sft``.
-        purpose: a few words for people.
+        purpose: a few words that tell the reader what the step is for.
         config: the options of the command, checked.
-        needs: names of the steps whose work it uses.
+        needs: the names of the steps whose results it uses.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Step:
 
     @property
     def arguments(self) -> list[str]:
-        """What to type after ``ogpsa``."""
+        """The arguments to type after ``ogpsa``."""
         return command_arguments(self.command, self.config)
 
 
@@ -58,7 +58,7 @@ class Chain:
     Attributes:
         title: the recipe's name.
         description: what the recipe says of itself.
-        out: the directory of everything that is made.
+        out: the directory that holds everything the steps make.
         steps: the steps in order.
         text: the YAML of the recipe.
         threads: the number of threads that each process computes with; None leaves it as it is.
@@ -150,7 +150,7 @@ def _changed(
 def _options(
     name: str, spec: StepSpec, references: References, specs: Mapping[str, StepSpec], problems: list[str]
 ) -> tuple[dict[str, Any], set[str], set[str]]:
-    """Expanded options of a step, the steps that it needs, and the options that could not be expanded."""
+    """The expanded options of a step, the steps that it needs, and the options that could not be expanded."""
     needs: set[str] = set()
     values: dict[str, Any] = {}
     unresolved: set[str] = set()
@@ -172,7 +172,7 @@ def _options(
 def _checked(
     name: str, spec: StepSpec, values: dict[str, Any], unresolved: set[str], problems: list[str]
 ) -> CommandConfig | None:
-    """The options as the command's configuration; None where they are wrong, which is noted."""
+    """The options as the command's configuration; None if they are wrong, and then ``problems`` says why."""
     if spec.command not in STEPS:
         problems.append(
             f"step '{name}': there is no command '{spec.command}' for steps"
@@ -186,7 +186,7 @@ def _checked(
     try:
         found = resolve(BY_NAME[spec.command].config_class(), flags=values)
     except ConfigError as error:
-        # What could not be looked up is not missing besides.
+        # An option whose reference could not be resolved is not reported as missing as well.
         silent = [f"{shown} is required" for key in unresolved for shown in (_flag(key), key.upper())]
         problems += [
             f"step '{name}': {problem}" for problem in error.problems if not any(word in problem for word in silent)
@@ -216,10 +216,10 @@ def selected(steps: Sequence[Step], *, only: Sequence[str], start_at: str | None
     Args:
         steps: all steps, in order.
         only: the names of steps to keep; empty for all.
-        start_at: leave out what comes before this one.
+        start_at: the name of the first step to keep; earlier steps are left out.
 
     Raises:
-        ConfigError: there is no step of such a name.
+        ConfigError: there is no step with one of these names.
     """
     names = [step.name for step in steps]
     asked = [*only, *([start_at] if start_at is not None else [])]

@@ -29,7 +29,7 @@ class Resources(Document):
         time: time limit in Slurm's notation, such as ``"24:00:00"`` or ``"2-00:00:00"``.
         nodes: the number of machines.
         gpus_per_node: the number of GPUs of each machine; one task is started for each.
-        tasks_per_node: processes on each machine, where that is not one per GPU.
+        tasks_per_node: the number of processes on each machine, if it is not one per GPU.
         cpus_per_task: the number of cores for each process.
         memory: the memory of each machine, such as ``"200G"``; ``"0"`` is all of it.
         sbatch: further options of sbatch, such as ``--constraint=h100``.
@@ -120,7 +120,7 @@ def read_cluster(path: Path) -> tuple[Cluster, str]:
 
     Raises:
         InputError: it cannot be read.
-        ConfigError: it is not a profile; with every problem.
+        ConfigError: it is not a valid profile; the error lists every problem.
     """
     text = read_text(path, "cluster profile")
     return parse(Cluster, text, what="cluster profile", where=str(path)), text
@@ -130,7 +130,7 @@ def check_names(cluster: Cluster, steps: list[Step], *, where: str) -> None:
     """Refuse a profile that speaks of steps that the chain does not have.
 
     Raises:
-        ConfigError: naming them.
+        ConfigError: the profile names such steps; the error lists them.
     """
     known = list(dict.fromkeys([*(step.name for step in steps), *(step.command for step in steps)]))
     problems = [
@@ -145,8 +145,8 @@ def check_names(cluster: Cluster, steps: list[Step], *, where: str) -> None:
 def resources_of(cluster: Cluster, step: Step) -> Resources:
     """What a step's job asks for: the profile's values, then those of its command, then those of its name.
 
-    A command that is one process's work gets one task on one node without GPUs; one that could be spread but whose
-    recipe says ``num-procs: 1`` gets one task with one GPU.
+    A command that always runs in one process gets one task on one node without GPUs. A command that could use several
+    processes, but for which the recipe says ``num-procs: 1``, gets one task with one GPU.
     """
     values = {name: getattr(cluster, name) for name in Resources.model_fields}
     is_spread = BY_NAME[step.command].takes_processes()
@@ -161,5 +161,5 @@ def resources_of(cluster: Cluster, step: Step) -> Resources:
 
 
 def tasks_per_node(resources: Resources) -> int:
-    """Processes on each machine: as asked for, else one per GPU, at least one."""
+    """The number of processes on each machine: as asked for, otherwise one per GPU, and at least one."""
     return resources.tasks_per_node or resources.gpus_per_node or 1

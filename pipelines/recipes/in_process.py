@@ -1,4 +1,4 @@
-"""Runs the steps of a chain in this process: libraries are imported once, which small models take longest for."""
+"""Runs the steps of a chain in this process, so that libraries are imported once: for small models imports dominate."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def run_steps(steps: Sequence[Step], *, threads: int | None = None, overwrite: b
     Args:
         steps: the steps in order.
         threads: the number of threads to compute with; None leaves it as it is.
-        overwrite: make anew what is finished.
+        overwrite: whether to make finished artifacts again.
 
     Returns:
-        For each step whether it had been done before.
+        For each step, whether it had been done before.
 
     Raises:
         ConfigError: this process is one of several, or a step wants several.
@@ -48,7 +48,7 @@ def _run(step: Step, number: int, total: int, overwrite: bool) -> bool:
     command: Any = importlib.import_module("pipelines.commands." + step.command.replace("-", "_"))
     typed = command_line()[1:]
     logger.info("[%d/%d] %s", number, total, step.purpose or step.name)
-    # The manifest of what a step makes has the step's own command.
+    # The manifest of the artifact that a step makes records the command of that step.
     record_command(step.arguments)
     try:
         result = command.run(step.config.model_copy(update={"overwrite": overwrite}))

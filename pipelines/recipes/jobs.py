@@ -22,11 +22,11 @@ KIND = "slurm-jobs"
 
 @dataclass(frozen=True)
 class SlurmResult(Made):
-    """The jobs: the directory of their scripts, and what became of them.
+    """The directory of the job scripts, and the jobs that were submitted.
 
     Attributes:
-        logs: where the jobs write.
-        submitted: step and job id, in order; empty unless submitted.
+        logs: the directory where the jobs write their logs.
+        submitted: pairs of step and job id, in order; empty if the jobs were not submitted.
     """
 
     logs: Path
@@ -34,7 +34,12 @@ class SlurmResult(Made):
 
 
 def read_chain_and_cluster(config: SlurmConfig) -> tuple[Chain, Cluster]:
-    """Recipe and profile, both checked, with the problems of both."""
+    """The chain of the recipe and the cluster profile, both checked.
+
+    Raises:
+        InputError: one of them cannot be read.
+        ConfigError: one of them is wrong; the error lists the problems of both.
+    """
     assert config.profile is not None, "the configuration is checked for it"
     problems: list[str] = []
     try:
@@ -59,7 +64,7 @@ def read_chain_and_cluster(config: SlurmConfig) -> tuple[Chain, Cluster]:
 
 
 def jobs_directory(config: SlurmConfig) -> Path:
-    """Where the jobs start.
+    """The directory in which the jobs start.
 
     Raises:
         InputError: there is no such directory.
@@ -71,14 +76,14 @@ def jobs_directory(config: SlurmConfig) -> Path:
 
 
 def places(config: SlurmConfig, chain: Chain) -> tuple[Path, Path]:
-    """Directories of scripts and logs."""
+    """The directory of the scripts and the directory of the logs."""
     directory = jobs_directory(config)
     out = directory / chain.out
     return (out / "jobs" if config.jobs is None else config.jobs.absolute()), out / "logs"
 
 
 def script_texts(chain: Chain, cluster: Cluster, config: SlurmConfig, logs: Path) -> Iterator[tuple[str, str]]:
-    """The scripts by file name."""
+    """The scripts, as pairs of file name and text."""
     assert config.directory is not None
     for step in chain.steps:
         text = job_script(chain.title, step, cluster, directory=config.directory, logs=logs, threads=chain.threads)
@@ -87,13 +92,13 @@ def script_texts(chain: Chain, cluster: Cluster, config: SlurmConfig, logs: Path
 
 
 def jobs_inputs(config: SlurmConfig) -> list[InputRecord]:
-    """Records of recipe and profile."""
+    """The input records of the recipe and the cluster profile."""
     files = (("recipe", recipe_path(str(config.recipe))), ("profile", Path(str(config.profile))))
     return [InputRecord(role=role, path=str(path), kind="file", fingerprint=hash_file(path)) for role, path in files]
 
 
 def write_scripts(writer: ArtifactWriter, chain: Chain, texts: Mapping[str, str]) -> None:
-    """The scripts as files that can be run."""
+    """Write the scripts as executable files."""
     for name, text in texts.items():
         path = writer.path / name
         path.write_text(text, encoding="utf-8")
@@ -102,7 +107,11 @@ def write_scripts(writer: ArtifactWriter, chain: Chain, texts: Mapping[str, str]
 
 
 def submit(target: Path) -> tuple[tuple[str, str], ...]:
-    """Submit the chain; step and job id in order."""
+    """Submit the chain and return pairs of step and job id, in order.
+
+    Raises:
+        InputError: Slurm refuses a job; the jobs that were submitted before it are cancelled.
+    """
     done = subprocess.run(["bash", str(target / SUBMIT)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = [line for line in done.stderr.splitlines() if line.strip()]

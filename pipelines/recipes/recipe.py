@@ -12,7 +12,7 @@ from data_registry.core.documents import Document, parse, read_text, suggest
 from data_registry.core.errors import InputError
 
 SHIPPED = Path(__file__).parent / "shipped"
-# In file names, in job names and after ${steps.
+# Step names are used in file names, in job names and in references after ``${steps.``.
 _STEP_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -77,7 +77,7 @@ class Recipe(Document):
         return {str(name).replace("-", "_"): value for name, value in variables.items()}
 
 
-# What --set means otherwise.
+# Names that --set already uses for options of the command.
 RESERVED = frozenset(
     ("recipe", "out", "variables", "steps", "overwrite", "list", "only", "start_at", "dry_run", "show",
      "profile", "jobs", "submit", "directory")
@@ -100,11 +100,11 @@ def recipe_path(name: str) -> Path:
         return path
     names = shipped_names()
     if name in names:
-        # A directory of this name is no recipe; ogpsa quickstart makes one, for instance.
+        # A directory of this name is not a recipe; ogpsa quickstart makes such a directory, for instance.
         return SHIPPED / f"{name}.yaml"
     if path.exists():
         return path
-    # A recipe's name with something added, such as a model, is far from it by letters.
+    # A recipe's name with something appended, such as a model, differs from it by too many letters to be suggested.
     meant = suggest(name, names) or suggest(name.partition("-")[0], names)
     raise InputError(
         f"there is no recipe '{name}': neither a file nor a name that ogpsa knows{meant}",
@@ -119,8 +119,8 @@ def read_recipe(name: str) -> tuple[Recipe, str]:
         name: a path, or the name of a recipe that comes with ogpsa.
 
     Raises:
-        InputError: there is none, or it cannot be read.
-        ConfigError: it is not a recipe; with every problem.
+        InputError: there is no such recipe, or it cannot be read.
+        ConfigError: it is not a valid recipe; the error lists every problem.
     """
     path = recipe_path(name)
     text = read_text(path, "recipe")

@@ -1,4 +1,4 @@
-"""What ``${NAME}`` and ``${steps.NAME.OPTION}`` stand for, and which step needs which."""
+"""What ``${NAME}`` and ``${steps.NAME.OPTION}`` stand for, and which steps need which others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError
 from pipelines.recipes.recipe import StepSpec
 
-# $${ is a ${ that stays.
+# ``$${`` is an escape for a literal ``${``.
 _REFERENCE = re.compile(r"\$(\$?)\{([^{}]*)\}")
 
 
@@ -18,10 +18,10 @@ class References:
     """Looks up what the options of a recipe refer to.
 
     Args:
-        out: directory of the recipe; may refer to variables.
-        variables: may refer to each other and to ``out``.
-        steps: the steps, whose options may refer to variables and to options of other steps. A step that does not say
-            where it writes does so at ``${out}/NAME``.
+        out: the directory of the recipe; it may refer to variables.
+        variables: the values of the variables; they may refer to each other and to ``out``.
+        steps: the steps, whose options may refer to variables and to options of other steps. A step without the option
+            ``out`` writes to ``${out}/NAME``.
     """
 
     def __init__(self, out: Any, variables: Mapping[str, Any], steps: Mapping[str, StepSpec]) -> None:
@@ -30,14 +30,14 @@ class References:
         self._under_way: list[str] = []
 
     def expand(self, value: Any, needs: set[str]) -> Any:
-        """A value with everything that it refers to.
+        """A value in which every reference is replaced by what it refers to.
 
         Args:
-            value: from YAML: texts, numbers, lists, groups.
-            needs: the names of the steps that it refers to, directly, are added here.
+            value: a value from YAML: a text, a number, a list or a group.
+            needs: a set to which the names of the steps that the value directly refers to are added.
 
         Raises:
-            ConfigError: it refers to what is not there, or to itself.
+            ConfigError: the value refers to something that does not exist, or to itself.
         """
         if isinstance(value, list):
             return [self.expand(item, needs) for item in value]
@@ -47,7 +47,7 @@ class References:
             return value
         whole = _REFERENCE.fullmatch(value)
         if whole and not whole[1]:
-            # Alone, a reference keeps its type: a number stays one.
+            # A value that is nothing but a reference keeps its type: a number stays a number.
             return self._look_up(whole[2].strip(), needs)
         return _REFERENCE.sub(lambda found: self._as_text(found, needs), value)
 
@@ -88,12 +88,12 @@ class References:
         if option not in options:
             given = list(dict.fromkeys(["out", *options]))
             raise ConfigError(f"${{{name}}}: step '{step}' does not give the option '{option}'{suggest(option, given)}")
-        # What that step refers to itself is that step's concern.
+        # The steps that the other step refers to are needed by that step, not by this one.
         return self.expand(options[option], set())
 
 
 def default_out(step: str) -> str:
-    """Where a step writes that does not say."""
+    """The output of a step that has no option ``out``."""
     return f"${{out}}/{step}"
 
 
@@ -102,13 +102,13 @@ def _kind(value: Any) -> str:
 
 
 def in_order(needs: Mapping[str, set[str]]) -> list[str]:
-    """Steps in an order in which each comes after all that it needs; the given order where that allows it.
+    """The steps in an order in which each comes after all that it needs; steps that are free keep their order.
 
     Args:
-        needs: for each step the names of those that it needs; all of them are keys.
+        needs: for each step, the names of the steps that it needs; every such name is also a key.
 
     Raises:
-        ConfigError: some need each other; with the circle.
+        ConfigError: some steps need each other; the error shows the circle.
     """
     done: list[str] = []
     waiting = list(needs)

@@ -55,11 +55,11 @@ def job_script(
 
     Args:
         title: the recipe's name.
-        step: what to run.
-        cluster: how jobs are started there.
-        directory: where the command runs, absolute.
-        logs: where its output goes, absolute.
-        threads: the number of threads of each task where the recipe gives it; otherwise the profile decides.
+        step: the step to run.
+        cluster: the profile that says how jobs are started on the cluster.
+        directory: the absolute path of the directory in which the command runs.
+        logs: the absolute path of the directory for its output.
+        threads: the number of threads of each task, if the recipe gives it; None leaves it to the profile.
 
     Raises:
         ConfigError: Slurm cannot take one of the paths.
@@ -114,7 +114,7 @@ def _directives(
 
 
 def _path(stem: Path) -> str:
-    """A log file's name as sbatch reads it: % starts its own placeholders, spaces need quotes."""
+    """The name of a log file, escaped for sbatch, to which % starts a placeholder and spaces need quotes."""
     text = str(stem)
     if any(character in text for character in "\"'\\\n"):
         raise ConfigError(f"Slurm cannot take the path '{text}': it has a quote, a backslash or a line break")
@@ -134,7 +134,7 @@ def _exports(cluster: Cluster, resources: Resources, threads: int | None) -> lis
 def _srun(resources: Resources, tasks: int) -> list[str]:
     words = ["srun", "--kill-on-bad-exit=1", f"--nodes={resources.nodes or 1}", f"--ntasks-per-node={tasks}"]
     if resources.cpus_per_task is not None:
-        # Since Slurm 22.05 steps no longer inherit it.
+        # Since Slurm 22.05 steps no longer inherit this option from the job.
         words.append(f"--cpus-per-task={resources.cpus_per_task}")
     return [*words, *(resources.srun or ())]
 
@@ -145,7 +145,7 @@ def submit_script(title: str, steps: Sequence[Step], *, logs: Path) -> str:
     Args:
         title: the recipe's name.
         steps: the steps in order.
-        logs: directory to make for the jobs' output.
+        logs: the directory that the script makes for the output of the jobs.
     """
     calls = "\n".join(" ".join(["submit", step.name, *step.needs]) for step in steps)
     return f"""\

@@ -19,9 +19,9 @@ def shell_script(chain: Chain, *, heading: str, why_threads: str) -> str:
     """The text of a script that runs a chain, from wherever it is called.
 
     Args:
-        chain: what to run; the script is meant to lie in its directory.
-        heading: a line that says what it is.
-        why_threads: why the recipe limits the threads, where it does.
+        chain: the chain to run; the script is meant to lie in the directory of the chain.
+        heading: a line that says what the script is.
+        why_threads: the reason why the recipe limits the threads, for recipes that do.
     """
     lines = ["#!/usr/bin/env bash", f"# {heading}", "set -eu"]
     if not chain.out.is_absolute():

@@ -21,9 +21,10 @@ class State:
     """How far a step is.
 
     Attributes:
-        word: ``begun``: interrupted work lies there; ``other settings``: what lies there was made differently and would
-            be refused without ``--overwrite``; ``in the way``: what lies there is no artifact.
-        note: what differs, for people.
+        word: the state in a word. ``begun`` means that interrupted work lies there; ``other settings``, that what lies
+            there was made differently and would be refused without ``--overwrite``; ``in the way``, that what lies
+            there is not an artifact.
+        note: what differs, in words for the reader.
     """
 
     word: Word
@@ -83,7 +84,7 @@ def _has_files(folder: Path) -> bool:
 
 
 def _fingerprints(artifact: Path) -> set[str]:
-    """What a manifest may call this artifact: by all its files, or, as a model, by those that determine it."""
+    """The fingerprints that may stand for this artifact: of all its files, or of those that determine it as a model."""
     manifest: Manifest = read_manifest(artifact)
     names = {path.relative_to(artifact).as_posix() for path in determining_files(artifact)}
     model = {name: record for name, record in manifest.files.items() if name in names}
