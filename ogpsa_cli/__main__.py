@@ -113,7 +113,7 @@ def _report_lost(*, verbose: bool) -> int:
 
     if verbose:
         traceback.print_exc()
-    # Our own launcher knows more about it, and says so.
+    # Our own launcher knows more about the failure, and reports it.
     if processes.STARTED_BY_US not in os.environ and ranks.may_report():
         console.show_error(
             "another process of this job ended",

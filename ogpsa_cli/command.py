@@ -76,7 +76,7 @@ def _callback(entry: Command, flags: Sequence[Flag], arguments: list[str]) -> An
 
     def callback(**given: Any) -> Callable[[], int]:
         common = {flag.field: given.pop(flag.field) for flag in _COMMON}
-        # Not run here: Typer has its own ideas about interrupts and broken pipes.
+        # It is not run here, because Typer would handle interrupts and broken pipes in its own way.
         return partial(_run, entry, flags, given, arguments, **common)
 
     flags = [flag for flag in flags if flag.kind != "group"]
@@ -91,7 +91,7 @@ def _callback(entry: Command, flags: Sequence[Flag], arguments: list[str]) -> An
 
 
 def _annotation(flag: Flag) -> Any:
-    # Texts are not converted here: the configuration checks them, so that all problems are shown together.
+    # Texts are not converted here, because the configuration checks them and shows all problems together.
     if flag.positional:
         several: Any = list[str] | None if flag.kind == "list" else str | None
         return Annotated[several, typer.Argument(metavar=flag.names[0], help=flag.help)]
@@ -133,7 +133,7 @@ def _run(
         console.print_json(config_class.model_json_schema())
         return 0
     file = Path(config_file).expanduser() if config_file is not None else None
-    # Read before it is settled: srun's tasks choose a port together unless the user has chosen one.
+    # This is read before the environment is settled: srun's tasks agree on a port unless the user has chosen one.
     chooses_port = slurm.is_task_of_several(os.environ) and "MASTER_PORT" not in os.environ
     processes.settle_environment()
     config = resolve(config_class, file=file, flags=given_options(flags, given), sets=assignments or [])
@@ -141,7 +141,7 @@ def _run(
     if options.get("dry_run"):
         if job.rank() == 0:
             with console.results_apart():
-                # Most show their options and a plan; those that work with several commands show more.
+                # Most commands show their options and a plan; those that run several commands show more.
                 show = getattr(module, "dry_run", None)
                 if show is not None:
                     return int(show(config))

@@ -1,6 +1,6 @@
 """What ``--help`` shows: usage, description, options in panels, examples. Rendered by rich, without Typer's renderer.
 
-Typer's own renderer imports Markdown and syntax highlighting, half of the time that help may take.
+Typer's own renderer imports Markdown and syntax highlighting, which takes half of the time allowed for showing help.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from pipelines.inspecting.machine import (
 
 
 def run(config: DoctorConfig) -> list[Finding]:
-    """Look at the machine; nothing is changed and nothing is raised for what is missing."""
+    """Look at the machine without changing it; something missing is reported as a finding and never raised."""
     return [
         *software_findings(),
         *machine_findings(),

@@ -48,7 +48,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
 
 
 def compare(config: EvaluateConfig, result: EvaluateResult) -> list[Changed]:
-    """What changed from the baseline, for every figure that both have; nothing without a baseline.
+    """What changed from the baseline, for every figure that both have; empty if there is no baseline.
 
     Raises:
         InputError: the two were made under different settings; the error lists all differences.

@@ -26,7 +26,7 @@ def run(config: SlurmConfig) -> SlurmResult:
     """Write the scripts of a recipe for a cluster, and submit them if asked to.
 
     Raises:
-        OgpsaError: recipe or profile cannot be used, or Slurm refuses a job; nothing is left submitted then.
+        OgpsaError: the recipe or the profile cannot be used, or Slurm refuses a job; then no job stays submitted.
     """
     if config.submit and shutil.which("sbatch") is None:
         raise ConfigError(

@@ -20,7 +20,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Resources(Document):
-    """What a job asks Slurm for; in ``steps`` of a profile only what differs.
+    """What a job asks Slurm for; below ``steps`` of a profile, only the values that differ.
 
     Attributes:
         partition: Slurm's partition.
