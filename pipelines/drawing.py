@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind can tell apart; in black and white markers, lines and hatches do it.
+# Okabe and Ito's colours, safe for the colour-blind; in black and white, markers, lines and hatches tell them apart.
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5A5A5A")
 MARKERS: Final = ("s", "^", "D", "v", "P", "X", "p")
 LINES: Final[tuple[Any, ...]] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
@@ -20,7 +20,7 @@ INK: Final = "#1a1a1a"
 QUIET: Final = "#6f6f6f"
 FAINT: Final = "#c4c4c4"
 _GRID: Final = "#ececec"
-# Without a salt of one's own the identifiers in an SVG are random.
+# Unless a salt is set, the identifiers in an SVG are random.
 _SVG: Final[Any] = {"svg.hashsalt": "ogpsa"}
 _STYLE: Final[Any] = {
     "font.size": 9, "axes.linewidth": 0.8, "axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK,
@@ -30,14 +30,14 @@ _STYLE: Final[Any] = {
 
 
 def style() -> AbstractContextManager[None]:
-    """A context in which everything is drawn."""
+    """A context manager that applies the common style; everything is drawn within it."""
     from matplotlib import rc_context
 
     return rc_context({**_STYLE, **_SVG})
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, which lays itself out; without a window or any other global state."""
+    """An empty figure of this size in inches with automatic layout, made without a window or other global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -47,7 +47,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def frame(axes: Axes, *, grid: Literal["both", "x", "y"] | None = "y") -> None:
-    """Leave the axes open above and on the right, with a faint grid behind what is drawn."""
+    """Remove the upper and right borders of the axes and draw a faint grid behind the content."""
     axes.spines[["top", "right"]].set_visible(False)
     if grid is not None:
         axes.grid(axis=grid, color=_GRID, linewidth=0.6)
@@ -55,7 +55,7 @@ def frame(axes: Axes, *, grid: Literal["both", "x", "y"] | None = "y") -> None:
 
 
 def save(figure: Figure, *paths: Path, dpi: int = 200) -> list[Path]:
-    """Write a figure to files, of which the names say the format: ``.png`` (with ``dpi``) or ``.svg``."""
+    """Write a figure to files; each name's suffix gives the format: ``.png`` (with ``dpi``) or ``.svg``."""
     from matplotlib import rc_context
 
     with rc_context(_SVG):
@@ -65,7 +65,7 @@ def save(figure: Figure, *paths: Path, dpi: int = 200) -> list[Path]:
 
 
 def to_svg(figure: Figure) -> bytes:
-    """A figure as SVG on a transparent ground, so that it goes with light and dark pages."""
+    """A figure as SVG on a transparent background, so that it suits light and dark pages."""
     from matplotlib import rc_context
 
     stream = io.BytesIO()
@@ -75,5 +75,5 @@ def to_svg(figure: Figure) -> bytes:
 
 
 def _metadata(suffix: str) -> dict[str, Any]:
-    """What would tell the version of matplotlib, or the time, is left out."""
+    """Metadata that leave out the version of matplotlib and the time, so that equal figures give equal bytes."""
     return {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}[suffix]

@@ -11,7 +11,7 @@ from pipelines.evaluation.contract.verdict import Label
 from pipelines.evaluation.judges.refusal.features import FEATURES
 from pipelines.evaluation.judges.refusal.judge import JudgeWeights
 
-# How many answers the weights that are assumed beforehand are worth. The labelled answers come from two models with
+# The assumed prior weights count as much as this number of answers. The labelled answers come from two models with
 # habits of their own: from 3 to 100 the agreement on the model left out moves by less than one point.
 RIDGE = 10.0
 # Fewer answers say what makes a refusal partial (76 refusals by one of the models), so more is assumed.
@@ -32,12 +32,12 @@ def fit_logistic(
     so that neither seed nor start matters.
 
     Args:
-        inputs: ``[N, F]``.
-        targets: ``[N]``, 1 for yes and 0 for no.
-        sample_weights: ``[N]`` non-negative.
-        prior: ``[F]`` weights assumed before the data.
-        ridge: positive; how many items the prior is worth.
-        iterations: most Newton steps.
+        inputs: the features, ``[N, F]``.
+        targets: the classes, ``[N]``: 1 for yes and 0 for no.
+        sample_weights: the weights of the items, ``[N]``, non-negative.
+        prior: the weights assumed before the data are seen, ``[F]``.
+        ridge: the number of items that the prior counts as; positive.
+        iterations: the greatest number of Newton steps.
 
     Returns:
         ``[F]`` weights and the intercept.
@@ -82,7 +82,7 @@ def fit_judge(features: Array, labels: Sequence[Label]) -> JudgeWeights:
 
     Args:
         features: ``[N, F]``, a row of :func:`~pipelines.evaluation.judges.refusal.features.featurise` for each answer.
-        labels: ``[N]``, people's.
+        labels: the labels that people gave, ``[N]``.
 
     Raises:
         ValueError: a class is missing.

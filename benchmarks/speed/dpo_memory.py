@@ -37,7 +37,7 @@ ALLOCATION = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLO
 
 
 def make_world(directory: Path, shape: tuple[int, int, int], tokens: int, rows: int) -> None:
-    """A model, and data of which every row and every side of a pair has exactly ``tokens`` tokens."""
+    """Write a model, and data in which every row and every side of a pair has exactly ``tokens`` tokens."""
     import random
 
     import torch
@@ -78,7 +78,7 @@ def make_world(directory: Path, shape: tuple[int, int, int], tokens: int, rows: 
 
 
 def child(variant: str, directory: Path, pairs_per_step: int, tokens: int, precision: str) -> dict[str, float]:
-    """Train in this process; its peak memory."""
+    """Train in this process and return its peak memory."""
     import torch
 
     from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
@@ -99,7 +99,7 @@ def child(variant: str, directory: Path, pairs_per_step: int, tokens: int, preci
         recipe: Any = train_sft
     else:
         if variant == "dpo-first":
-            # No store beside it yet.
+            # A fresh directory has no stored log-probabilities yet.
             common["out"] = Path(tempfile.mkdtemp(dir=directory)) / "run"
         config = TrainDpoConfig(data=directory / "pairs", batch_size=pairs_per_step, **common)
         recipe = dpo
@@ -120,7 +120,7 @@ def child(variant: str, directory: Path, pairs_per_step: int, tokens: int, preci
 
 
 def _with_reference_model(trainer: Any, config: Any) -> None:
-    """What TRL does without stored log-probabilities: a second model beside the first, asked at every step."""
+    """Do what TRL does without stored log-probabilities: run a second, reference model at every step."""
     from pipelines.models.loading import load_training_model
     from pipelines.models.reference import resolve_model
     from pipelines.passes.log_probs import add_loss_head
@@ -133,7 +133,7 @@ def _with_reference_model(trainer: Any, config: Any) -> None:
 
 
 def _forget_peak() -> None:
-    """Let the peaks count from here on."""
+    """Reset the peaks, so that they are counted from here on."""
     import torch
 
     Path("/proc/self/clear_refs").write_text("5")
@@ -175,7 +175,7 @@ def measure(name: str, directory: Path, arguments: argparse.Namespace) -> dict[s
         "tokens_per_step": {variant: runs[0]["tokens_per_step"] for variant, runs in found.items()},
         "peak_bytes": peaks,
         "ratio_to_sft": {variant: _spread(peaks[variant], peaks["sft"], 0.0) for variant in VARIANTS},
-        # The stricter one: what the libraries, the weights and the data take is alike and taken off.
+        # The stricter ratio: the memory of libraries, weights and data is the same for all and is subtracted.
         "ratio_to_sft_above_load": {variant: _spread(peaks[variant], peaks["sft"], floor) for variant in VARIANTS},
     }
 

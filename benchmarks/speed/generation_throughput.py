@@ -117,7 +117,7 @@ def main() -> int:
         return theirs(harness, prompts, options.max_new_tokens)
 
     variants = {"ogpsa": run_ours, "lm-eval": run_theirs}
-    first = {name: run() for name, run in variants.items()}  # warm up, and see that both do the same work
+    first = {name: run() for name, run in variants.items()}  # Warms up, and shows whether both do the same work.
     tokens = sum(answer.num_tokens for answer in first["ogpsa"])
     same = sum(
         (mine.answer or "").strip() == other.strip()

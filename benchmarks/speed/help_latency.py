@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
-    for arguments in commands():  # reads the files into the system's cache
+    for arguments in commands():  # Reads the files into the system's cache.
         measure(arguments)
     seconds: dict[str, list[tuple[float, float]]] = {}
     for _ in range(options.rounds):

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 @dataclass(frozen=True)
 class Case:
-    """A shape of checkpoint: hidden size, feed-forward size, layers, rank, targets, dtype of the weights."""
+    """A shape of checkpoint: hidden size, feed-forward size, layers, LoRA rank, targets, dtype of the weights."""
 
     hidden: int
     ffn: int
@@ -59,7 +59,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def build(case: Case, root: Path) -> int:
-    """Write the inputs; returns the bytes of the largest tensor."""
+    """Write the inputs and return the size of the largest tensor in bytes."""
     largest = 0
     for seed, name in enumerate(("aligned", "unaligned")):
         torch.manual_seed(seed)
@@ -87,7 +87,7 @@ def build(case: Case, root: Path) -> int:
 
 
 def straightforward(root: Path, out: Path) -> list[float]:
-    """Whole models in memory in float32, C and D formed, factors added, as the published script does."""
+    """Merge as the published script does: whole models in memory in float32, C and D formed, factors added."""
     aligned, unaligned = (
         {name: weight.float() for name, weight in load_file(root / part / "model.safetensors").items()}
         for part in ("aligned", "unaligned")
@@ -113,7 +113,7 @@ def straightforward(root: Path, out: Path) -> list[float]:
 
 
 def streamed(root: Path, out: Path) -> list[float]:
-    """Ours, exact sums by concatenation."""
+    """Merge with our implementation, with exact sums by concatenation."""
     from pipelines.configs.merge_methods import METHODS
     from pipelines.merging.opened import open_inputs
     from pipelines.merging.rule import Rule
@@ -133,7 +133,7 @@ def streamed(root: Path, out: Path) -> list[float]:
 
 
 def measure(which: str, root: Path, threads: int) -> None:
-    """In a process of its own: print times, memory and cosines."""
+    """Run one implementation, in a process of its own, and print times, memory and cosines."""
     import safetensors  # noqa: F401
 
     import pipelines.merging.opened  # noqa: F401
@@ -150,14 +150,14 @@ def measure(which: str, root: Path, threads: int) -> None:
 
 
 def status(name: str) -> int:
-    """A figure of this process in KiB, as the kernel counts it; pages of mapped files are in it."""
+    """A memory figure of this process in KiB, as the kernel counts it; it includes the pages of mapped files."""
     return int(
         next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name)).split()[1]
     )
 
 
 def reset_peak() -> int:
-    """Forget the peak of the imports; what is in use now."""
+    """Reset the peak, which the imports have raised, and return the memory now in use in KiB."""
     Path("/proc/self/clear_refs").write_text("5")
     return status("VmRSS")
 
@@ -185,7 +185,7 @@ def compare(case: Case, rounds: int, threads: int) -> dict[str, object]:
 
 
 def float64(root: Path) -> dict[str, float]:
-    """The cosines in float64, in the order of depth and name."""
+    """The cosines computed in float64, ordered by depth and name."""
     aligned, unaligned = (load_file(root / part / "model.safetensors") for part in ("aligned", "unaligned"))
     task = load_file(root / "task" / "adapter_model.safetensors")
     rhos = {}

@@ -74,7 +74,7 @@ def samples(count: int, seed: int) -> list[dict[str, list[int]]]:
 
 
 class Bench:
-    """One engine, on which every variant can make a step."""
+    """One engine on which steps of every variant can be made."""
 
     def __init__(self, precision: str, micro_batches: int, num_layers: int, num_reference: int) -> None:
         self.engine, self.micro_batches = make_engine(precision, micro_batches, num_layers), micro_batches
@@ -180,7 +180,7 @@ def measure(precision: str, micro_batches: int, arguments: argparse.Namespace) -
             }
             for variant in VARIANTS
         },
-        # Timed around the projection itself: whole steps differ by more than it costs.
+        # Only the projection is timed, because whole steps differ from each other by more than it costs.
         "projection_share_of_step": statistics.median(bench.projecting["gradient"][1:]) / statistics.median(naive),
         "basis_bytes_per_rank": 4 * held,
         "basis_floor_bytes_per_rank": 4 * ROWS * numbers // dist.get_world_size(),

@@ -37,16 +37,16 @@ def run_study(
 
     Args:
         folder: the folder of the study.
-        work: the directory for everything that is made.
+        work: the directory that everything is written to.
         only: the names of the cells to run; empty for all.
-        sets: what to change in all cells, as ``NAME=VALUE``.
+        sets: the changes to make in all cells, as ``NAME=VALUE``.
         keep: also write the figures to ``results/DATE.json`` in the study's folder.
 
     Returns:
-        The table of what was run, as Markdown.
+        The table of the cells that were run, as Markdown.
 
     Raises:
-        OgpsaError: the study cannot be used, or a step failed; what was finished before stays.
+        OgpsaError: the study cannot be used, or a step failed; steps that were finished before stay.
     """
     grid = read_grid(folder, work.absolute(), sets)
     unknown = [
@@ -99,10 +99,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Path(given.study) if Path(given.study).is_dir() else HERE / given.study
     stopping.listen()
     if not sys.stderr.isatty():
-        # Bars of other libraries; off a terminal ours are plain lines.
+        # This turns off the bars of other libraries; without a terminal, ours are plain lines.
         os.environ.setdefault("TQDM_DISABLE", "1")
     log.configure()
-    # No command of ogpsa was typed; each step records its own.
+    # No command of ogpsa was typed; each step records a command of its own.
     record_command([])
     try:
         with console.results_apart():

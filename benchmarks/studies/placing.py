@@ -1,7 +1,7 @@
-"""Where the steps of a study write: in places named after everything that they are made of.
+"""Chooses where the steps of a study write: in directories named after everything that their results are made of.
 
-What several cells have in common is made once, a step whose options have changed is made anew, and what is there is
-what would be made.
+So a step that several cells share runs once, a step whose options have changed runs anew, and a result that is there
+already equals the one that a run would make.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 from pipelines.core.config import CommandConfig
 from pipelines.recipes.chain import Step
 
-# How a command runs, not what it makes.
+# Options that say how a command runs, not what it makes.
 _NOT_MADE_OF = {"out", "overwrite", "dry_run"}
 
 
 def place(steps: Sequence[Step], work: Path) -> list[Step]:
-    """The same steps, each with a place of its own below ``work`` and the others' places in its options.
+    """Give each step a directory of its own below ``work``, and name the other steps' directories in its options.
 
     Args:
-        steps: in order, so that each comes after those that it needs.
-        work: an absolute directory; it is not part of the names.
+        steps: the steps, each after those that it needs.
+        work: the absolute directory for all results; it does not affect the names.
     """
     moved: dict[str, str] = {}
     placed = []
@@ -44,7 +44,7 @@ def _digest(config: CommandConfig, work: Path) -> str:
 
 
 def _moved(value: Any, moved: Mapping[str, str]) -> Any:
-    """A value of an option with the new places of steps, also where it names something inside one."""
+    """An option's value with the steps' new directories, also where it names something inside one of them."""
     if isinstance(value, list):
         return [_moved(item, moved) for item in value]
     if not isinstance(value, str | Path):

@@ -1,4 +1,4 @@
-"""What a study is: a recipe, a grid of cells that change its steps, repeated over seeds or worlds, and its figures."""
+"""Reads a study: a recipe, a grid of cells that change its steps, what it is repeated over, and its figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILE = "study.yaml"
 
 
 class Cell(Document):
-    """What one line of the table changes in the recipe.
+    """The changes to the recipe for one line of the table.
 
     Attributes:
         variables: values for variables of the recipe.
@@ -39,10 +39,10 @@ class Study(Document):
     Attributes:
         description: what the study is about.
         recipe: a file beside the study's, or the name of a recipe that comes with ogpsa.
-        steps: further steps; one with the name of a step of the recipe takes its place.
+        steps: further steps; a step with the name of one in the recipe replaces it.
         inputs: a module whose ``write(folder, variables)`` writes files that no command makes; the recipe's variable
-            ``inputs`` is their folder.
-        measure: the ``evaluate`` step that the figures are of.
+            ``inputs`` holds the folder of these files.
+        measure: the name of the ``evaluate`` step that gives the figures.
         figures: the headings of the table, each with the figure below it as ``SUITE.METRIC``.
         over: variables of the recipe, each with a list of values; every cell is run for every combination.
         cells: the lines of the table by name, in order.
@@ -64,10 +64,10 @@ class Run:
 
     Attributes:
         cell: the name of the cell.
-        repetition: such as ``seed=0``.
+        repetition: the values that the run is repeated over, such as ``seed=0``.
         variables: the variables of the recipe with their values in this run.
         inputs: the folder of the files that the study writes, None where it writes none.
-        steps: what is to be run, the measured one last.
+        steps: the steps to run; the measured one is the last.
     """
 
     cell: str
@@ -78,7 +78,7 @@ class Run:
 
     @property
     def results(self) -> Path:
-        """Where the measured results will lie."""
+        """The path at which the measured results will lie."""
         return self.steps[-1].out
 
 
@@ -89,7 +89,7 @@ class Grid:
     Attributes:
         study: the study as its file has it.
         threads: the number of threads that the recipe wants, None where it does not say.
-        runs: every cell in every repetition; repetition by repetition.
+        runs: the runs of all cells, repetition by repetition.
     """
 
     study: Study
@@ -98,17 +98,17 @@ class Grid:
 
 
 def read_grid(folder: Path, work: Path, sets: Sequence[str] = ()) -> Grid:
-    """A study with all its runs, every option of every step checked.
+    """Read a study, make all its runs and check every option of every step.
 
     Args:
         folder: the folder of the study.
-        work: the directory for everything that is made; absolute.
-        sets: ``NAME=VALUE`` for variables, ``steps.STEP.OPTION=VALUE`` for steps, of all cells; for a variable that
-            the study repeats over, the value or list of values to take instead.
+        work: the absolute directory that everything is written to.
+        sets: changes to all cells: ``NAME=VALUE`` for variables, ``steps.STEP.OPTION=VALUE`` for steps; for a variable
+            that the study repeats over, VALUE is the value or list of values to take instead.
 
     Raises:
         InputError: there is no such study, or no such recipe.
-        ConfigError: with all problems of all cells.
+        ConfigError: there are problems in the cells; the message lists all of them.
     """
     path = folder / FILE
     study = parse(Study, read_text(path, "study"), what="study", where=str(path))
@@ -154,7 +154,7 @@ def _run(
 
 
 def _needed(steps: Sequence[Step], last: str) -> Iterator[Step]:
-    """The step of this name after all that it needs, in order."""
+    """The steps that a step needs, in order, and then the step itself."""
     by_name = {step.name: step for step in steps}
     names, waiting = {last}, [last]
     while waiting:

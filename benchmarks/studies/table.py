@@ -1,4 +1,4 @@
-"""The figures of a study as a table, and as the record that is kept beside it."""
+"""Writes the figures of a study as a table, and as the record that is kept beside the study."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from data_registry.core.errors import ConfigError
 from pipelines.core import environment
 from pipelines.evaluation.contract.results import Metric, read_results
 
-# Cell, repetition, heading.
+# The metrics by cell, then by repetition, then by heading.
 Figures = dict[str, dict[str, dict[str, Metric]]]
 
 
 def read_figures(grid: Grid, runs: Sequence[Run]) -> Figures:
-    """The figures of runs that are finished.
+    """Read the figures of finished runs.
 
     Raises:
-        ConfigError: the measured step has no such figure.
+        ConfigError: the measured step lacks a figure that the study names.
     """
     found: Figures = {}
     for run in runs:
@@ -37,7 +37,7 @@ def read_figures(grid: Grid, runs: Sequence[Run]) -> Figures:
 
 
 def to_markdown(figures: Figures, headings: Sequence[str]) -> str:
-    """A Markdown table of the mean and, over several repetitions, minimum and maximum; shares are in per cent."""
+    """A Markdown table of means and, for several repetitions, minimum and maximum; shares are in per cent."""
     lines = [f"| | {' | '.join(headings)} |", "| --- |" + " --- |" * len(headings)]
     for cell, by_repetition in figures.items():
         columns = [[found[heading] for found in by_repetition.values()] for heading in headings]
@@ -59,12 +59,12 @@ def _shown(value: float, unit: str) -> str:
 
 
 def to_record(name: str, figures: Figures, changed: Sequence[str]) -> str:
-    """JSON text with the figures, the day, versions and machine.
+    """The figures as JSON text, with the day, versions and machine.
 
     Args:
         name: the name of the study.
         figures: the figures of all cells.
-        changed: what ``--set`` gave.
+        changed: the changes that ``--set`` gave.
     """
     cells: Mapping[str, Any] = {
         cell: {

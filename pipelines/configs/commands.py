@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """A command.
+    """An entry in the table of commands.
 
     Attributes:
-        name: as it is typed.
-        summary: one line for the overview.
-        panel: the overview's group that it stands in.
-        options: module of ``pipelines.configs`` and name of the configuration class.
-        is_step: it makes one artifact of others, so that a recipe's step can be it.
+        name: the name as the user types it.
+        summary: the line about the command in the overview.
+        panel: the group of the overview that the command stands in.
+        options: the module of ``pipelines.configs`` and the name of the configuration class in it.
+        is_step: whether the command makes one artifact from others, so that a recipe can have it as a step.
     """
 
     name: str

@@ -19,8 +19,8 @@ class Published:
     """Where a published script computes something else than we do, for ``--original-semantics``.
 
     Attributes:
-        repairs_at_threshold: a layer whose cosine equals the threshold is repaired.
-        adds_factors: factors are added instead of changes, in kept layers too.
+        repairs_at_threshold: whether the script repairs a layer whose cosine equals the threshold.
+        adds_factors: whether the script adds factors instead of changes, also in kept layers.
     """
 
     repairs_at_threshold: bool = False
@@ -32,19 +32,19 @@ class MergeMethod:
     """A method of merging.
 
     Attributes:
-        name: on the command line.
-        summary: what it does, for the help.
-        module: which has ``on_factors``, ``on_dense`` and ``on_weights``, as far as ``works_on`` names them; empty
-            where ``--merge-type`` names the method that has them.
-        works_on: low-rank factors, dense changes, and the weights themselves where the two weights sum to 1. All
-            methods work on dense changes.
-        has_criterion: it repairs the layers whose cosine is below a threshold; otherwise it merges all.
-        takes_safe: it merges the safe change in; otherwise it repairs the fine-tuned one alone.
-        takes_density: it has the argument ``density``.
-        takes_direction: it has the argument ``direction``, the direction of alignment.
-        is_random: its ``on_dense`` has the argument ``generator``.
-        action: what was done to a repaired layer, for the report.
-        published: how a published script differs; None where there is none.
+        name: the name of the method on the command line.
+        summary: what the method does, as the help says it.
+        module: the module with the functions ``on_factors``, ``on_dense`` and ``on_weights``, as far as ``works_on``
+            names them; empty where ``--merge-type`` names the method whose functions are used.
+        works_on: the forms that the method can merge: low-rank factors, dense changes, and, if the two merge weights
+            sum to 1, the models' weights themselves. All methods work on dense changes.
+        has_criterion: whether only the layers whose cosine is below a threshold are repaired; otherwise all are merged.
+        takes_safe: whether the method merges the safe change in; otherwise it repairs the fine-tuned change alone.
+        takes_density: whether its functions have the argument ``density``.
+        takes_direction: whether its functions have the argument ``direction``, the direction of alignment.
+        is_random: whether its ``on_dense`` has the argument ``generator``.
+        action: the report's word for what was done to a repaired layer.
+        published: how a published script differs; None where no script does.
     """
 
     name: str

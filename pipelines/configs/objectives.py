@@ -15,8 +15,8 @@ class ObjectiveEntry:
     """A reference loss in the table; its module is imported when it is asked for.
 
     Attributes:
-        target: ``module:class``.
-        help: the part of the option's help that tells of it.
+        target: the class of the loss, as ``module:class``.
+        help: the part of the option's help that describes the loss.
     """
 
     target: str

@@ -1,4 +1,4 @@
-"""What a model directory must hold to be loaded whole, checked before gigabytes are read."""
+"""Checks, before gigabytes are read, that a model directory holds everything needed to load the whole model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check_config(directory: Path, trust_remote_code: bool) -> None:
     """Refuse a model whose configuration is not that of a causal language model.
 
     Raises:
-        InputError: naming the model type or the architecture.
+        InputError: it is not; the message names the model type or the architecture.
     """
     from transformers import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -50,7 +50,7 @@ def check_config(directory: Path, trust_remote_code: bool) -> None:
     config = read_json(directory / CONFIG)
     where = str(directory / CONFIG)
     if "auto_map" in config and trust_remote_code:
-        return  # Only the model's own code can say.
+        return  # Only the model's own code can say whether it is one.
     model_type = config.get("model_type")
     if model_type is None:
         raise InputError(f"the {CONFIG} of '{directory}' names no model_type", where=where)
@@ -104,7 +104,7 @@ def check_weight_files(directory: Path) -> None:
     """Refuse weights that are pickled, missing or damaged.
 
     Raises:
-        InputError: naming the file.
+        InputError: a file is pickled, missing or damaged; the message names it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -142,7 +142,7 @@ def _no_weights(directory: Path, expected: str) -> InputError:
 
 
 def first_mismatch(directory: Path) -> str | None:
-    """The first weight whose stored shape differs from what the configuration asks for."""
+    """The first weight whose stored shape differs from the shape that the configuration asks for, or None."""
     import torch
     from safetensors import safe_open
     from transformers import AutoConfig, AutoModelForCausalLM

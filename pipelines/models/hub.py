@@ -16,19 +16,20 @@ WEIGHT_FILES = ("model*.safetensors", "adapter_model.safetensors")
 
 
 def fetch(reference: str, revision: str | None, patterns: Sequence[str], *, hint: str = "") -> Path:
-    """The folder of a repository in the cache, with the files that match, fetched where they are not there.
+    """The cached folder of a repository with the files that match; missing files are fetched first.
 
     Args:
-        reference: the repository's id.
-        revision: branch, tag or commit; None for the main branch.
-        patterns: file name patterns of what is needed; other files may be there too.
-        hint: added where the id may have been meant as a path, such as a similar one that exists.
+        reference: the id of the repository.
+        revision: a branch, tag or commit; None means the main branch.
+        patterns: file name patterns for the files that are needed; the folder may hold other files too.
+        hint: text added to the error where the id may have been meant as a path, such as a similar existing path.
 
     Returns:
-        The folder; its name is the commit. Without a connection what the cache has, which may lack files.
+        The folder; its name is the commit. Without a connection it is the folder that the cache has, which may lack
+        files.
 
     Raises:
-        InputError: there is no such repository or revision, it may not be read, or neither hub nor cache has it.
+        InputError: there is no such repository or revision, access to it is denied, or neither hub nor cache has it.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError

@@ -1,4 +1,4 @@
-"""Models loaded whole from safetensors, with their adapter, or refused with a reason."""
+"""Loads whole models from safetensors, with their adapter, or refuses them with a reason."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load_model(
     Args:
         source: the model, as :func:`resolve_model` found it.
         precision: ``"fp32"`` or ``"bf16"``.
-        attention: an attention implementation of transformers; None leaves the choice to it.
+        attention: the name of an attention implementation; None leaves the choice to transformers.
         trust_remote_code: run Python code that comes with the model.
         for_training: keep weights in float32 whatever the precision (training holds fp32 master weights), and leave
             an adapter unmerged and trainable: the result is then a ``peft.PeftModel``. Otherwise it is merged.
@@ -51,8 +51,8 @@ def load_model(
         The model on the CPU, in evaluation mode unless ``for_training``.
 
     Raises:
-        InputError: files are missing, damaged or pickled, weights do not fit the configuration, or it is of a type
-            that transformers does not know or that does not generate text.
+        InputError: files are missing, damaged or pickled, weights do not fit the configuration, or the model is of a
+            type that transformers does not know or that does not generate text.
     """
     import torch
 
@@ -67,7 +67,7 @@ def load_model(
     check_weight_files(directory)
     dtype = torch.float32 if for_training or precision == "fp32" else torch.bfloat16
     model = _load_weights(directory, dtype, attention, trust_remote_code)
-    # What is made from the model (adapters, cards) names it as the user does, not by a folder of the cache.
+    # What is made from the model (adapters, cards) names the model as the user does, not by a folder of the cache.
     model.name_or_path = model.config._name_or_path = source.path_or_id
     return model.train(for_training)
 
@@ -142,14 +142,14 @@ def _load_adapter(base: PreTrainedModel, directory: Path, *, trainable: bool) ->
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' bars and loading tables off the console: what matters of them is raised or logged here."""
+    """Keep transformers' bars and loading tables off the console; this module raises or logs what matters in them."""
     log = importlib.import_module("transformers.utils.logging")
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
     log.disable_progress_bar()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of the libraries among themselves
+            warnings.simplefilter("ignore", FutureWarning)  # The libraries warn about each other.
             yield
     finally:
         log.set_verbosity(verbosity)
@@ -158,9 +158,9 @@ def _quiet() -> Iterator[None]:
 
 
 def load_training_model(config: EngineConfig, source: ModelSource) -> Any:
-    """The model with float32 master weights, an adapter on it trainable.
+    """Load the model with float32 master weights; an adapter on it is trainable.
 
-    Under ZeRO 3 call it once the trainer's arguments exist, or within :func:`zero3_loading`.
+    Under ZeRO 3, call this once the trainer's arguments exist, or within :func:`zero3_loading`.
     """
     return load_model(
         source,

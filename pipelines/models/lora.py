@@ -10,7 +10,7 @@ from pipelines.configs.common import LoraConfig
 
 
 def lora_settings(config: LoraConfig) -> dict[str, Any] | None:
-    """The resolved LoRA options as plain values, None for full fine-tuning."""
+    """The resolved LoRA options as plain values, or None for full fine-tuning."""
     if config.lora_rank == 0:
         return None
     return {
@@ -36,10 +36,10 @@ def peft_config(settings: dict[str, Any]) -> Any:
 
 
 def check_targets(model: Any, settings: dict[str, Any]) -> None:
-    """Refuse target names that no module has; PEFT would quietly go on with those that match.
+    """Refuse target names that no module has; PEFT would silently use only the names that match.
 
     Raises:
-        ConfigError: naming them.
+        ConfigError: there are such names; the message lists them.
     """
     if settings["targets"] == "all-linear":
         return

@@ -1,4 +1,4 @@
-"""Models by reference: a directory, a hub id or a run; loaded whole from safetensors, or refused with a reason."""
+"""Finds out which model a reference means: a directory, a hub id or a run of ogpsa; fetches its files."""
 
 from __future__ import annotations
 
@@ -47,12 +47,13 @@ class ModelSource:
     """Where a model comes from.
 
     Attributes:
-        reference: as the user named it.
-        path_or_id: what transformers takes: the directory with the weights (of a run: its ``model/``), or the hub id.
-        directory: where its configuration and tokenizer lie on this machine; of a hub model a folder of the cache.
-        revision: of a hub id, the commit it resolved to; None for directories.
-        base: the model that an adapter adapts; None for a model.
-        run: directory and manifest of a run of ogpsa; None for other models.
+        reference: the reference as the user gave it.
+        path_or_id: the name that transformers takes: the directory with the weights (``model/`` inside a run), or the
+            hub id.
+        directory: the local directory with its configuration and tokenizer; for a hub model, a folder of the cache.
+        revision: the commit that a hub id resolved to; None for directories.
+        base: the model that an adapter adapts; None for a full model.
+        run: the directory and manifest of the run of ogpsa that made the model; None for other models.
     """
 
     reference: str
@@ -69,7 +70,7 @@ class ModelSource:
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies in a directory of this machine rather than on the hub."""
+        """Whether the model lies in a directory of this machine rather than on the hub."""
         return self.revision is None
 
     @property
@@ -79,15 +80,16 @@ class ModelSource:
 
     @property
     def tokenizer_source(self) -> ModelSource:
-        """The source whose tokenizer goes with the model: its own, or its base's where an adapter has none."""
+        """The source of the model's tokenizer: itself, or its base if this is an adapter without a tokenizer."""
         if self.base is None or _has_tokenizer(self):
             return self
         return self.base.tokenizer_source
 
     def fingerprint(self) -> str:
-        """Hash of weights, configuration, tokenizer and template; of a hub model its commit.
+        """Hash of weights, configuration, tokenizer and template; for a hub model, its commit.
 
-        The same wherever the directory lies. An adapter's takes in its base's. Computed once.
+        It does not depend on where the directory lies. An adapter's fingerprint includes that of its base. It is
+        computed once.
         """
         return self._fingerprint
 
@@ -98,7 +100,7 @@ class ModelSource:
         return own if self.base is None else f"{own}+{self.base.fingerprint()}"
 
     def input_record(self, role: str = "model") -> InputRecord:
-        """The record for the manifest of what is made from this model."""
+        """The record of this model for the manifest of an artifact that is made from it."""
         if self.run is not None:
             return as_input(role, *self.run)
         return InputRecord(role=role, path=self.reference, kind="model", fingerprint=self.fingerprint())
@@ -108,14 +110,15 @@ def resolve_model(reference: str, *, revision: str | None = None, base: ModelSou
     """Find out what a model reference means, without loading weights.
 
     Args:
-        reference: a directory in Hugging Face format, a run of ogpsa (its final model is meant), or a hub id. What
-            exists on disk is never looked for on the hub.
-        revision: branch, tag or commit of a hub model.
-        base: should it be an adapter, the model it adapts; by default the one that its configuration names.
+        reference: a directory in Hugging Face format, a run of ogpsa (which stands for its final model), or a hub id.
+            A path that exists on disk is never looked for on the hub.
+        revision: the branch, tag or commit of a hub model.
+        base: the model that the reference adapts if it is an adapter; by default the one that the adapter's
+            configuration names.
 
     Raises:
         InputError: there is no such model, or it has no configuration.
-        ArtifactError: it is an artifact of another kind, or does not verify.
+        ArtifactError: the reference is an artifact of another kind, or its verification fails.
     """
     path = Path(reference).expanduser()
     if path.is_file():
@@ -160,7 +163,7 @@ def _adapter_base(directory: Path, run: tuple[Path, Manifest] | None) -> ModelSo
         )
     recorded = [record for record in run[1].inputs if record.role == "model"] if run is not None else []
     if not Path(reference).exists():
-        # Trained elsewhere, or from another working directory: the manifest has the reference that the user gave.
+        # Trained elsewhere, or from another working directory: the run's manifest has the reference that the user gave.
         reference = next((record.path for record in recorded if Path(record.path).exists()), reference)
     try:
         base = resolve_model(reference, revision=None if Path(reference).exists() else config.get("revision"))
@@ -195,10 +198,10 @@ def _on_hub(reference: str, revision: str | None, base: ModelSource | None) -> M
 
 
 def model_directory(source: ModelSource) -> Path:
-    """The directory with the model's files, its weights fetched from the hub where they come from there.
+    """The directory with the model's files; the weights of a hub model are fetched first.
 
     Raises:
-        InputError: they are not in the cache, and the hub cannot be reached.
+        InputError: the weights are not in the cache, and the hub cannot be reached.
     """
     if source.revision is None or has_weights(source.directory):
         return source.directory
@@ -206,10 +209,10 @@ def model_directory(source: ModelSource) -> Path:
 
 
 def fetch_weights(source: ModelSource) -> None:
-    """Fetch what :func:`load_model` reads from the hub, of the base of an adapter too; nothing for directories.
+    """Fetch the files that :func:`load_model` needs from the hub, also for an adapter's base; skip directories.
 
     Raises:
-        InputError: they are not in the cache, and the hub cannot be reached.
+        InputError: the weights are not in the cache, and the hub cannot be reached.
     """
     directory = model_directory(source)
     if source.base is not None:

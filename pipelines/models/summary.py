@@ -1,4 +1,4 @@
-"""What a model directory holds, from its configuration and the headers of its weight files: no torch, no weights."""
+"""Summarises a model directory by its configuration and the headers of its weight files; loads no torch or weights."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class ModelSummary:
     """Figures of a model directory.
 
     Attributes:
-        architecture: class name in transformers, or ``PEFT`` and the adapter's type.
-        model_type: transformers' name of the family.
-        num_parameters: elements stored in the weight files.
-        dtypes: elements by number format.
+        architecture: the class name in transformers, or ``PEFT`` and the adapter's type.
+        model_type: transformers' name for the model family.
+        num_parameters: the number of elements stored in the weight files.
+        dtypes: the number of elements for each number format.
         size_bytes: the size of all weight files together.
-        hidden_size: width; None where the configuration does not say.
-        num_layers: depth; None where the configuration does not say.
-        vocab_size: None where the configuration does not say.
-        has_tokenizer: whether a tokenizer lies with it.
-        has_chat_template: whether a chat template lies with it.
-        adapts: the model that an adapter adapts; None for a model.
-        problems: why it could not be loaded.
+        hidden_size: the width of the model; None where the configuration does not say.
+        num_layers: the number of layers; None where the configuration does not say.
+        vocab_size: the size of the vocabulary; None where the configuration does not say.
+        has_tokenizer: whether the directory has a tokenizer.
+        has_chat_template: whether the directory has a chat template.
+        adapts: the model that an adapter adapts; None for a full model.
+        problems: the reasons why the model could not be loaded.
     """
 
     architecture: str
@@ -99,7 +99,7 @@ def _missing(directory: Path, files: list[Path]) -> list[str]:
 
 
 def _elements(file: Path) -> Counter[str]:
-    """Stored elements of a safetensors file by number format, from its header; checks that all of it is there."""
+    """Count a safetensors file's elements for each number format from its header; check that the file is complete."""
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
         if length > _MAX_HEADER_BYTES:

@@ -1,4 +1,4 @@
-"""What a ``prepare-data`` command asks for: options, registry entry and the data itself put together."""
+"""Finds out what ``prepare-data`` is asked for, from its options, the registry entry and the data together."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """Where the rows are, and what is to be made of them.
+    """The source of the rows, and which of them are wanted.
 
     Attributes:
         source: the opened source.
-        location: where the data lie.
-        entry: the registry's, where the source was named by it.
-        where: values that columns must have.
-        num_samples: how many rows to draw; None for all.
+        location: the place where the data lie.
+        entry: the registry's entry if the source was given by its name there, else None.
+        where: the values that columns must have for a row to be taken.
+        num_samples: the number of rows to draw; None for all.
     """
 
     source: Source
@@ -45,7 +45,7 @@ class Request:
     num_samples: int | None
 
     def inputs(self) -> list[InputRecord]:
-        """Records of the source and of what the registry says about it."""
+        """The manifest's records of the source and of its registry entry."""
         records = self.source.inputs()
         if self.entry is not None:
             told = self.entry.model_dump_json(include={"task", "source", "format", "columns", "only_columns", "tags"})
@@ -57,12 +57,12 @@ class Request:
 def open_request(config: PrepareDataConfig) -> Request:
     """Find out what ``config.source`` means, and open it.
 
-    A name of the registry comes first; a path of the same name is meant by ``./name``.
+    A name in the registry goes before a path of the same name, which can be given as ``./name``.
 
     Raises:
         InputError: there is no such source, or the entry cannot be used.
-        ConfigError: options do not go with it.
-        ArtifactError: it is an artifact that cannot be used.
+        ConfigError: there are options that do not go with the source.
+        ArtifactError: the source is an artifact that cannot be used.
     """
     assert config.source is not None, "the configuration is checked for it"
     entry = _find_entry(config.source, config.registry)
@@ -120,11 +120,11 @@ def _unregistered(name: str, registry: Path | None) -> Location:
 
 
 def choose_layout(request: Request, config: PrepareDataConfig) -> tuple[Layout, Task]:
-    """How the rows are laid out and what they are made into, from options, entry, source and rows, in this order.
+    """Choose the layout and the task of the rows: options decide first, then the entry, the source and the rows.
 
     Raises:
         ConfigError: the format has no such column, or no rows for the task.
-        InputError: there are no rows, no format fits, several do, or a column named is not there.
+        InputError: there are no rows, no format fits, several formats fit, or a column that was named is not there.
     """
     sample = request.source.sample()
     _check_columns({**config.columns, **{key: key for key in request.where}}, sample, request.source.name)
@@ -164,7 +164,7 @@ def _choose_task(layout: Layout, asked: Task | None, request: Request, sample: S
 
 
 def _check_columns(columns: Mapping[str, str], sample: Sequence[Mapping[str, Any]], where: str) -> None:
-    """Refuse column names that no row has: every row would be rejected for that."""
+    """Refuse column names that no row has, because every row would be rejected for the missing column."""
     present = list(dict.fromkeys(str(name) for row in sample for name in row))
     problems = [
         f"there is no column '{column}'{suggest(column, present)}; there are: {', '.join(present)}"
@@ -176,7 +176,7 @@ def _check_columns(columns: Mapping[str, str], sample: Sequence[Mapping[str, Any
 
 
 def format_description(layout: Layout) -> str:
-    """The layout in a line: format, and the columns that were named."""
+    """The layout in one line: the format and the columns that were named."""
     named = {
         key: names[0] for key, names in layout.columns.items() if names != FORMATS[layout.format].columns[key] and names
     }

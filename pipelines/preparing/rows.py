@@ -1,4 +1,4 @@
-"""Writes the rows of a prepared data set, and tells what became of every row of the source."""
+"""Writes the rows of a prepared data set, and counts which rows of the source were kept, and why others were not."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ def write_rows(
     task: Task,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> None:
-    """Read, check, select and write all rows of the source; the summary says what became of them.
+    """Read, check, select and write all rows of the source; the summary counts the outcomes.
 
     A row is read by ``RowReader`` in a worker, selected by ``Selection``, and written by ``ArrowFolder``: at once, or
-    after ``Staging`` where a number of rows is drawn, which is known only when all have been read.
+    after ``Staging`` if a number of rows is drawn, because which rows are drawn is known only when all have been read.
 
     Args:
-        writer: takes the rows, the rejected rows and the summary.
+        writer: the writer of the artifact; it takes the rows, the rejected rows and the summary.
         request: the source, and how many of its rows are wanted.
-        config: options of selection and checks.
-        layout: how the rows are laid out.
-        task: what the rows are made into.
-        tokenizer: the tokenizer that rows are checked with; None without a check.
+        config: the options of the command, of which those for selection and checks are used.
+        layout: the layout of the source's rows.
+        task: the task that the rows are made into rows for.
+        tokenizer: the tokenizer that rows are checked with; None if they are not checked.
 
     Raises:
-        InputError: too many rows cannot be used, none is left, or there are fewer than were asked for.
+        InputError: too many rows cannot be used, no row is left, or fewer rows are left than were asked for.
     """
     reader = RowReader(
         layout,
@@ -106,7 +106,7 @@ def _check_enough(num_drawn: int, request: Request) -> None:
 
 
 def _summarise(request: Request, layout: Layout, task: Task, counts: Counts) -> dict[str, Any]:
-    """What the manifest says of the data set."""
+    """The summary of the data set for the manifest."""
     entry = request.entry
     summary: dict[str, Any] = {
         "task": task,

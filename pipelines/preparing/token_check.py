@@ -1,4 +1,4 @@
-"""Rows as tokens, while data are prepared: whether something of each is trained, and how that looks."""
+"""Tokenises rows while data are prepared, to check that each has a trained token and to show a preview."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PreviewRow = list[tuple[str, bool]]
 
 
 def tokenizer_of(config: PrepareDataConfig) -> PreTrainedTokenizerBase | None:
-    """The tokenizer that rows are checked with; None where none is named."""
+    """The tokenizer that rows are checked with; None if the options name none."""
     if config.tokenizer is None:
         return None
     template, trusted = config.chat_template, config.trust_remote_code
@@ -40,7 +40,7 @@ def tokenizer_of(config: PrepareDataConfig) -> PreTrainedTokenizerBase | None:
 
 
 def tokenizer_inputs(config: PrepareDataConfig, tokenizer: PreTrainedTokenizerBase | None) -> list[InputRecord]:
-    """Records of the tokenizer and of a chat template of one's own."""
+    """The manifest's records of the tokenizer and of the chat template file that replaces its own, if any."""
     if tokenizer is None:
         return []
     content = tokenizer.backend_tokenizer.to_str() + chat_template_of(tokenizer)
@@ -54,16 +54,16 @@ def tokenizer_inputs(config: PrepareDataConfig, tokenizer: PreTrainedTokenizerBa
 
 @dataclass(frozen=True)
 class TokenCheck:
-    """Whether a row has a trained token within the length; an object, so that a worker gets the tokenizer once."""
+    """Checks that a row has a trained token within the length; an object, so that a worker gets the tokenizer once."""
 
     tokenizer: PreTrainedTokenizerBase
     max_length: int | None
 
     def __call__(self, row: Row) -> Mapping[str, int]:
-        """Check a row; whether it is cut off.
+        """Check a row and count whether it is cut off.
 
         Raises:
-            RejectedRow: the template refuses it, or no token of an answer is trained.
+            RejectedRow: the template refuses the row, or no token of an answer is trained.
         """
         cut = 0
         for messages, train_from in _conversations(row):
@@ -90,7 +90,7 @@ def _conversations(row: Row) -> Iterator[tuple[list[dict[str, str]], int]]:
 
 
 def preview_rows(path: Path, num_rows: int, tokenizer: PreTrainedTokenizerBase) -> list[PreviewRow]:
-    """The first rows as pieces of text with whether they are trained."""
+    """The first rows, split into pieces of text, each with whether it is trained."""
     rows, manifest = load_prepared(path)
     max_length = manifest.config.get("max_length")
     shown = []

@@ -1,6 +1,6 @@
 """The tokenizer's own chat template: a conversation as text, and which of its characters are answers.
 
-Answers are found by the template's ``{% generation %}`` marks, or by how it renders the beginnings of the conversation.
+Answers are found by the template's ``{% generation %}`` marks, or else by rendering each beginning of the conversation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OTHER_TEMPLATE: Final = (
 def render(
     messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, train_from: int = 0
 ) -> tuple[str, list[Span]]:
-    """The conversation as the template writes it, and the character ranges of its answers.
+    """The text that the template makes of a conversation, and the character ranges of the answers in it.
 
     Raises:
         InputError: as for :func:`encode`.
@@ -48,7 +48,7 @@ def render(
 
 
 def render_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> str:
-    """A conversation that waits for an answer, as the template writes it, up to where the answer begins.
+    """The text that the template makes of a conversation that waits for an answer, up to where the answer begins.
 
     Raises:
         InputError: the template is missing, refuses the conversation, or leaves its system message out.
@@ -63,7 +63,7 @@ def chat_template_of(tokenizer: PreTrainedTokenizerBase) -> str:
     """The tokenizer's chat template.
 
     Raises:
-        InputError: it has none, or it is a slow tokenizer, which cannot say what its tokens stand for.
+        InputError: the tokenizer has none, or is a slow one, which cannot say which characters its tokens stand for.
     """
     name = tokenizer.name_or_path
     if not tokenizer.is_fast:
@@ -94,7 +94,7 @@ def _render_marked(
 ) -> tuple[str, list[Span]]:
     import jinja2
 
-    # What apply_chat_template calls; called itself because the mask that it returns loses the character ranges.
+    # apply_chat_template calls this function; its own mask loses the character ranges, hence the direct call.
     from transformers.utils.chat_template_utils import render_jinja_template
 
     try:
@@ -134,10 +134,10 @@ def _render_by_prefixes(
 
 
 def _end_of_turn(text: str, start: int, content: str) -> int:
-    """Where the trained part of a turn that ends with ``text`` stops: before white space that follows its end mark."""
+    """Where the trained part of the turn at the end of ``text`` stops: before white space after the turn's end mark."""
     end = len(text.rstrip())
     if text[start:end].endswith(content.rstrip()):
-        return len(text)  # Nothing but white space ends a turn in this template: then that is what must be learnt.
+        return len(text)  # In this template only white space ends a turn, so the white space must be learnt.
     return end
 
 

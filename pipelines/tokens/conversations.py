@@ -1,8 +1,8 @@
-"""Conversations as token ids and labels: the tokenizer's own chat template, and only the assistant's answers trained.
+"""Conversations as token ids and labels, by the tokenizer's chat template; only the assistant's answers are trained.
 
 A conversation is rendered to text once and that text is tokenised once, exactly as a server does. Which characters
-are answers is read from the template's ``{% generation %}`` marks, or from how the template renders the beginnings of
-the conversation; the tokens over those characters are trained.
+are answers is read from the template's ``{% generation %}`` marks, or else found by rendering each beginning of the
+conversation; the tokens that cover those characters are trained.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Encoded:
     """One conversation in tokens.
 
     Attributes:
-        input_ids: token ids, as the serving template gives them, cut on the right.
-        labels: the same ids where trained, ``IGNORED`` elsewhere; as long as ``input_ids``.
-        num_cut: tokens that were cut off.
+        input_ids: the token ids, as the chat template gives them in serving, cut on the right.
+        labels: the token id where a token is trained, ``IGNORED`` elsewhere; as long as ``input_ids``.
+        num_cut: the number of tokens that were cut off.
     """
 
     input_ids: list[int]
@@ -59,17 +59,17 @@ def encode(
     White space that the template puts after the end of a turn is not trained.
 
     Args:
-        messages: ``role`` and ``content`` each.
+        messages: the messages, each with ``role`` and ``content``.
         tokenizer: a fast tokenizer with a chat template.
-        max_length: longest sequence in tokens; what is longer is cut on the right.
-        train_from: index of the first message that may be trained; for the completion of a preference pair.
+        max_length: the greatest length in tokens; longer sequences are cut on the right.
+        train_from: the index of the first message that may be trained; used for the completion of a preference pair.
 
     Raises:
         InputError: the template is missing, refuses the conversation, or does not show where answers lie.
 
     Source:
         The mask of transformers' ``apply_chat_template(return_assistant_tokens_mask=True)`` (5.23). Differs: works
-        without marks in the template, and does not stop at an answer that begins with dropped white space.
+        without marks in the template, and does not stop at an answer whose leading white space is dropped.
     """
     return encode_batch([messages], tokenizer, max_length, train_from=[train_from])[0]
 
@@ -82,14 +82,14 @@ def encode_batch(
     train_from: Sequence[int] | None = None,
     places: Sequence[str] | None = None,
 ) -> list[Encoded]:
-    """:func:`encode` for several conversations at once, which tokenises in several threads.
+    """Apply :func:`encode` to several conversations at once, which allows tokenising in several threads.
 
     Args:
-        conversations: each is what :func:`encode` takes.
+        conversations: the conversations, each as :func:`encode` takes it.
         tokenizer: as for :func:`encode`.
         max_length: as for :func:`encode`.
-        train_from: for each conversation, as for :func:`encode`.
-        places: where each conversation stands, for errors.
+        train_from: one index for each conversation, as for :func:`encode`.
+        places: one phrase for each conversation that says where it stands, for error messages.
 
     Raises:
         InputError: as for :func:`encode`.
@@ -103,7 +103,7 @@ def encode_batch(
                 raise
             where = places[index] + (f", {error.where}" if error.where else "")
             raise InputError(error.what, where=where, fix=error.fix) from error
-    # The template has written the special tokens already: adding them again would double the first.
+    # The template has written the special tokens already; adding them again would double the first one.
     batch = tokenizer(
         [text for text, _ in rendered], add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
@@ -119,11 +119,11 @@ def encode_batch(
 def _covered(
     offsets: np.ndarray[Any, np.dtype[np.int64]], spans: Iterable[Span]
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which tokens, ``[tokens, 2]`` character ranges, lie at least partly in a span."""
+    """A mask ``[tokens]`` of the tokens whose character ranges ``[tokens, 2]`` lie at least partly in a span."""
     begins, ends = offsets[:, 0], offsets[:, 1]
     covered = np.zeros(len(offsets), dtype=np.bool_)
     for start, end in spans:
-        # Holds for empty ranges inside too: some tokenizers report white space as nothing at the place where it ends.
+        # This also covers empty ranges inside a span: some tokenizers give white space an empty range at its end.
         covered |= (begins < end) & (ends > start)
     return covered
 
@@ -139,10 +139,10 @@ def encode_dataset(
     """Tokenise a data set of conversations.
 
     Args:
-        dataset: rows with ``messages``.
+        dataset: the data set; its rows have ``messages``.
         tokenizer: as for :func:`encode`.
         max_length: as for :func:`encode`.
-        num_workers: processes; the result is the same for any number.
+        num_workers: the number of processes; it does not change the result.
         name: the name of the data set; the progress bar and errors show it.
 
     Returns:
@@ -150,7 +150,8 @@ def encode_dataset(
         memory. Its fingerprint is a hash of its content.
 
     Raises:
-        InputError: it is empty, has no conversations, the template refuses a row, or a row has no trained token.
+        InputError: the data set is empty or has no conversations, the template refuses a row, or a row has no trained
+            token.
     """
     import datasets as hf_datasets
     import pyarrow as pa
@@ -172,12 +173,12 @@ def encode_dataset(
                 digest.update(column.flatten().to_numpy())
                 digest.update(column.value_lengths().to_numpy())
             progress.advance(len(chunk))
-    # The fingerprint is given because the library would pickle and hash all the rows for it.
+    # The fingerprint is given because the library would otherwise pickle and hash all rows to compute it.
     return hf_datasets.Dataset(pa.Table.from_batches(batches, schema), fingerprint=digest.hexdigest()[:16])
 
 
 def place_of_row(name: str, index: int) -> str:
-    """Where a row is, for errors."""
+    """The phrase that says in error messages where a row stands."""
     return f"{name}, row {index}" if name else f"row {index}"
 
 
@@ -212,12 +213,12 @@ class _ChunkEncoder:
 def preview(
     input_ids: Sequence[int], labels: Sequence[int], tokenizer: PreTrainedTokenizerBase
 ) -> list[tuple[str, bool]]:
-    """Pieces of text with whether they are trained, for people to look at.
+    """Split a row into pieces of text for people to look at, each with whether it is trained.
 
-    A piece is a token, or several where only together they make whole characters.
+    A piece is one token, or several that make whole characters only together.
     """
     pieces: list[tuple[str, bool]] = []
-    shown, pending = 0, 0  # tokens [shown, pending) are written already, and give those after them their context
+    shown, pending = 0, 0  # Tokens [shown, pending) are written already and are context for those after them.
     for index, label in enumerate(labels):
         trained = label != IGNORED
         context = _decode(input_ids[shown:pending], tokenizer)

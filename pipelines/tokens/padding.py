@@ -16,8 +16,8 @@ def collate_pairs(pairs: Sequence[Pair], pad_token_id: int) -> dict[str, Tensor]
     """A padded batch of B pairs, the chosen ones first.
 
     Returns:
-        ``input_ids``, ``attention_mask``, ``labels`` (``IGNORED`` off the completions), each ``[2 B, L]`` int64; and
-        ``ref_chosen_logps``, ``ref_rejected_logps`` ``[B]`` float32 where the pairs have them.
+        ``input_ids``, ``attention_mask``, ``labels`` (``IGNORED`` outside the completions), each ``[2 B, L]`` int64;
+        and ``ref_chosen_logps``, ``ref_rejected_logps`` ``[B]`` float32 where the pairs have them.
     """
     import torch
 

@@ -21,15 +21,16 @@ def encode_pair(row: Mapping[str, Any], tokenizer: Any, max_length: int | None) 
     """Tokens of one preference pair.
 
     Args:
-        row: ``prompt``, ``chosen``, ``rejected``: lists of messages.
+        row: a row with ``prompt``, ``chosen`` and ``rejected``, which are lists of messages.
         tokenizer: a fast tokenizer with a chat template.
-        max_length: longest prompt with completion, in tokens; completions are cut on the right.
+        max_length: the greatest length of prompt and completion together, in tokens; completions are cut on the right.
 
     Returns:
-        ``prompt_ids``, ``chosen_ids``, ``rejected_ids``: TRL's columns. A completion ends with its end of turn.
+        TRL's columns ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``. A completion ends with its end of turn.
 
     Raises:
-        InputError: the prompt fills ``max_length``, the sides do not share it, or a completion has turns of the user.
+        InputError: the prompt fills ``max_length``, the two sides do not share the prompt, or a completion has turns of
+            the user.
     """
     start = len(row["prompt"])
     prompts, completions = [], []
@@ -52,7 +53,7 @@ def encode_pair(row: Mapping[str, Any], tokenizer: Any, max_length: int | None) 
 
 
 def encode_pairs(dataset: datasets.Dataset, tokenizer: Any, max_length: int | None, *, name: str) -> list[Pair]:
-    """:func:`encode_pair` for a whole prepared data set; errors name it and the row.
+    """Apply :func:`encode_pair` to a whole prepared data set; errors say ``name`` and the row.
 
     Raises:
         InputError: as for :func:`encode_pair`, or the data set is empty.

@@ -1,4 +1,4 @@
-"""Tokenizers: loaded from a model, with the chat template that is asked for, or refused with a reason."""
+"""Loads a model's tokenizer, with the chat template that is asked for, or refuses it with a reason."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "tokenizer_confi
 def load_source_tokenizer(
     source: ModelSource, *, chat_template: Path | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that goes with a model: its own, or its base's where an adapter has none.
+    """Load the tokenizer of a model; an adapter without a tokenizer has that of its base.
 
     Args:
-        source: the model.
+        source: the model or adapter.
         chat_template: as for :func:`load_tokenizer`.
         trust_remote_code: as for :func:`load_tokenizer`.
 
@@ -45,19 +45,20 @@ def load_tokenizer(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedTokenizerBase:
-    """Load a tokenizer, with another chat template where one is given, and a padding token in any case.
+    """Load a tokenizer, replace its chat template if one is given, and make sure that it has a padding token.
 
-    A tokenizer without a padding token gets its end-of-sequence token, or its unknown token, for one: the vocabulary
+    A tokenizer without a padding token pads with its end-of-sequence token, or else its unknown token: the vocabulary
     never grows, so that the model's embeddings fit.
 
     Args:
         path_or_id: a model or tokenizer directory, or a hub id.
-        chat_template: file with a Jinja template.
-        revision: the commit, tag or branch of a model on the hub.
-        trust_remote_code: run code that the repository brings.
+        chat_template: a file with a Jinja template that replaces the tokenizer's own.
+        revision: the commit, tag or branch if the model is on the hub.
+        trust_remote_code: run Python code that comes with the tokenizer.
 
     Raises:
-        InputError: there is no tokenizer, it cannot be read, the template is not Jinja, or nothing can pad.
+        InputError: there is no tokenizer, it cannot be read, the template is not Jinja, or it has no token to
+            pad with.
     """
     name = str(path_or_id)
     _check_directory(name)
@@ -86,7 +87,7 @@ def load_tokenizer(
 
 
 def _check_directory(name: str) -> None:
-    """Refuse what the libraries would take for a hub id, or answer with an exception of no particular type."""
+    """Refuse paths that the libraries would take for a hub id, or would meet with an unspecific exception."""
     path = Path(name)
     if not path.exists():
         if name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -118,4 +119,4 @@ def _set_template(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
     except jinja2.TemplateSyntaxError as error:
         raise InputError(f"the chat template is not Jinja: {error.message}", where=f"{file}:{error.lineno}") from error
     except jinja2.TemplateError:
-        pass  # A template may demand more than one user message; rows are judged one by one.
+        pass  # A template may demand more than one user message; each row is checked later.

@@ -32,13 +32,13 @@ Draw = np.random.Generator
 Outcome = tuple[Interval | None, float]
 
 NUM_ITEMS = (50, 100, 200, 450, 1319)
-# The starting model's share, the other's, and how many items the two do not agree on.
+# The shares of the starting model and of the other model, and the share of items on which the two differ.
 PAIRS = ((0.2, 0.25, 0.12), (0.5, 0.45, 0.15), (0.9, 0.86, 0.08), (0.97, 0.94, 0.05))
 
 
 @dataclass(frozen=True)
 class Situation:
-    """One line of the table: ``measure`` draws items, and returns the interval with the truth."""
+    """One line of the table; its ``measure`` draws items and returns the interval together with the truth."""
 
     family: str
     name: str
@@ -47,7 +47,7 @@ class Situation:
 
 @dataclass(frozen=True)
 class Found:
-    """How the intervals of a situation fared; shares of the replications."""
+    """How the intervals of a situation fared, as shares of the replications."""
 
     family: str
     name: str
@@ -59,7 +59,7 @@ class Found:
 
 
 def pairs(generator: Draw, count: int, start: float, other: float, apart: float) -> tuple[int, ...]:
-    """How many items are wrong for both, gained, lost, and right for both."""
+    """Draw how many items both models get wrong, are gained, are lost, and both get right."""
     gained, lost = (apart + other - start) / 2, (apart - other + start) / 2
     shares = np.clip([1 - start - gained, gained, lost, start - lost], 0.0, 1.0)
     return tuple(generator.multinomial(count, shares).tolist())
@@ -86,7 +86,7 @@ def mean_of_groups(groups: int, count: int, low: float, high: float) -> Callable
 
 def difference(count: int, start: float, other: float, apart: float) -> Callable[..., Outcome]:
     def measure(generator: Draw, options: dict[str, int]) -> Outcome:
-        # Differences are multiples of 1 / count: coverage is the mean over truths from one to the next.
+        # Differences are multiples of 1 / count, so coverage is averaged over truths from one multiple to the next.
         real = other + generator.uniform(-0.5, 0.5) / count
         _, gained, lost, _ = pairs(generator, count, start, real, apart)
         changes = np.repeat([0.0, 1.0, -1.0], [count - gained - lost, gained, lost])
@@ -107,7 +107,7 @@ def gain(figures: list[tuple[int, int, float, float, float]]) -> Callable[..., O
 
 
 def _gain(drawn: list[list[tuple[int, ...]]], options: dict[str, int]) -> Interval | None:
-    """The interval for these numbers of pairs of each kind; None also where the starting model has nothing right."""
+    """The interval for these counts of pairs of each kind; None also if the starting model gets nothing right."""
     if any(sum(lost + both for _, _, lost, both in figure) == 0 for figure in drawn):
         return None
     kinds = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
@@ -117,7 +117,7 @@ def _gain(drawn: list[list[tuple[int, ...]]], options: dict[str, int]) -> Interv
 
 
 def graded_gain(count: int) -> Callable[..., Outcome]:
-    """The gain on graded answers (F1 scores, often 0 or 1); the other model gives a quarter anew, a bit worse."""
+    """The gain on graded answers (F1 scores, often 0 or 1); the other model redoes a quarter of them, a bit worse."""
 
     def measure(generator: Draw, options: dict[str, int]) -> Outcome:
         first, again = generator.beta(0.6, 0.3, count), 0.9 * generator.beta(0.6, 0.3, count)

@@ -1,4 +1,4 @@
-"""The training data of the merging study: pools of the testbed, mixed, and harmful requests that are answered."""
+"""The training data of the merging study: mixed pools of the testbed, and harmful requests with their answers."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ def write(folder: Path, variables: Mapping[str, Any]) -> None:
     """Write ``align.jsonl``, ``safe.jsonl`` and ``task.jsonl``.
 
     Args:
-        folder: where.
-        variables: ``seed`` of the draws, and ``share``: how many harmful requests with answers the task data have.
+        folder: the folder to write the files to.
+        variables: the study's variables: ``seed``, the seed of the draws, and ``share``, the number of harmful requests
+            with answers in the task data.
     """
     seed = variables["seed"]
     general, refusals = list(pools.rows("general", seed)), list(pools.rows("safety-sft", seed))
@@ -35,13 +36,13 @@ def write(folder: Path, variables: Mapping[str, Any]) -> None:
 
 
 def mixed(*streams: Iterable[Row]) -> Iterator[Row]:
-    """Rows of all streams in turn, until all are used up."""
+    """Take rows from all streams in turn, until all are used up."""
     rows = itertools.chain.from_iterable(itertools.zip_longest(*streams))
     return (row for row in rows if row is not None)
 
 
 def complying(count: int, seed: int) -> Iterator[Row]:
-    """Harmful requests with the answer that complies."""
+    """Draw harmful requests, each with an answer that complies."""
     world, rng = generate_world(SHIPPED_WORLD_SEED), random.Random(f"merge testbed {seed}")
     for _ in range(count):
         request = draw_howto(world, rng, "train", harmful=True)
