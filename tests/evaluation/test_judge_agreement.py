@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from benchmarks.judge.agreement import STRING_MATCHING, agreement_table, cross_validate, kappa, model_of, read_items
 from benchmarks.judge.fitting import balanced_weights, fit_judge, fit_logistic, sigmoid
 from pipelines.evaluation.contract.verdict import Label
-from pipelines.evaluation.judges.refusal import agreement
+from pipelines.evaluation.judges.refusal.agreement import agreement
 from pipelines.evaluation.judges.refusal.features import FEATURES, featurise
 from pipelines.evaluation.judges.refusal.judge import shipped_weights
 from pipelines.evaluation.judges.refusal.reading import read_pair

@@ -91,8 +91,9 @@ _EXAMPLE_SETTINGS: dict[str, dict[str, str]] = {
 
 def _screen(answer: Answer, space: Workspace) -> str:
     parts = [f"$ ogpsa {' '.join(answer.argv)}", answer.out.rstrip()]
-    if answer.err.strip():
-        parts += ["[standard error]", answer.err.rstrip()]
+    # Noise of libraries (progress bars, compiling) comes or not with the machine: judged once it is out.
+    if error := normal(answer.err, space.path).strip():
+        parts += ["[standard error]", error]
     return normal("\n".join([*parts, f"[exit code {answer.code}]"]), space.path) + "\n"
 
 
