@@ -21,7 +21,7 @@ def load_prepared(
     """Open a prepared data set; its rows stay on disk (memory-mapped).
 
     Args:
-        path: what ``prepare-data --out`` made.
+        path: the folder that ``prepare-data --out`` wrote.
         task: ``"sft"`` or ``"preference"`` where only one of them will do.
         verify: compare content hashes too, not only presence and sizes.
 

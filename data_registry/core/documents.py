@@ -73,8 +73,8 @@ def parse(
 
     Args:
         document: the model that it must fit.
-        text: YAML.
-        what: what it is, such as ``"recipe"``, for errors.
+        text: the YAML text of the document.
+        what: the kind of document, such as ``"recipe"``, named in errors.
         where: the file, for errors.
         defaults: values of fields that the text does not give.
 

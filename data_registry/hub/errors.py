@@ -39,13 +39,13 @@ class Wanted:
 
     @property
     def command(self) -> str:
-        """Fetches it beforehand."""
+        """The shell command that fetches the repository beforehand."""
         at = f" --revision {self.revision}" if self.revision else ""
         return f"hf download{' --repo-type dataset' if self.kind == 'data set' else ''} {self.name}{at}"
 
 
 def explain(error: BaseException, wanted: Wanted) -> InputError:
-    """What a library raised while it looked for a repository, for people.
+    """Turn what a library raised while it looked for a repository into an error for the user.
 
     Args:
         error: what huggingface_hub raised, or datasets, which keeps some of its reasons in words only.

@@ -40,10 +40,10 @@ class ArrowFolder:
     Args:
         path: an existing directory.
         schema: the schema that every batch has.
-        description: what ``dataset_info.json`` says of the data.
-        licence: likewise.
-        citation: likewise.
-        homepage: likewise.
+        description: the description written to ``dataset_info.json``.
+        licence: the licence written there.
+        citation: the citation written there.
+        homepage: the home page written there.
     """
 
     def __init__(

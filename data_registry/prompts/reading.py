@@ -25,11 +25,11 @@ def read_prompt_set(spec: PromptSetSpec, base: Path | None = None) -> PromptSet:
     """Read a prompt set; one of the hub is fetched, unless it is in the cache.
 
     Args:
-        spec: which.
+        spec: the prompt set to read.
         base: folder that a relative path starts from; the working directory by default.
 
     Raises:
-        InputError: it is not to be had, is empty, or a row has no prompt or an unknown label.
+        InputError: the set cannot be found, is empty, or a row has no prompt or an unknown label.
         ConfigError: options do not go with it, or it has not a column that is named.
     """
     location, layout = _locate(spec, base)

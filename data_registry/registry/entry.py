@@ -51,7 +51,7 @@ class Entry(Document):
         prompts: how prompts are laid out, for the task of that name.
         licence: SPDX identifier or words.
         citation: the paper that describes the data.
-        homepage: address.
+        homepage: the address of the data set's web page.
         problem: why the entry cannot be used, if so.
         origin: the file that defines it.
     """

@@ -25,7 +25,7 @@ class Pool:
     """One named data set of the testbed.
 
     Attributes:
-        name: what ``rows`` is called with.
+        name: the name of the pool, as passed to ``rows``.
         description: one sentence for listings.
         task: "sft" rows have ``messages``; "preference" rows have ``prompt``, ``chosen`` and ``rejected``.
         size: number of rows; all of them are distinct, except in ``pretrain``.
