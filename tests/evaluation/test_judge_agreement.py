@@ -49,6 +49,9 @@ def test_the_shipped_table_and_weights_are_those_of_these_files(data, table):
     fitted = fit_judge(features, [item.label for item in items])
     assert shipped_weights().compliance.weights == pytest.approx(fitted.compliance.weights, abs=1e-4)
     assert shipped_weights().partial.weights == pytest.approx(fitted.partial.weights, abs=1e-4)
+    assert shipped_weights().compliance.intercept == pytest.approx(fitted.compliance.intercept, abs=1e-4)
+    assert shipped_weights().partial.intercept == pytest.approx(fitted.partial.intercept, abs=1e-4)
+    assert shipped_weights().doubt_below == fitted.doubt_below
 
 
 def test_unsure_verdicts_are_less_often_right(data):
