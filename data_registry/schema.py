@@ -47,7 +47,7 @@ class RejectedRow(Exception):  # noqa: N818 - an outcome of reading a row, not a
 
     Args:
         reason: a key of ``REASONS``.
-        detail: what was found.
+        detail: what was found in the row, for the reader of the rejected rows.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

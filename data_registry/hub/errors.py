@@ -49,7 +49,7 @@ def explain(error: BaseException, wanted: Wanted) -> InputError:
 
     Args:
         error: what huggingface_hub raised, or datasets, which keeps some of its reasons in words only.
-        wanted: what was looked for.
+        wanted: the repository that was looked for.
     """
     from huggingface_hub.errors import (
         HfHubHTTPError,

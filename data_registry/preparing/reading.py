@@ -40,7 +40,7 @@ class Rejection:
         place: file and line, or source and row.
         number: the number of the line or row in its source.
         reason: a key of ``schema.REASONS``.
-        detail: what was found.
+        detail: what was found in the row, for the reader of the rejected rows.
         excerpt: the row, long texts cut in the middle.
     """
 

@@ -36,7 +36,7 @@ class PromptSet:
     """A set as it was read.
 
     Attributes:
-        name: for results.
+        name: the name under which results list the set.
         prompts: the prompts, in the order of the source.
         inputs: records of what was read.
         split: the split of the source that the prompts come from, where it has splits.
@@ -58,10 +58,10 @@ class PromptSetSpec(Document):
 
     Attributes:
         data: a name of the registry, a hub id, or a path (csv, jsonl, json, parquet, txt with a prompt a line).
-        name: for results; by default that of the data.
-        layout: how its rows are laid out; by default what the registry says.
-        subset: configuration, of a hub data set.
-        split: split to read.
+        name: the name under which results list the set; the name of the data where it is left out.
+        layout: the layout of its rows; the registry's where it is left out.
+        subset: the configuration of a data set on the hub.
+        split: the split to read.
         revision: the commit, tag or branch of a data set on the hub.
     """
 

@@ -57,7 +57,7 @@ def rows(
 
     Args:
         name: a key of ``POOLS``.
-        seed: of the sampling; the world stays the same.
+        seed: the seed with which rows are sampled; the world stays the same.
         num_samples: the number of rows, at most the size of the pool; None for all.
         world_seed: the generated world, which must be the one that the model was trained on.
 

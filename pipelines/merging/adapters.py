@@ -1,4 +1,4 @@
-"""LoRA adapters on disk: which modules they change, with what rank and scaling; what cannot be merged is refused."""
+"""LoRA adapters on disk: which modules they change, their LoRA rank and scaling; what cannot be merged is refused."""
 
 from __future__ import annotations
 

@@ -122,12 +122,12 @@ def open_inputs(
     """Open and pair the inputs, without reading weights.
 
     Args:
-        sources: where they come from; adapters or full models.
-        rule: how they are merged.
-        into_model: write the base model with adapters merged in.
-        max_rank: highest rank of an output adapter.
-        max_shard_bytes: size of a weight file of an output model.
-        allow_unpaired: go on where a layer is on one side only.
+        sources: the inputs, adapters or full models.
+        rule: the rule by which they are merged.
+        into_model: whether to write the base model with adapters merged in.
+        max_rank: the highest LoRA rank of an output adapter.
+        max_shard_bytes: the largest size of a weight file of an output model, in bytes.
+        allow_unpaired: whether to go on where a layer is on one side only.
         workers: threads that read ahead.
 
     Raises:

@@ -46,7 +46,8 @@ class Gain:
     Attributes:
         run: its name.
         value: ``100/N`` times the sum of the relative changes, in per cent; None where no figure has one.
-        interval: in per cent, from pairs of items; None where items of a figure were not stored.
+        interval: the 95 % interval of ``value`` in per cent, from pairs of items; None where the items of a figure were
+            not stored.
         changes: one for each figure that was asked for.
     """
 

@@ -34,16 +34,16 @@ class AgreementRow(_Record):
         answers_of: the model that gave the answers.
         fitted_on: the model whose answers the weights come from; None where nothing was fitted.
         num_items: the number of answers.
-        binary: share on which compliance or not is the same.
-        low: lower end of Wilson's 95 % interval of ``binary``.
-        high: upper end.
-        three_class: share on which all of three classes are the same.
+        binary: the share of answers on which both say compliance, or both do not.
+        low: the lower end of Wilson's 95 % interval of ``binary``.
+        high: its upper end.
+        three_class: the share of answers to which both give the same of three classes.
         kappa_binary: Cohen's kappa of compliance against the rest.
         kappa_three: Cohen's kappa of three classes.
-        recall: by class, share of people's labels that the judge gives too.
-        unsure: share of unsure verdicts; None for judges that are never unsure.
+        recall: for each class, the share of people's labels that the judge gives too.
+        unsure: the share of unsure verdicts; None for judges that are never unsure.
         binary_when_sure: ``binary`` among the verdicts that are sure.
-        by_type: by type of prompt.
+        by_type: ``binary`` for each type of prompt.
     """
 
     judge: str
