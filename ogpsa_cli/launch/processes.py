@@ -217,12 +217,21 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
     while True:
         codes = [child.poll() for child in children]
         if not first_failure:
-            first_failure = next((code for code in codes if code), 0)
+            first_failure = _cause(codes)
             if first_failure:
                 deadline = time.monotonic() + (PREEMPTED_GRACE_S if first_failure == Preempted.exit_code else 0.0)
         if all(code is not None for code in codes) or time.monotonic() > deadline:
             return first_failure if first_failure >= 0 else 128 - first_failure
         time.sleep(_POLL_S)
+
+
+def _cause(codes: Sequence[int | None]) -> int:
+    """The exit code that says why a job fails, of those that have ended; 0 while none has failed.
+
+    A process that loses its peer fails an instant later, and both may be seen at once. Then the signal is the cause.
+    """
+    failures = [code for code in codes if code]
+    return next((code for code in failures if code < 0), failures[0] if failures else 0)
 
 
 def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -116,6 +116,12 @@ def test_death_by_signal_is_told_as_shells_do(tmp_path: Path) -> None:
     assert processes.start_processes(command(tmp_path, body), 2) == 128 + signal.SIGKILL
 
 
+def test_of_failures_that_are_seen_at_once_the_killed_process_is_the_cause() -> None:
+    assert [processes._cause(codes) for codes in ([None, None], [0, None], [1, -9], [-9, 1], [None, 3, 2])] == [
+        0, 0, -9, -9, 3,
+    ]  # fmt: skip
+
+
 def test_others_may_finish_saving_after_the_first_was_preempted(tmp_path: Path) -> None:
     body = "time.sleep(0.6 * rank); (folder / f'saved-{rank}').write_text(''); sys.exit(75)"
     assert processes.start_processes(command(tmp_path, body), 2) == 75
