@@ -42,7 +42,9 @@ class LazyGroup(typer.core.TyperGroup):
             if name.startswith("-"):
                 ctx.fail(f"no such option: {name}")
             raise unknown_command(name)
-        return name, command.build(entry, args), rest
+        built = command.build(entry, args)
+        # Completion looks at words that are not whole yet.
+        return name, built, rest if ctx.resilient_parsing else command.in_our_spelling(entry, rest)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the overview."""

@@ -61,6 +61,17 @@ def build(entry: Command, arguments: Sequence[str]) -> Any:
     return typer.main.get_command(app)
 
 
+def in_our_spelling(entry: Command, words: Sequence[str]) -> list[str]:
+    """The words after the command's name in our spelling; see :mod:`ogpsa_cli.words`.
+
+    Raises:
+        ConfigError: an option is given twice or not known here; the error names all of them.
+    """
+    from ogpsa_cli import words as spelling
+
+    return spelling.in_our_spelling(words, [*page_of(entry).flags, *_COMMON, _HELP], entry.config_class())
+
+
 def _command_class(page: Page) -> type[typer.core.TyperCommand]:
     class Command(typer.core.TyperCommand):
         def format_help(self, ctx: Any, formatter: Any) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
-
 from pipelines.configs.common import EngineConfig, LoraConfig, OutputConfig
 from pipelines.configs.objectives import OBJECTIVES_HELP, ObjectiveName
 from pipelines.core.config import option
@@ -30,28 +28,9 @@ class BuildBasisConfig(OutputConfig, EngineConfig, LoraConfig):
         min_length=1,
     )
     objective: ObjectiveName = option("sft", f"Reference loss. {OBJECTIVES_HELP}.")
-    beta: float = option(0.2, "Beta of the preference loss, for --objective dpo.", gt=0)
+    beta: float = option(0.2, "Beta of the preference loss.", needs="objective=dpo", gt=0)
     num_samples: int = option(200, "Samples of each reference data set, drawn with --seed.", short="n", ge=1)
     seed: int = option(0, "Seed of the draw.")
     dtype: Literal["fp32", "bf16"] = option("fp32", "Number format in which the rows are stored.")
     batch_size: int = option(4, "Samples of one forward pass, per process.", short="b", ge=1)
     max_length: int = option(2048, "Longest sequence in tokens; longer ones are cut.", ge=2)
-
-    @model_validator(mode="after")
-    def _check(self) -> BuildBasisConfig:
-        check_engine(self)
-        return self
-
-
-def check_engine(config: EngineConfig) -> None:
-    """Refuse engine options that contradict each other.
-
-    Raises:
-        ValueError: two options contradict each other; the message names them.
-    """
-    if config.deepspeed is not None and config.zero is not None:
-        raise ValueError("--deepspeed FILE already names the ZeRO stage; leave --zero out")
-    if config.deepspeed is not None and config.offload:
-        raise ValueError("--deepspeed FILE already says what is offloaded; leave --offload out")
-    if config.offload and config.zero not in (2, 3):
-        raise ValueError("--offload needs --zero 2 or --zero 3")

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import model_validator
-
 from pipelines.configs.common import Precision
 from pipelines.core.config import CommandConfig, option
 
@@ -31,9 +29,11 @@ class ChatConfig(CommandConfig):
     against: str | None = option(None, "A second model that gets the same messages.")
     system: str | None = option(None, "System message before the conversation.")
     max_new_tokens: int = option(512, "Longest answer in tokens.", panel="Answers", ge=1)
-    temperature: float = option(0.0, "Temperature of sampling; 0 is greedy.", panel="Answers", ge=0)
-    top_p: float = option(1.0, "Sample from this share of probability.", panel="Answers", gt=0, le=1)
-    seed: int = option(0, "Seed of sampling.", panel="Answers")
+    temperature: float = option(0.0, "Temperature of sampling; 0 is greedy.", panel="Answers", off=0.0, ge=0)
+    top_p: float = option(
+        1.0, "Sample from this share of probability.", panel="Answers", needs="temperature", gt=0, le=1
+    )
+    seed: int = option(0, "Seed of sampling.", panel="Answers", needs="temperature")
     each_alone: bool = option(False, "Every message begins a new conversation.")
     precision: Precision = option("fp32", "Arithmetic: fp32 or bf16.", panel="Model")
     chat_template: Path | None = option(
@@ -41,9 +41,3 @@ class ChatConfig(CommandConfig):
     )
     revision: str | None = option(None, "Revision of a model on the hub.", panel="Model")
     trust_remote_code: bool = option(False, "Run Python code that the model's repository brings.", panel="Model")
-
-    @model_validator(mode="after")
-    def _check(self) -> ChatConfig:
-        if self.top_p < 1 and self.temperature == 0:
-            raise ValueError("option --top-p is for sampling: add --temperature")
-        return self

@@ -37,7 +37,7 @@ class EngineConfig(CommandConfig):
         "DeepSpeed ZeRO stage, 0 to 3. By default none: a single process, or plain data parallelism.",
         panel="Processes",
     )
-    offload: bool = option(False, "Keep optimizer state in CPU memory (needs --zero 2 or 3).", panel="Processes")
+    offload: bool = option(False, "Keep optimizer state in CPU memory.", panel="Processes", needs="zero=2 or zero=3")
     deepspeed: Path | None = option(
         None, "A DeepSpeed JSON file of your own, instead of --zero and --offload.", panel="Processes"
     )
@@ -60,17 +60,29 @@ class EngineConfig(CommandConfig):
         panel="Model",
     )
 
+    def problems(self) -> list[str]:
+        """What contradicts each other among the options of the engine."""
+        problems = super().problems()
+        if self.deepspeed is not None and self.zero is not None:
+            problems.append("--deepspeed FILE already names the ZeRO stage; leave --zero out")
+        if self.deepspeed is not None and self.offload:
+            problems.append("--deepspeed FILE already says what is offloaded; leave --offload out")
+        return problems
+
 
 class LoraConfig(CommandConfig):
     """Low-rank adapters instead of full fine-tuning."""
 
-    lora_rank: int = option(0, "Rank of LoRA adapters; 0 trains all parameters.", panel="LoRA", ge=0)
-    lora_alpha: float | None = option(None, "LoRA scaling; twice the rank by default.", panel="LoRA", gt=0)
-    lora_dropout: float = option(0.0, "Dropout in the adapters.", panel="LoRA", ge=0, lt=1)
+    lora_rank: int = option(0, "Rank of LoRA adapters; 0 trains all parameters.", panel="LoRA", off=0, ge=0)
+    lora_alpha: float | None = option(
+        None, "LoRA scaling; twice the rank by default.", panel="LoRA", needs="lora_rank", gt=0
+    )
+    lora_dropout: float = option(0.0, "Dropout in the adapters.", panel="LoRA", needs="lora_rank", off=0.0, ge=0, lt=1)
     lora_targets: str = option(
         "all-linear",
         "Modules to adapt: all-linear, or names separated by commas (q_proj,v_proj).",
         panel="LoRA",
+        needs="lora_rank",
     )
 
 

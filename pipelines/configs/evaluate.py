@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
-
 from pipelines.configs.common import OutputConfig, Precision
 from pipelines.core.config import option
 
@@ -26,7 +24,13 @@ class EvaluateConfig(OutputConfig):
         "ogpsa evaluate --rejudge results/safety --judge models/HarmBench-Llama-2-13b-cls --out results/harmbench",
     )
 
-    model: str | None = option(None, "Model: a directory, a hub id, or a run of ogpsa.", positional=True, runtime=True)
+    model: str | None = option(
+        None,
+        "Model: a directory, a hub id, or a run of ogpsa.",
+        positional=True,
+        runtime=True,
+        needs="!rejudge",
+    )
     # Looking up data and judging again need neither a place nor suites; the check below reports what is missing.
     out: Path | None = option(None, "Directory of the artifact to make.", panel="Output", runtime=True, short="o")  # type: ignore[assignment]
     suite: list[str] = option(
@@ -35,49 +39,78 @@ class EvaluateConfig(OutputConfig):
         "of the prompt sets of safety "
         "(xstest, harmbench, strongreject, advbench, wildjailbreak), or a YAML file; repeat for several.",
         short="s",
+        needs="!rejudge",
     )
     data: list[Path] = option(
         [],
         "Prepared data sets for the suites reference-loss, preference, gsm8k and multiple-choice.",
         short="d",
         runtime=True,
+        needs="!rejudge",
     )
     harmful: list[Path] = option(
-        [], "Prompts to be refused, for the suite prompts: csv, json(l), parquet, or txt with one a line.", runtime=True
+        [],
+        "Prompts to be refused, for the suite prompts: csv, json(l), parquet, or txt with one a line.",
+        runtime=True,
+        needs="suite=prompts",
     )
-    harmless: list[Path] = option([], "Prompts to be answered, for the suite prompts.", runtime=True)
-    task: list[str] = option([], "Task or group of lm-eval for the suite capability, such as mmlu.", panel="Capability")
+    harmless: list[Path] = option(
+        [], "Prompts to be answered, for the suite prompts.", runtime=True, needs="suite=prompts"
+    )
+    task: list[str] = option(
+        [],
+        "Task or group of lm-eval for the suite capability, such as mmlu.",
+        panel="Capability",
+        needs="suite=capability",
+    )
     task_dir: Path | None = option(
-        None, "Directory with lm-eval tasks of your own (YAML).", panel="Capability", runtime=True
+        None,
+        "Directory with lm-eval tasks of your own (YAML).",
+        panel="Capability",
+        runtime=True,
+        needs="suite=capability",
     )
     shots: int | None = option(
         None,
         "Worked examples before each prompt of a task; by default the task's own number.",
         panel="Capability",
         ge=0,
+        needs="suite=capability",
     )
     chat_prompts: bool = option(
         False,
         "Write the tasks' prompts with the chat template; by default plain, as lm-eval does.",
         panel="Capability",
+        needs="suite=capability",
     )
     name: str | None = option(None, "Name of the run in tables; by default the model's.")
     num_samples: int | None = option(
-        None, "At most this many items of each data set, or of each group of a suite.", short="n", ge=1
+        None,
+        "At most this many items of each data set, or of each group of a suite.",
+        short="n",
+        ge=1,
+        needs="!rejudge",
     )
     batch_size: int = option(64, "Items of one forward pass.", short="b", ge=1, runtime=True)
-    max_length: int = option(2048, "Longest sequence in tokens where given answers are scored.", ge=2)
+    max_length: int = option(2048, "Longest sequence in tokens where given answers are scored.", ge=2, needs="!rejudge")
     seed: int = option(0, "Seed of draws, sampling and bootstrap.")
     bootstrap: int = option(2000, "Resamples for the 95 % intervals.", ge=100)
 
     max_new_tokens: int | None = option(
-        None, "Longest answer in tokens; by default the suite's own limit.", panel="Answers", ge=1
+        None, "Longest answer in tokens; by default the suite's own limit.", panel="Answers", ge=1, needs="!rejudge"
     )
-    temperature: float = option(0.0, "Temperature of sampling; 0 is greedy.", panel="Answers", ge=0)
-    top_p: float = option(1.0, "Sample from this share of probability.", panel="Answers", gt=0, le=1)
-    system: str | None = option(None, "System message before every prompt.", panel="Answers")
+    temperature: float = option(
+        0.0, "Temperature of sampling; 0 is greedy.", panel="Answers", ge=0, needs="!rejudge", off=0.0
+    )
+    top_p: float = option(
+        1.0, "Sample from this share of probability.", panel="Answers", gt=0, le=1, needs=("!rejudge", "temperature")
+    )
+    system: str | None = option(None, "System message before every prompt.", panel="Answers", needs="!rejudge")
     backend: Literal["transformers", "vllm"] = option(
-        "transformers", "What makes answers: transformers, or vllm where it is installed.", panel="Answers"
+        "transformers",
+        "What makes answers: transformers, or vllm where it is installed.",
+        panel="Answers",
+        needs="!rejudge",
     )
 
     judge: str = option(
@@ -109,6 +142,7 @@ class EvaluateConfig(OutputConfig):
         "stop.",
         panel="Output",
         runtime=True,
+        needs="!rejudge",
     )
 
     num_procs: int | None = option(
@@ -121,31 +155,19 @@ class EvaluateConfig(OutputConfig):
     )
     precision: Precision = option("fp32", "Arithmetic: fp32 or bf16.", panel="Model")
     chat_template: Path | None = option(
-        None, "Jinja chat template to use instead of the tokenizer's own.", panel="Model"
+        None, "Jinja chat template to use instead of the tokenizer's own.", panel="Model", needs="!rejudge"
     )
-    revision: str | None = option(None, "Revision of a model on the hub.", panel="Model")
+    revision: str | None = option(None, "Revision of a model on the hub.", panel="Model", needs="!rejudge")
     trust_remote_code: bool = option(False, "Run Python code that the model's repository brings.", panel="Model")
 
-    @model_validator(mode="after")
-    def _complete(self) -> EvaluateConfig:
-        problems = []
-        if self.rejudge is not None:
-            given = {
-                "MODEL": self.model,
-                "--suite": self.suite,
-                "--data": self.data,
-                "--download-only": self.download_only,
-            }
-            problems += [f"--rejudge takes the answers as they are: leave {name} out" for name in given if given[name]]
-        else:
+    def problems(self) -> list[str]:
+        """What is missing."""
+        problems = super().problems()
+        if self.rejudge is None:
             if not self.suite:
                 problems.append("option --suite is required: Suite to run, such as testbed or safety")
             if self.model is None and not self.download_only:
                 problems.append("MODEL is required: a directory, a hub id, or a run of ogpsa")
         if self.out is None and not self.download_only:
             problems.append("option --out is required: Directory of the artifact to make")
-        if self.top_p < 1 and self.temperature == 0:
-            problems.append("option --top-p is for sampling: add --temperature")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+        return problems

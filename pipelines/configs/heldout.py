@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import model_validator
-
 from pipelines.core.config import CommandConfig, option
+
+_HELD_OUT = "eval_data or eval_split"
 
 
 class HeldOutConfig(CommandConfig):
@@ -27,17 +27,20 @@ class HeldOutConfig(CommandConfig):
         lt=1,
     )
     eval_every: int | None = option(
-        None, "Measure every N steps, and at the end; by default ten times in a run.", panel="Held-out loss", ge=1
-    )
+        None, "Measure every N steps, and at the end; by default ten times in a run.", panel="Held-out loss",
+        needs=_HELD_OUT, ge=1,
+    )  # fmt: skip
     early_stopping: int | None = option(
-        None, "Stop when N measurements in a row bring no lower held-out loss.", panel="Held-out loss", ge=1
-    )
+        None, "Stop when N measurements in a row bring no lower held-out loss.", panel="Held-out loss",
+        needs=_HELD_OUT, ge=1,
+    )  # fmt: skip
     min_delta: float = option(
-        0.0, "By how much the loss must fall to count as lower, for --early-stopping.", panel="Held-out loss", ge=0
-    )
+        0.0, "By how much the loss must fall to count as lower, for --early-stopping.", panel="Held-out loss",
+        needs="early_stopping", off=0.0, ge=0,
+    )  # fmt: skip
     select: Literal["last", "best"] = option(
         "last", "Which weights become the model: the last, or those with the lowest held-out loss.",
-        panel="Held-out loss",
+        panel="Held-out loss", needs=_HELD_OUT, off="last",
     )  # fmt: skip
 
     @property
@@ -45,19 +48,9 @@ class HeldOutConfig(CommandConfig):
         """Whether a held-out loss is measured."""
         return self.eval_data is not None or self.eval_split is not None
 
-    @model_validator(mode="after")
-    def _check_held_out(self) -> HeldOutConfig:
+    def problems(self) -> list[str]:
+        """What contradicts each other among the options of the held-out loss."""
+        problems = super().problems()
         if self.eval_data is not None and self.eval_split is not None:
-            raise ValueError("--eval-data and --eval-split both say what is held out; leave one of them out")
-        if not self.measures_held_out:
-            given = {
-                "--eval-every": self.eval_every is not None,
-                "--early-stopping": self.early_stopping is not None,
-                "--select best": self.select == "best",
-            }
-            for flag, used in given.items():
-                if used:
-                    raise ValueError(f"{flag} needs held-out rows: give --eval-data DATA or --eval-split SHARE")
-        if self.min_delta and self.early_stopping is None:
-            raise ValueError("--min-delta is for --early-stopping N, which is not given")
-        return self
+            problems.append("--eval-data and --eval-split both say what is held out; leave one of them out")
+        return problems

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
 
 from pipelines.configs.common import OutputConfig
 from pipelines.configs.merge_methods import METHODS, MergeMethod, merge_types
@@ -41,6 +41,18 @@ _WITH_DENSITY = _those(lambda method: method.takes_density)
 _RANDOM = _those(lambda method: method.is_random)
 
 
+def _needs(condition: Callable[[MergeMethod], bool]) -> str:
+    """The need for a method that meets the condition, or for one that repairs layers by a method that does."""
+    found = [method.name for method in METHODS.values() if condition(method)]
+    types = [f"merge_type={name}" for name in merge_types() if name in found]
+    return " or ".join([*(f"method={name}" for name in found), *types])
+
+
+_NEEDS_CRITERION = " or ".join(f"method={method.name}" for method in METHODS.values() if method.has_criterion)
+_NEEDS_SAFE = " or ".join(f"method={method.name}" for method in METHODS.values() if method.takes_safe)
+_NEEDS_MERGE_TYPE = " or ".join(f"method={method.name}" for method in METHODS.values() if method.uses_merge_type)
+
+
 class MergeConfig(OutputConfig):
     """Repair a model after fine-tuning: merge it with a safe one in the layers that left the direction of alignment."""
 
@@ -58,8 +70,9 @@ class MergeConfig(OutputConfig):
         runtime=True,
     )
     safe: str | None = option(
-        None, f"The safe adapter or model that is merged in. Not for {_WITHOUT_SAFE}.", panel="Models", runtime=True
-    )
+        None, f"The safe adapter or model that is merged in. Not for {_WITHOUT_SAFE}.", panel="Models", runtime=True,
+        needs=_NEEDS_SAFE,
+    )  # fmt: skip
     base: str | None = option(
         None,
         "Model that the adapters change, or that full fine-tuning started from. By default the one that the adapter "
@@ -68,29 +81,47 @@ class MergeConfig(OutputConfig):
         runtime=True,
     )
     aligned: str | None = option(
-        None, "Aligned model of the criterion (the chat model); by default the base.", panel="Models", runtime=True
-    )
+        None, "Aligned model of the criterion (the chat model); by default the base.", panel="Models", runtime=True,
+        needs=_NEEDS_CRITERION,
+    )  # fmt: skip
     unaligned: str | None = option(
-        None, f"The same model before its alignment, for {_WITH_CRITERION}.", panel="Models", runtime=True
-    )
+        None, f"The same model before its alignment, for {_WITH_CRITERION}.", panel="Models", runtime=True,
+        needs=_NEEDS_CRITERION,
+    )  # fmt: skip
     method: MethodName = option("safemerge", f"{_DOES}; {_listed(merge_types(), 'and')} merge all layers.", short="m")
-    merge_type: MergeType = option(DEFAULT_MERGE_TYPE, f"How safemerge merges a layer: {_listed(merge_types(), 'or')}.")
-    weights: list[float] = option([*DEFAULT_WEIGHTS], "Weights of the fine-tuned and the safe changes.")
+    merge_type: MergeType = option(
+        DEFAULT_MERGE_TYPE,
+        f"How safemerge merges a layer: {_listed(merge_types(), 'or')}.",
+        needs=_NEEDS_MERGE_TYPE,
+    )
+    weights: list[float] = option(
+        [*DEFAULT_WEIGHTS], "Weights of the fine-tuned and the safe changes.", needs=_NEEDS_SAFE
+    )
     cos_threshold: list[float] = option(
         [DEFAULT_THRESHOLD],
         "A layer whose cosine is below this is repaired. Several, as 0.2,0.35,0.5, make one result each in one pass.",
+        needs=(_NEEDS_CRITERION, "threshold=fixed"),
     )
     threshold: Literal["fixed", "auto"] = option(
-        "fixed", "auto chooses the threshold so that --merge-fraction of the layers is repaired."
+        "fixed", "auto chooses the threshold so that --merge-fraction of the layers is repaired.",
+        needs=_NEEDS_CRITERION, off="fixed",
+    )  # fmt: skip
+    merge_fraction: float | None = option(
+        None, "Share of the layers to repair, for --threshold auto.", needs="threshold=auto", ge=0, le=1
     )
-    merge_fraction: float | None = option(None, "Share of the layers to repair, for --threshold auto.", ge=0, le=1)
     density: float | None = option(
         None,
         f"Share of elements that {_WITH_DENSITY} keep; {DEFAULT_DENSITY} by default.",
+        needs=_needs(lambda method: method.takes_density),
         gt=0,
         le=1,
     )
-    seed: int = option(0, f"Seed of {_RANDOM}, and of its compression into an adapter.", ge=0)
+    seed: int = option(
+        0,
+        f"Seed of {_RANDOM}, and of its compression into an adapter.",
+        needs=_needs(lambda method: method.uses_seed),
+        ge=0,
+    )
     original_semantics: bool = option(
         False,
         "Compute as the published scripts do, for comparison: rounded cosines, factors added instead of changes. "
@@ -106,9 +137,16 @@ class MergeConfig(OutputConfig):
         None,
         "Highest rank of the output adapter; larger ones are truncated, their error is reported. By default exact.",
         panel="Output",
+        needs="output=auto or output=adapter",
         ge=1,
     )
-    max_shard_gb: float = option(5.0, "Size of a weight file of an output model, in GB.", panel="Output", gt=0)
+    max_shard_gb: float = option(
+        5.0,
+        "Size of a weight file of an output model, in GB.",
+        panel="Output",
+        needs="output=auto or output=model",
+        gt=0,
+    )
     allow_unpaired: bool = option(
         False, "Go on where a layer is on one side only: it stays as it is there, and is listed.", panel="Models"
     )
@@ -136,12 +174,9 @@ class MergeConfig(OutputConfig):
         method = METHODS[self.method]
         return METHODS[self.merge_type] if method.uses_merge_type else method
 
-    @model_validator(mode="after")
-    def _check(self) -> MergeConfig:
-        problems = [*_number_problems(self), *_method_problems(self), *_original_problems(self)]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+    def problems(self) -> list[str]:
+        """What is missing, and what contradicts each other."""
+        return [*super().problems(), *_number_problems(self), *_method_problems(self), *_original_problems(self)]
 
 
 def _number_problems(config: MergeConfig) -> list[str]:
@@ -164,26 +199,8 @@ def _method_problems(config: MergeConfig) -> list[str]:
         "--merge-fraction": config.merge_fraction is None and config.threshold == "auto",
     }
     problems += [f"{name} is required with this method" for name, missing in needed.items() if missing]
-    # An option that the method ignores is a misunderstanding.
-    idle = {
-        "--safe": config.safe is not None and not method.takes_safe,
-        "--aligned": config.aligned is not None and not config.needs_criterion,
-        "--unaligned": config.unaligned is not None and not config.needs_criterion,
-        "--cos-threshold": config.cos_threshold != [DEFAULT_THRESHOLD] and not config.needs_criterion,
-        "--threshold auto": config.threshold == "auto" and not config.needs_criterion,
-        "--merge-type": config.merge_type != DEFAULT_MERGE_TYPE and not method.uses_merge_type,
-        "--weights": config.weights != [*DEFAULT_WEIGHTS] and not method.takes_safe,
-        "--density": config.density is not None and not config.repair.takes_density,
-        "--seed": config.seed != 0 and not config.repair.uses_seed,
-        "--output report": config.output == "report" and not config.needs_criterion,
-    }
-    problems += [f"{name} has no effect with --method {config.method}" for name, given in idle.items() if given]
-    if config.threshold == "auto" and config.cos_threshold != [DEFAULT_THRESHOLD]:
-        problems.append("--threshold auto chooses the threshold; leave --cos-threshold out")
-    if config.threshold == "fixed" and config.merge_fraction is not None:
-        problems.append("--merge-fraction needs --threshold auto")
-    if config.rank is not None and config.output in ("model", "report"):
-        problems.append("--rank is for --output adapter")
+    if config.output == "report" and not config.needs_criterion:
+        problems.append(f"--output report has no effect with --method {config.method}")
     return problems
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
-
 from data_registry.formats.registry import AUTO, FORMATS
 from pipelines.core.config import CommandConfig, option
 
@@ -52,6 +50,7 @@ class PrepareDataConfig(CommandConfig):
         "Keys and role names of sharegpt conversations where they differ, as --set tags.user=customer; there are "
         "role, content, user, assistant and system.",
         panel="Reading",
+        needs="format=auto or format=sharegpt",
     )
     where: dict[str, str] = option(
         {},
@@ -79,8 +78,9 @@ class PrepareDataConfig(CommandConfig):
         panel="Selection",
     )
     heldout_fraction: float = option(
-        0.1, "Share of rows that belong to the held-out part.", panel="Selection", gt=0, lt=1
-    )
+        0.1, "Share of rows that belong to the held-out part.", panel="Selection",
+        needs="split=train or split=heldout", gt=0, lt=1,
+    )  # fmt: skip
     system: str | None = option(
         None, "System message to put before every conversation, in place of the row's own.", panel="Selection"
     )
@@ -91,15 +91,17 @@ class PrepareDataConfig(CommandConfig):
         panel="Length",
     )
     chat_template: Path | None = option(
-        None, "Jinja chat template to use instead of the tokenizer's own.", panel="Length"
+        None, "Jinja chat template to use instead of the tokenizer's own.", panel="Length", needs="tokenizer"
     )
     trust_remote_code: bool = option(
-        False, "Run Python code that the tokenizer's repository brings. Noted in the manifest.", panel="Length"
-    )
+        False, "Run Python code that the tokenizer's repository brings. Noted in the manifest.", panel="Length",
+        needs="tokenizer",
+    )  # fmt: skip
     max_length: int | None = option(
         None,
         "Rows longer than this many tokens are cut; a row left without a trained token is dropped.",
         panel="Length",
+        needs="tokenizer",
         ge=2,
     )
     max_dropped: float = option(
@@ -110,31 +112,20 @@ class PrepareDataConfig(CommandConfig):
         le=1,
     )
     preview: int = option(
-        0, "Show this many rows as tokens, trained ones in colour.", panel="Checks", ge=0, runtime=True
-    )
+        0, "Show this many rows as tokens, trained ones in colour.", panel="Checks", ge=0, runtime=True,
+        needs="tokenizer", off=0,
+    )  # fmt: skip
     num_workers: int = option(1, "Worker processes.", panel="Processes", ge=1, runtime=True)
     list: bool = option(False, "List the registry and stop.", panel="Registry", runtime=True)
     describe: bool = option(False, "Describe the named registry entry and stop.", panel="Registry", runtime=True)
 
-    @model_validator(mode="after")
-    def _check(self) -> PrepareDataConfig:
-        problems = []
+    def problems(self) -> list[str]:
+        """What is missing, and what contradicts each other."""
+        problems = super().problems()
         if self.source is None and not self.list:
             problems.append("name a source: a registry name, a file or folder, or a hub id (--list shows the registry)")
         if self.out is None and not (self.list or self.describe or self.dry_run):
             problems.append("--out is required: the directory of the data set to make")
-        if self.tokenizer is None:
-            needing = {
-                "--max-length": self.max_length is not None,
-                "--preview": self.preview > 0,
-                "--chat-template": self.chat_template is not None,
-                "--trust-remote-code": self.trust_remote_code,
-            }
-            problems += [f"{name} needs --tokenizer" for name, given in needing.items() if given]
-        if self.split == "all" and self.heldout_fraction != type(self).model_fields["heldout_fraction"].default:
-            problems.append("--heldout-fraction needs --split train or --split heldout")
         if self.system is not None and not self.system.strip():
             problems.append("--system is empty")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
+        return problems

@@ -14,6 +14,9 @@ from pipelines.core.config import CommandConfig, option
 class RecipeConfig(CommandConfig):
     """What names a recipe and changes it."""
 
+    # A name that is no option is a variable of the recipe.
+    takes_other_names: ClassVar[bool] = False
+
     recipe: str | None = option(
         None, "A recipe file (YAML), or the name of one that comes with ogpsa (--list shows them).", positional=True
     )

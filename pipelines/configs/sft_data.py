@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import model_validator
-
 from pipelines.core.config import CommandConfig, option
 
 
@@ -23,18 +21,14 @@ class SftDataConfig(CommandConfig):
         "Prepared general data to mix in, evenly spread: the usual way to keep abilities, with or without --basis.",
         panel="Replay",
         runtime=True,
+        needs="replay_ratio",
     )
     replay_ratio: float | None = option(
         None,
         "Share of the samples that come from --replay. Safety rows are all used in each epoch; with 0.25, a third as "
         "many replay rows are added to them.",
         panel="Replay",
+        needs="replay",
         gt=0,
         lt=1,
     )
-
-    @model_validator(mode="after")
-    def _check_replay(self) -> SftDataConfig:
-        if (self.replay is None) != (self.replay_ratio is None):
-            raise ValueError("--replay DATA and --replay-ratio SHARE go together")
-        return self

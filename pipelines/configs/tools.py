@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import model_validator
-
 from pipelines.configs.common import OutputConfig
 from pipelines.core.config import CommandConfig, option
 
@@ -72,10 +70,4 @@ class TestbedConfig(OutputConfig):
     )
 
     retrain: bool = option(False, "Train the model from nothing (some minutes) instead of copying the shipped one.")
-    seed: int = option(0, "Seed of the retraining, for --retrain.")
-
-    @model_validator(mode="after")
-    def _check(self) -> TestbedConfig:
-        if self.seed != 0 and not self.retrain:
-            raise ValueError("--seed has no effect on the shipped model; it goes with --retrain")
-        return self
+    seed: int = option(0, "Seed of the retraining.", needs="retrain")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import field_validator
 
-from pipelines.configs.build_basis import check_engine
 from pipelines.configs.common import EngineConfig, LoraConfig, OutputConfig, PassThrough
 from pipelines.configs.heldout import HeldOutConfig
 from pipelines.configs.sft_data import SftDataConfig
@@ -28,53 +27,53 @@ class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):
         "gradient",
         "gradient: the published rule, projects the gradient. update: makes the optimizer's change itself orthogonal.",
         panel="Projection",
+        needs="basis",
     )
     scope: Literal["tensor", "layer", "global"] = option(
         "tensor",
         "What shares a subspace: every tensor has its own (the published rule), every layer, or all together.",
         panel="Projection",
+        needs="basis",
     )
     momentum: Literal["keep", "reproject"] = option(
         "keep",
         "reproject: in gradient space, take out of the optimizer's momentum what lies in the basis at every refresh.",
         panel="Projection",
+        needs=("basis", "space=gradient", "refresh_every!=0"),
+        off="keep",
     )
     refresh_every: int = option(
         30,
         "Recompute the basis at the present weights every N steps (and at the start); 0 keeps it fixed.",
         panel="Projection",
+        needs="basis",
         ge=0,
     )
     refresh_samples: int | None = option(
         None,
         "Samples of each reference data set at a refresh; by default as many as the basis was built from.",
         panel="Projection",
+        needs=("basis", "refresh_every!=0"),
         ge=1,
     )
     strength: float = option(
         1.0,
         "Share of the forbidden component that is removed; 1 removes all.",
         panel="Projection",
+        needs="basis",
         gt=0,
         le=1,
     )
 
-    def projection_problems(self) -> list[str]:
-        """The contradictions between the options of projection, as messages."""
-        problems = []
-        if self.basis is None:
-            given = {"--scope": self.scope != "tensor", "--momentum": self.momentum != "keep"}
-            problems += [
-                f"{name} says how a basis is used, and needs --basis" for name, is_given in given.items() if is_given
-            ]
-        elif self.momentum == "reproject" and self.space == "update":
-            problems.append(
-                "--momentum reproject is for --space gradient: in update space the change is projected with the "
-                "momentum in it"
-            )
-        elif self.momentum == "reproject" and self.refresh_every == 0:
-            problems.append("--momentum reproject acts at each refresh, and --refresh-every 0 has none")
-        return problems
+
+# Options of TRL's trainer that say how it works and what it tells, and not what it makes.
+RUNTIME_TRAINER_OPTIONS = frozenset(
+    "dataloader_num_workers dataloader_persistent_workers dataloader_pin_memory dataloader_prefetch_factor"
+    " dataset_num_proc disable_tqdm hub_always_push hub_model_id hub_private_repo hub_revision hub_strategy hub_token"
+    " include_num_input_tokens_seen include_tokens_per_second log_level log_level_replica log_on_each_node"
+    " logging_dir logging_first_step logging_nan_inf_filter logging_strategy project push_to_hub run_name"
+    " skip_memory_metrics trackio_bucket_id trackio_space_id trackio_static_space_id ddp_timeout".split()
+)
 
 
 class TrainConfig(HeldOutConfig, ProjectionConfig):
@@ -116,14 +115,17 @@ class TrainConfig(HeldOutConfig, ProjectionConfig):
         panel="Checkpoints",
         ge=0,
         runtime=True,
+        off=0,
     )
-    keep: int = option(2, "Keep the last K checkpoints while training.", panel="Checkpoints", ge=1, runtime=True)
+    keep: int = option(
+        2, "Keep the last K checkpoints while training.", panel="Checkpoints", ge=1, runtime=True, needs="save_every"
+    )
     resume: bool = option(
         True, "Go on from the last checkpoint of an unfinished run.", panel="Checkpoints", runtime=True
     )
-    log_every: int = option(5, "Log metrics and diagnostics every N steps.", panel="Logging", ge=1)
+    log_every: int = option(5, "Log metrics and diagnostics every N steps.", panel="Logging", ge=1, runtime=True)
     report_to: str = option(
-        "none", "Also report to: tensorboard, wandb, trackio, or several with commas.", panel="Logging"
+        "none", "Also report to: tensorboard, wandb, trackio, or several with commas.", panel="Logging", runtime=True
     )
     trainer: PassThrough = option(
         {}, "Any option of TRL's trainer configuration, as --set trainer.KEY=VALUE.", panel="Training"
@@ -135,17 +137,21 @@ class TrainConfig(HeldOutConfig, ProjectionConfig):
         words = [word.strip() for pattern in patterns for word in pattern.split(",")]
         return [word for word in words if word]
 
-    def check_transforms(self) -> None:
-        """Refuse options that contradict each other, among those of all edits of a step.
-
-        Raises:
-            ValueError: options contradict each other; the message names them.
-        """
-        problems = self.projection_problems()
+    def problems(self) -> list[str]:
+        """What contradicts each other among the options of all edits of a step."""
+        problems = super().problems()
         if self.track_change and self.select == "best":
             problems.append("--track-change measures to the last step, and --select best saves the weights of another")
-        if problems:
-            raise ValueError("; ".join(problems))
+        return problems
+
+    @classmethod
+    def identity_of(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that determine the result; among those of the trainer, those that do."""
+        result = super().identity_of(values)
+        trainer = result.get("trainer")
+        if isinstance(trainer, dict):
+            result["trainer"] = {key: value for key, value in trainer.items() if key not in RUNTIME_TRAINER_OPTIONS}
+        return result
 
     def data_sets(self) -> dict[str, Path]:
         """The prepared data sets that training reads, by role."""
@@ -168,12 +174,6 @@ class TrainSftConfig(SftDataConfig, TrainConfig):
         """The data sets of every training command, and the replay data."""
         return super().data_sets() | ({} if self.replay is None else {"replay": self.replay})
 
-    @model_validator(mode="after")
-    def _check(self) -> TrainSftConfig:
-        check_engine(self)
-        self.check_transforms()
-        return self
-
 
 class TrainDpoConfig(TrainConfig):
     """Train a model on preference pairs with DPO, with what would harm general ability taken out of every step."""
@@ -189,7 +189,10 @@ class TrainDpoConfig(TrainConfig):
         "Loss of TRL's DPO trainer: sigmoid, ipo, hinge, robust, apo_zero, ...; several, with commas, are added up.",
         panel="Preferences",
     )
-    beta: float = option(0.2, "How strongly the model is held to the one it started from.", panel="Preferences", gt=0)
+    beta: float = option(
+        0.2, "How strongly the model is held to the one it started from.", panel="Preferences",
+        needs="loss!=sft", gt=0,
+    )  # fmt: skip
     epochs: float = option(1.0, "Passes over the data.", panel="Training", gt=0)
     batch_size: int = option(2, "Pairs of one forward pass, per process.", panel="Training", short="b", ge=1)
     accumulation: int = option(16, "Forward passes per optimizer step.", panel="Training", ge=1)
@@ -197,6 +200,7 @@ class TrainDpoConfig(TrainConfig):
         5,
         "Recompute the basis at the present weights every N steps (and at the start); 0 keeps it fixed.",
         panel="Projection",
+        needs="basis",
         ge=0,
     )
 
@@ -204,12 +208,6 @@ class TrainDpoConfig(TrainConfig):
     def losses(self) -> tuple[str, ...]:
         """The names of the losses that are added up."""
         return tuple(name.strip() for name in self.loss.split(","))
-
-    @model_validator(mode="after")
-    def _check(self) -> TrainDpoConfig:
-        check_engine(self)
-        self.check_transforms()
-        return self
 
 
 class ReferenceLogpsConfig(CommandConfig):

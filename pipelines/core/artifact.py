@@ -64,7 +64,7 @@ def find_finished(
     manifest = read_manifest(target)
     same = (
         manifest.kind == kind
-        and manifest.identity == config.identity_hash()
+        and not config.differences(manifest.config)
         and [(record.role, record.fingerprint) for record in manifest.inputs]
         == [(record.role, record.fingerprint) for record in inputs]
         and not verify(target, manifest, hashes=False)
@@ -83,8 +83,7 @@ def find_finished(
 def _differences(manifest: Manifest, kind: str, config: CommandConfig, inputs: Sequence[InputRecord]) -> str:
     if manifest.kind != kind:
         return f"it is a {manifest.kind}, not a {kind}"
-    now = config.identity()
-    keys = [key for key in now if manifest.config.get(key) != now[key]]
+    keys = config.differences(manifest.config)
     keys += [record.role for record in inputs if record.fingerprint not in {old.fingerprint for old in manifest.inputs}]
     return ", ".join(dict.fromkeys(keys)) or "its files do not verify"
 

@@ -11,13 +11,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 from pydantic.config import JsonDict
 
 from data_registry.core.documents import check_mapping, explain_value, field_names, read_text, suggest
 from data_registry.core.errors import ConfigError
+from pipelines.core import other_names
+from pipelines.core.needs import idle_options
 
 ConfigT = TypeVar("ConfigT", bound="CommandConfig")
+
+
+class _Problems(ValueError):
+    """Several contradictions between options, which are shown one by one."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = list(problems)
 
 
 class CommandConfig(BaseModel):
@@ -32,17 +42,49 @@ class CommandConfig(BaseModel):
     )
 
     examples: ClassVar[Sequence[str]] = ()
+    takes_other_names: ClassVar[bool] = True
+    """Whether the names that other programs give to options are known (:mod:`pipelines.core.other_names`)."""
 
     def identity(self) -> dict[str, Any]:
         """The options that determine the result, JSON-ready: all but those marked ``runtime``."""
-        runtime = {name for name, info in type(self).model_fields.items() if _extra(info).get("runtime")}
-        return self.model_dump(mode="json", exclude=runtime)
+        return self.identity_of(self.model_dump(mode="json"))
+
+    @classmethod
+    def identity_of(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The options that determine the result, out of all options of this class in JSON form."""
+        runtime = {name for name, info in cls.model_fields.items() if _extra(info).get("runtime")}
+        return {name: value for name, value in values.items() if name not in runtime}
+
+    def differences(self, recorded: Mapping[str, Any]) -> list[str]:
+        """The names of the options that determine the result and had other values when a configuration was recorded.
+
+        Options that the recorded configuration does not have, because they were not there yet, had their defaults.
+
+        Args:
+            recorded: all options, as a manifest records them.
+        """
+        fields = type(self).model_fields
+        defaults = {name: _default_json(info) for name, info in fields.items() if not info.is_required()}
+        then, now = self.identity_of({**defaults, **recorded}), self.identity()
+        return [name for name in {**now, **then} if name not in now or name not in then or now[name] != then[name]]
 
     def identity_hash(self) -> str:
         """Hex digest of :meth:`identity`; equal configurations have equal digests."""
         import hashlib
 
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+    def problems(self) -> list[str]:
+        """What options contradict each other, as messages; classes add what concerns them."""
+        return []
+
+    @model_validator(mode="after")
+    def _check_options(self, info: ValidationInfo) -> Any:
+        given = (info.context or {}).get("given", ())
+        problems = [*idle_options(self, given), *self.problems()]
+        if problems:
+            raise _Problems(list(dict.fromkeys(problems)))
+        return self
 
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that ``--config`` reads back."""
@@ -59,6 +101,8 @@ def option(
     positional: bool = False,
     runtime: bool = False,
     short: str | None = None,
+    needs: str | Sequence[str] = (),
+    off: Any = None,
     **constraints: Any,
 ) -> Any:
     """A configuration field with its default (``...`` = required), help text and constraints such as ``ge=0``.
@@ -71,9 +115,15 @@ def option(
         runtime: whether it says how the command runs rather than what it makes; it is then not part of the result's
             identity.
         short: a one-letter flag such as ``-n``.
+        needs: without what else it would have no effect, so that it is refused (:mod:`pipelines.core.needs`).
+        off: the value with which it asks for nothing, and therefore needs nothing, beside None, False and empty ones.
         constraints: further arguments of ``pydantic.Field``.
     """
     extra: JsonDict = {"panel": panel, "positional": positional, "runtime": runtime, "short": short}
+    if needs:
+        extra |= {"needs": [needs] if isinstance(needs, str) else list(needs), "off": off}
+    elif off is not None:
+        extra |= {"off": off}
     if isinstance(default, list | dict | set):
         return Field(
             default_factory=lambda: type(default)(default),
@@ -85,8 +135,14 @@ def option(
 
 
 def option_metadata(info: Any) -> dict[str, Any]:
-    """The values that :func:`option` stored with a pydantic field: panel, positional, runtime, short."""
+    """The values that :func:`option` stored with a pydantic field: panel, positional, runtime, short, needs, off."""
     return _extra(info)
+
+
+def _default_json(info: Any) -> Any:
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(info.get_default(call_default_factory=True))
 
 
 def _extra(info: Any) -> dict[str, Any]:
@@ -133,19 +189,16 @@ def resolve(
         InputError: the file cannot be read.
         ConfigError: the options are not valid; the message lists every problem.
     """
-    values: dict[str, Any] = read_config_file(file) if file else {}
-    values.update(flags or {})
-    problems: list[str] = []
-    for assignment in sets:
-        try:
-            _assign(values, assignment)
-        except ConfigError as error:
-            problems.extend(error.problems)
-    values, refused = _prepare(config_class, values)
+    values, problems = other_names.translate(config_class, read_config_file(file) if file else {})
+    typed, twice = other_names.translate(config_class, flags or {})
+    assigned, wrong = _read_assignments(config_class, sets, {**values, **typed})
+    problems += [*twice, *wrong]
+    given = {*typed, *assigned}
+    values, refused = _prepare(config_class, {**values, **typed, **assigned})
     problems.extend(refused)
     config = None
     try:
-        config = config_class.model_validate(values)
+        config = config_class.model_validate(values, context={"given": given})
     except ValidationError as error:
         problems.extend(_explain(error, config_class))
     if problems or config is None:
@@ -153,7 +206,28 @@ def resolve(
     return config
 
 
-def _assign(values: dict[str, Any], assignment: str) -> None:
+def _read_assignments(
+    config_class: type[CommandConfig], sets: Sequence[str], values: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The options that ``--set`` assigns, groups with what ``values`` has in them already; and the problems."""
+    result: dict[str, Any] = {}
+    problems: list[str] = []
+    seen: set[str] = set()
+    for assignment in sets:
+        try:
+            path, value = _parse_assignment(config_class, assignment)
+            key = ".".join(path)
+            if key in seen:
+                raise ConfigError(f"--set {assignment}: '{key}' is set twice")
+            seen.add(key)
+            _assign(result, values, path, value, assignment)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    return result, problems
+
+
+def _parse_assignment(config_class: type[CommandConfig], assignment: str) -> tuple[list[str], Any]:
+    """The path of keys that an assignment names, and its value."""
     from data_registry.core.yaml_text import parse_yaml
 
     key, separator, text = assignment.partition("=")
@@ -161,17 +235,32 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         raise ConfigError(f"--set takes KEY=VALUE, not '{assignment}'")
     # Only our own option names are the same with - and _; a key below them may be the name of a column.
     first, *rest = key.split(".")
-    path = [first.replace("-", "_"), *rest]
-    target = values
+    try:
+        value = parse_yaml(text, where="--set")
+    except ConfigError as error:
+        raise ConfigError(f"--set {assignment}: {error.what}") from error
+    first = first.replace("-", "_")
+    if rest:
+        return [first, *rest], value
+    translated, problems = other_names.translate(config_class, {first: value})
+    if problems:
+        raise ConfigError(problems)
+    ((name, value),) = translated.items()
+    return [name], value
+
+
+def _assign(
+    result: dict[str, Any], values: Mapping[str, Any], path: Sequence[str], value: Any, assignment: str
+) -> None:
+    if path[1:] and path[0] not in result:
+        result[path[0]] = values.get(path[0], {})
+    target = result
     for parent in path[:-1]:
         below = target.setdefault(parent, {})
         if not isinstance(below, dict):
             raise ConfigError(f"--set {assignment}: '{parent}' is not a group of options")
         target[parent] = target = dict(below)
-    try:
-        target[path[-1]] = parse_yaml(text, where="--set")
-    except ConfigError as error:
-        raise ConfigError(f"--set {assignment}: {error.what}") from error
+    target[path[-1]] = value
 
 
 def annotation_types(annotation: Any) -> Iterator[Any]:
@@ -216,9 +305,13 @@ def _explain(error: ValidationError, config_class: type[CommandConfig]) -> list[
         first, *rest = [str(part) for part in problem["loc"]] or [""]
         info = config_class.model_fields.get(first)
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown option '{first}'{suggest(first, list(config_class.model_fields))}")
+            instead = other_names.hint(config_class, first)
+            meant = f": {instead}" if instead else suggest(first, list(config_class.model_fields))
+            lines.append(f"unknown option '{first}'{meant}")
         elif not first:
-            lines.append(explain_value(problem))
+            error_itself = problem.get("ctx", {}).get("error")
+            several = isinstance(error_itself, _Problems)
+            lines += error_itself.problems if several else [explain_value(problem)]
         elif info is None:
             lines.append(f"option '{first}': {explain_value(problem)}")
         elif problem["type"] == "missing":

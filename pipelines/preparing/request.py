@@ -12,7 +12,6 @@ from typing import Any
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import InputRecord
-from data_registry.formats.conversations import SHAREGPT
 from data_registry.formats.layout import Layout, fields_of
 from data_registry.formats.registry import AUTO, FORMATS, detect, find_format, make_layout
 from data_registry.registry.entry import Entry
@@ -71,6 +70,9 @@ def open_request(config: PrepareDataConfig) -> Request:
         raise ConfigError("--revision and --streaming are for data sets of the hub", where=config.source)
     if location.kind == "embedded" and (config.subset or config.source_split):
         raise ConfigError("--subset and --source-split are not for the embedded testbed", where=config.source)
+    num_samples = config.num_samples or (entry.num_samples if entry else None)
+    if config.seed != type(config).model_fields["seed"].default and num_samples is None:
+        raise ConfigError("--seed needs --num-samples: it has no effect where all rows are taken")
     location = replace(
         location,
         subset=config.subset or location.subset,
@@ -83,7 +85,7 @@ def open_request(config: PrepareDataConfig) -> Request:
         location,
         entry,
         {**(entry.where if entry else {}), **config.where},
-        config.num_samples or (entry.num_samples if entry else None),
+        num_samples,
     )
 
 
@@ -130,8 +132,6 @@ def choose_layout(request: Request, config: PrepareDataConfig) -> tuple[Layout, 
     _check_columns({**config.columns, **{key: key for key in request.where}}, sample, request.source.name)
     entry = request.entry
     asked = config.task if config.task != "auto" else None
-    if config.tags and config.format not in (AUTO, SHAREGPT.name):
-        raise ConfigError(f"tags are for format sharegpt, not for '{config.format}'", fix="leave --set tags... out")
     if config.format != AUTO and (entry is None or entry.format != config.format):
         layout = make_layout(config.format, config.columns, config.tags)
     elif entry is not None and entry.format != AUTO:

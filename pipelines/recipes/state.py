@@ -60,10 +60,9 @@ def _state(step: Step, by_name: Mapping[str, Step], states: Mapping[str, State])
         return State("other settings", error.what)
     if damage:
         return State("other settings", damage[0])
-    if manifest.identity != step.config.identity_hash():
-        now = step.config.identity()
-        differing = [key for key, value in now.items() if manifest.config.get(key) != value]
-        return State("other settings", ", ".join(differing) or "another command made it")
+    differing = step.config.differences(manifest.config)
+    if differing:
+        return State("other settings", ", ".join(differing))
     used = {record.fingerprint for record in manifest.inputs}
     for name in step.needs:
         if states[name].word != "up to date":

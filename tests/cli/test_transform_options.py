@@ -28,13 +28,16 @@ def test_patterns_are_split_at_commas(config_class: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scope": "layer"}, "--scope says how a basis is used, and needs --basis"),
-        ({"momentum": "reproject"}, "--momentum says how a basis is used, and needs --basis"),
+        ({"scope": "layer"}, "--scope needs --basis: it has no effect otherwise"),
+        ({"momentum": "reproject"}, "--momentum reproject needs --basis"),
         (
             {"momentum": "reproject", "basis": Path("b"), "space": "update"},
-            "--momentum reproject is for --space gradient",
+            "--momentum reproject needs --space gradient",
         ),
-        ({"momentum": "reproject", "basis": Path("b"), "refresh_every": 0}, "--refresh-every 0 has none"),
+        (
+            {"momentum": "reproject", "basis": Path("b"), "refresh_every": 0},
+            "--momentum reproject needs a --refresh-every other than 0",
+        ),
         ({"track_change": True, "eval_split": 0.2, "select": "best"}, "--select best saves the weights of another"),
     ],
 )

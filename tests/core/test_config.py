@@ -82,9 +82,9 @@ def test_default_then_file_then_flag_then_set(
     assert config.rate == given_values[-1]
 
 
-def test_later_sets_win_and_reach_into_groups(config_file: Callable[[str], Path]) -> None:
+def test_sets_win_and_reach_into_groups(config_file: Callable[[str], Path]) -> None:
     file = config_file("extra: {a: 1, b: {c: 2}}\n")
-    config = resolve(Sample, file=file, sets=["extra.b.c=3", "extra.b.d=x", "extra.a=4", "extra.a=5"])
+    config = resolve(Sample, file=file, sets=["extra.b.c=3", "extra.b.d=x", "extra.a=5"])
     assert config.extra == {"a": 5, "b": {"c": 3, "d": "x"}}
 
 

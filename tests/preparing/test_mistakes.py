@@ -65,7 +65,7 @@ MISTAKES = {
         [alpaca(0)],
         {"format": "alpaca", "tags": {"user": "x"}},
         ConfigError,
-        "for format sharegpt",
+        "--set tags needs --format auto or --format sharegpt",
     ),
     "split of a file": ([alpaca(0)], {"source_split": "train"}, ConfigError, "no splits"),
     "subset of a file": ([alpaca(0)], {"subset": "main"}, ConfigError, "no subsets"),
