@@ -62,7 +62,7 @@ class EngineConfig(CommandConfig):
 
     def problems(self) -> list[str]:
         """What contradicts each other among the options of the engine."""
-        problems = super().problems()
+        problems = [*super().problems()]
         if self.deepspeed is not None and self.zero is not None:
             problems.append("--deepspeed FILE already names the ZeRO stage; leave --zero out")
         if self.deepspeed is not None and self.offload:
@@ -87,3 +87,13 @@ class LoraConfig(CommandConfig):
 
 
 PassThrough = dict[str, Any]
+
+
+def split_numbers(value: Any) -> Any:
+    """A list of what stands between commas, as on the command line; what pydantic should judge is left as it is."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return [value]
+    if not isinstance(value, list):
+        return value
+    parts = [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
+    return [part.strip() if isinstance(part, str) else part for part in parts]

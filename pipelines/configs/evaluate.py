@@ -162,7 +162,7 @@ class EvaluateConfig(OutputConfig):
 
     def problems(self) -> list[str]:
         """What is missing."""
-        problems = super().problems()
+        problems = [*super().problems()]
         if self.rejudge is None:
             if not self.suite:
                 problems.append("option --suite is required: Suite to run, such as testbed or safety")

@@ -50,7 +50,7 @@ class HeldOutConfig(CommandConfig):
 
     def problems(self) -> list[str]:
         """What contradicts each other among the options of the held-out loss."""
-        problems = super().problems()
+        problems = [*super().problems()]
         if self.eval_data is not None and self.eval_split is not None:
             problems.append("--eval-data and --eval-split both say what is held out; leave one of them out")
         return problems

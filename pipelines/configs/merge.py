@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from pipelines.configs.common import OutputConfig
+from pipelines.configs.common import OutputConfig, split_numbers
 from pipelines.configs.merge_methods import METHODS, MergeMethod, merge_types
 from pipelines.core.config import option
 
@@ -156,12 +156,7 @@ class MergeConfig(OutputConfig):
     @classmethod
     def _split(cls, value: Any) -> Any:
         """Split numbers that are separated by commas, as on the command line."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return [value]
-        if not isinstance(value, list):
-            return value
-        parts = [part for item in value for part in (item.split(",") if isinstance(item, str) else [item])]
-        return [part.strip() if isinstance(part, str) else part for part in parts]
+        return split_numbers(value)
 
     @property
     def needs_criterion(self) -> bool:

@@ -119,9 +119,9 @@ class PrepareDataConfig(CommandConfig):
     list: bool = option(False, "List the registry and stop.", panel="Registry", runtime=True)
     describe: bool = option(False, "Describe the named registry entry and stop.", panel="Registry", runtime=True)
 
-    def problems(self) -> list[str]:
+    def problems(self) -> Sequence[str]:
         """What is missing, and what contradicts each other."""
-        problems = super().problems()
+        problems = [*super().problems()]
         if self.source is None and not self.list:
             problems.append("name a source: a registry name, a file or folder, or a hub id (--list shows the registry)")
         if self.out is None and not (self.list or self.describe or self.dry_run):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from pipelines.configs.common import EngineConfig, LoraConfig, OutputConfig, PassThrough
+from pipelines.configs.common import EngineConfig, LoraConfig, OutputConfig, PassThrough, split_numbers
 from pipelines.configs.heldout import HeldOutConfig
 from pipelines.configs.sft_data import SftDataConfig
 from pipelines.core.config import CommandConfig, option
@@ -68,11 +68,37 @@ class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):
 
 # Options of TRL's trainer that say how it works and what it tells, and not what it makes.
 RUNTIME_TRAINER_OPTIONS = frozenset(
-    "dataloader_num_workers dataloader_persistent_workers dataloader_pin_memory dataloader_prefetch_factor"
-    " dataset_num_proc disable_tqdm hub_always_push hub_model_id hub_private_repo hub_revision hub_strategy hub_token"
-    " include_num_input_tokens_seen include_tokens_per_second log_level log_level_replica log_on_each_node"
-    " logging_dir logging_first_step logging_nan_inf_filter logging_strategy project push_to_hub run_name"
-    " skip_memory_metrics trackio_bucket_id trackio_space_id trackio_static_space_id ddp_timeout".split()
+    [
+        "dataloader_num_workers",
+        "dataloader_persistent_workers",
+        "dataloader_pin_memory",
+        "dataloader_prefetch_factor",
+        "dataset_num_proc",
+        "disable_tqdm",
+        "hub_always_push",
+        "hub_model_id",
+        "hub_private_repo",
+        "hub_revision",
+        "hub_strategy",
+        "hub_token",
+        "include_num_input_tokens_seen",
+        "include_tokens_per_second",
+        "log_level",
+        "log_level_replica",
+        "log_on_each_node",
+        "logging_dir",
+        "logging_first_step",
+        "logging_nan_inf_filter",
+        "logging_strategy",
+        "project",
+        "push_to_hub",
+        "run_name",
+        "skip_memory_metrics",
+        "trackio_bucket_id",
+        "trackio_space_id",
+        "trackio_static_space_id",
+        "ddp_timeout",
+    ]
 )
 
 
@@ -80,7 +106,19 @@ class TrainConfig(HeldOutConfig, ProjectionConfig):
     """What SFT and DPO training have in common."""
 
     model: str = option(..., "Model: a directory, a hub id, or an earlier run of ogpsa.", positional=True, runtime=True)
-    data: Path = option(..., "Prepared safety data set.", short="d", runtime=True)
+    data: list[Path] = option(
+        ...,
+        "Prepared safety data set; repeat to train on several together.",
+        short="d",
+        runtime=True,
+        min_length=1,
+    )
+    weights: list[float] = option(
+        [],
+        "Shares of several data sets among the samples, as 2,1 for twice as many of the first. A set that is too small "
+        "for its share is repeated, and no row is left out; by default all rows of each, once an epoch.",
+        panel="Training",
+    )
     epochs: float = option(3.0, "Passes over the data.", panel="Training", gt=0)
     max_steps: int | None = option(
         None, "Stop after this many optimizer steps, whatever --epochs says.", panel="Training", ge=1
@@ -131,6 +169,16 @@ class TrainConfig(HeldOutConfig, ProjectionConfig):
         {}, "Any option of TRL's trainer configuration, as --set trainer.KEY=VALUE.", panel="Training"
     )
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one_will_do(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | Path) else value
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _split_weights(cls, value: Any) -> Any:
+        return split_numbers(value)
+
     @field_validator("freeze")
     @classmethod
     def _split_at_commas(cls, patterns: list[str]) -> list[str]:
@@ -138,8 +186,14 @@ class TrainConfig(HeldOutConfig, ProjectionConfig):
         return [word for word in words if word]
 
     def problems(self) -> list[str]:
-        """What contradicts each other among the options of all edits of a step."""
-        problems = super().problems()
+        """What contradicts each other among the options of data and of all edits of a step."""
+        problems = [*super().problems()]
+        if len(set(self.data)) < len(self.data):
+            problems.append("--data names a data set twice; --weights says how often its rows are used")
+        if self.weights and (len(self.weights) != len(self.data) or len(self.data) == 1):
+            problems.append(f"--weights takes a number for each of several --data, and there are {len(self.data)}")
+        elif any(weight <= 0 for weight in self.weights):
+            problems.append("--weights takes numbers greater than 0")
         if self.track_change and self.select == "best":
             problems.append("--track-change measures to the last step, and --select best saves the weights of another")
         return problems
@@ -153,9 +207,16 @@ class TrainConfig(HeldOutConfig, ProjectionConfig):
             result["trainer"] = {key: value for key, value in trainer.items() if key not in RUNTIME_TRAINER_OPTIONS}
         return result
 
-    def data_sets(self) -> dict[str, Path]:
-        """The prepared data sets that training reads, by role."""
-        return {"data": self.data} | ({} if self.eval_data is None else {"eval-data": self.eval_data})
+    @property
+    def order_seed(self) -> int:
+        """The seed of the choice and the order of rows."""
+        seed = self.trainer.get("data_seed")
+        return self.seed if seed is None else int(seed)
+
+    def data_sets(self) -> list[tuple[str, Path]]:
+        """The prepared data sets that training reads, each with its role."""
+        held_out = [] if self.eval_data is None else [("eval-data", self.eval_data)]
+        return [*(("data", path) for path in self.data), *held_out]
 
 
 class TrainSftConfig(SftDataConfig, TrainConfig):
@@ -170,9 +231,9 @@ class TrainSftConfig(SftDataConfig, TrainConfig):
         "ogpsa train-sft --config sft.yaml --set trainer.neftune_noise_alpha=5 --out runs/sft",
     )
 
-    def data_sets(self) -> dict[str, Path]:
+    def data_sets(self) -> list[tuple[str, Path]]:
         """The data sets of every training command, and the replay data."""
-        return super().data_sets() | ({} if self.replay is None else {"replay": self.replay})
+        return [*super().data_sets(), *([] if self.replay is None else [("replay", self.replay)])]
 
 
 class TrainDpoConfig(TrainConfig):

@@ -22,7 +22,7 @@ from pipelines.core.needs import idle_options
 ConfigT = TypeVar("ConfigT", bound="CommandConfig")
 
 
-class _Problems(ValueError):
+class _ContradictionError(ValueError):
     """Several contradictions between options, which are shown one by one."""
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -74,7 +74,7 @@ class CommandConfig(BaseModel):
 
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
 
-    def problems(self) -> list[str]:
+    def problems(self) -> Sequence[str]:
         """What options contradict each other, as messages; classes add what concerns them."""
         return []
 
@@ -83,7 +83,7 @@ class CommandConfig(BaseModel):
         given = (info.context or {}).get("given", ())
         problems = [*idle_options(self, given), *self.problems()]
         if problems:
-            raise _Problems(list(dict.fromkeys(problems)))
+            raise _ContradictionError(list(dict.fromkeys(problems)))
         return self
 
     def to_yaml(self) -> str:
@@ -309,9 +309,8 @@ def _explain(error: ValidationError, config_class: type[CommandConfig]) -> list[
             meant = f": {instead}" if instead else suggest(first, list(config_class.model_fields))
             lines.append(f"unknown option '{first}'{meant}")
         elif not first:
-            error_itself = problem.get("ctx", {}).get("error")
-            several = isinstance(error_itself, _Problems)
-            lines += error_itself.problems if several else [explain_value(problem)]
+            cause = problem.get("ctx", {}).get("error")
+            lines += cause.problems if isinstance(cause, _ContradictionError) else [explain_value(problem)]
         elif info is None:
             lines.append(f"option '{first}': {explain_value(problem)}")
         elif problem["type"] == "missing":

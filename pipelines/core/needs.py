@@ -47,7 +47,8 @@ def needs_in_words(config_class: type[CommandConfig], needs: Sequence[str]) -> s
 
 
 def _in_words(config_class: type[CommandConfig], need: str) -> str:
-    fields, others = {}, []
+    fields: dict[str, list[str]] = {}
+    others: list[str] = []
     for condition in need.split(" or "):
         field, sign, value = _parts(condition)
         if sign == "=":

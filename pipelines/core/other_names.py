@@ -157,12 +157,44 @@ HINTS: Final[Mapping[str, str]] = {
 """What to do instead of a foreign option that has no exact counterpart."""
 
 _TRAINER: Final = frozenset(
-    "adam_beta1 adam_beta2 adam_epsilon average_tokens_across_devices data_seed dataloader_drop_last"
-    " dataloader_num_workers dataloader_pin_memory dataset_kwargs ddp_timeout discopop_tau eos_token f_alpha_divergence_coef"
-    " f_divergence_type fsdp full_determinism group_by_length jit_mode_eval label_smoothing label_smoothing_factor"
-    " liger_kernel_config logging_first_step logging_strategy loss_weights lr_scheduler_kwargs neftune_noise_alpha optim"
-    " optim_args optim_target_modules padding_free run_name tf32 torch_compile torch_empty_cache_steps"
-    " use_liger_kernel use_weighting".split()
+    [
+        "adam_beta1",
+        "adam_beta2",
+        "adam_epsilon",
+        "average_tokens_across_devices",
+        "data_seed",
+        "dataloader_drop_last",
+        "dataloader_num_workers",
+        "dataloader_pin_memory",
+        "dataset_kwargs",
+        "ddp_timeout",
+        "discopop_tau",
+        "eos_token",
+        "f_alpha_divergence_coef",
+        "f_divergence_type",
+        "fsdp",
+        "full_determinism",
+        "group_by_length",
+        "jit_mode_eval",
+        "label_smoothing",
+        "label_smoothing_factor",
+        "liger_kernel_config",
+        "logging_first_step",
+        "logging_strategy",
+        "loss_weights",
+        "lr_scheduler_kwargs",
+        "neftune_noise_alpha",
+        "optim",
+        "optim_args",
+        "optim_target_modules",
+        "padding_free",
+        "run_name",
+        "tf32",
+        "torch_compile",
+        "torch_empty_cache_steps",
+        "use_liger_kernel",
+        "use_weighting",
+    ]
 )
 
 

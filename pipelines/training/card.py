@@ -67,9 +67,10 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
 
 
 def _mixed_in(config: TrainConfig) -> str:
+    several = f" {len(config.data)} data sets are trained on together." if config.data[1:] else ""
     if not isinstance(config, TrainSftConfig) or config.replay_ratio is None:
-        return ""
-    return f" General data is mixed in: {config.replay_ratio:g} of the samples."
+        return several
+    return f"{several} General data is mixed in: {config.replay_ratio:g} of the samples."
 
 
 def _selected(config: TrainConfig, final: dict[str, Any]) -> str:

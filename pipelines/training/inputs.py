@@ -23,7 +23,7 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
         OgpsaError: one of the inputs cannot be used.
     """
     records = [source.input_record()]
-    records += [as_input(role, path, load_prepared(path, task=task)[1]) for role, path in config.data_sets().items()]
+    records += [as_input(role, path, load_prepared(path, task=task)[1]) for role, path in config.data_sets()]
     if config.basis is not None:
         description, manifest = open_basis(config.basis)
         check_options(config, description, records[0].fingerprint)

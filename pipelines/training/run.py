@@ -25,6 +25,7 @@ from pipelines.training.checkpoints import storage as checkpoint
 from pipelines.training.checkpoints import unfinished
 from pipelines.training.checkpoints.run_files import BEST_FOLDER, METRICS_FILE
 from pipelines.training.data.heldout import HeldOut, held_out_plan, split_held_out
+from pipelines.training.data.mixing import data_text
 from pipelines.training.data.plan import DataPlan
 from pipelines.training.inputs import training_inputs
 from pipelines.training.metrics import MetricsCallback
@@ -96,7 +97,7 @@ def plan_training(
     if data_plan is not None:
         return training_plan(config, source, data_plan(source))
     rows, held_out = split_held_out(config, task)
-    lines = [("data", f"{config.data}: {len(rows)} rows"), *held_out_plan(config, held_out)]
+    lines = [("data", data_text(config, len(rows))), *held_out_plan(config, held_out)]
     return training_plan(config, source, DataPlan(len(rows), lines))
 
 

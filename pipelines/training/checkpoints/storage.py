@@ -209,9 +209,11 @@ def _verified(path: Path) -> tuple[CheckpointManifest | None, str]:
 
 
 def _check_run(path: Path, manifest: CheckpointManifest, run: RunRecord) -> None:
-    before = {record.role: record.fingerprint for record in manifest.run.inputs}
-    now = {record.role: record.fingerprint for record in run.inputs}
-    differing = [role for role in {**before, **now} if before.get(role) != now.get(role)]
+    before, now = (
+        [(record.role, record.fingerprint) for record in records] for records in (manifest.run.inputs, run.inputs)
+    )
+    roles = dict.fromkeys(role for role, _ in [*before, *now])
+    differing = [role for role in roles if [r for r in before if r[0] == role] != [r for r in now if r[0] == role]]
     if manifest.run.identity != run.identity:
         differing.append("options")
     if differing:

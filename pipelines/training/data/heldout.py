@@ -23,6 +23,7 @@ from pipelines.core.job import rank, world_size
 from pipelines.engine.untraced import modes_and_rng_kept
 from pipelines.passes.dealing import deal
 from pipelines.tokens.labels import num_trained
+from pipelines.training.data.mixing import mixed_rows
 
 Sums = Callable[[Any, Any, Mapping[str, Any]], Tensor]
 
@@ -53,24 +54,32 @@ def split_held_out(config: TrainConfig, task: str) -> tuple[datasets.Dataset, da
     Raises:
         OgpsaError: a data set cannot be used, or no row is left on one side.
     """
-    rows, _ = load_prepared(config.data, task=task)
+    sets = [load_prepared(path, task=task)[0] for path in config.data]
     if config.eval_data is not None:
         held_out, _ = load_prepared(config.eval_data, task=task)
         if len(held_out) == 0:
             raise ConfigError(f"--eval-data '{config.eval_data}' has no rows")
-        return rows, held_out
+        return mixed_rows(config, sets), held_out
     share = config.eval_split
     if share is None:
-        return rows, None
-    is_held_out = [split_share(row, EVALUATION_SPLIT) < share for row in rows]
-    sides = [[index for index, out in enumerate(is_held_out) if out is side] for side in (False, True)]
-    if not all(sides):
+        return mixed_rows(config, sets), None
+    # Each data set is split before they are mixed, so that no row is measured more often than another.
+    split = [_sides(rows, share) for rows in sets]
+    to_train, to_measure = ([rows.select(sides[k]) for rows, sides in zip(sets, split, strict=True)] for k in (0, 1))
+    if not any(map(len, to_measure)) or not any(map(len, to_train)):
         raise ConfigError(
-            f"--eval-split {share:g} of the {len(rows)} rows in '{config.data}' leaves nothing to "
-            f"{'measure on' if sides[0] else 'train on'}",
+            f"--eval-split {share:g} of the {sum(map(len, sets))} rows in "
+            f"{', '.join(repr(str(path)) for path in config.data)} leaves nothing to "
+            f"{'measure on' if any(map(len, to_train)) else 'train on'}",
             fix="choose another share (rows that ask the same question stay together), or give --eval-data DATA",
         )
-    return rows.select(sides[0]), rows.select(sides[1])
+    return mixed_rows(config, to_train), datasets.concatenate_datasets(to_measure)
+
+
+def _sides(rows: datasets.Dataset, share: float) -> list[list[int]]:
+    """The numbers of the rows to train on, and of those to measure on."""
+    is_held_out = [split_share(row, EVALUATION_SPLIT) < share for row in rows]
+    return [[index for index, out in enumerate(is_held_out) if out is side] for side in (False, True)]
 
 
 def sft_held_out(rows: datasets.Dataset) -> HeldOut:
@@ -173,5 +182,5 @@ def held_out_plan(config: TrainConfig, rows: datasets.Dataset | None) -> list[tu
     when = f"every {config.eval_every} steps" if config.eval_every else "ten times"
     follows = [f"stop after {config.early_stopping} without a lower one"] if config.early_stopping else []
     follows += ["the weights with the lowest are kept"] if config.select == "best" else []
-    where = config.eval_data if config.eval_data is not None else config.data
+    where = config.eval_data if config.eval_data is not None else ", ".join(map(str, config.data))
     return [("held out", "; ".join([f"{where}: {len(rows)} rows, loss measured {when}", *follows]))]

@@ -13,6 +13,7 @@ from data_registry.prepared import load_prepared
 from pipelines.configs.train import TrainSftConfig
 from pipelines.tokens.conversations import encode_dataset
 from pipelines.training.data.heldout import held_out_plan, split_held_out
+from pipelines.training.data.mixing import data_text
 from pipelines.training.data.packing import num_sequences
 from pipelines.training.data.plan import DataPlan
 from pipelines.training.data.replay import Mixture, MixtureSampler
@@ -61,7 +62,7 @@ def sft_data_plan(config: TrainSftConfig, tokenizer: Any) -> DataPlan:
     """
     prepared, out = split_held_out(config, "sft")
     number = len(prepared)
-    lines = [("data", f"{config.data}: {number} rows"), *held_out_plan(config, out)]
+    lines = [("data", data_text(config, number)), *held_out_plan(config, out)]
     mixture = _mixture(config, number)
     if mixture is not None:
         number = len(mixture)
@@ -92,8 +93,7 @@ def _mixture(config: TrainSftConfig, num_safety: int) -> Mixture | None:
     available = len(load_prepared(config.replay, task="sft")[0])
     if available == 0:
         raise ConfigError(f"the replay data '{config.replay}' has no rows")
-    seed = config.trainer.get("data_seed")
-    return Mixture(num_safety, available, config.replay_ratio, config.seed if seed is None else int(seed))
+    return Mixture(num_safety, available, config.replay_ratio, config.order_seed)
 
 
 def _encoded(config: TrainSftConfig, rows: datasets.Dataset, tokenizer: Any, label: str) -> datasets.Dataset:
