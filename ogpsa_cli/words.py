@@ -88,10 +88,10 @@ class _Reader:
             flag = self._switch(spelled[3:])
             assert flag is not None
             return self._ours(flag, word, name, value if equals else None, off=True)
-        meaning = other_names.find(self._class, spelled)
+        meaning = self._meaning(spelled)
         flag = None if meaning is None else self._by_field.get(meaning.field)
         if flag is None or meaning is None:
-            instead = other_names.hint(self._class, spelled)
+            instead = other_names.hint(self._class.model_fields, spelled, foreign=self._class.takes_other_names)
             if instead is not None:
                 self._problems.append(f"there is no option '{name}': {instead}")
                 self._skip_value()
@@ -101,8 +101,11 @@ class _Reader:
             return self._ours(flag, word, name, value if equals else None)
         return self._translated(flag, name, value if equals else None, meaning)
 
+    def _meaning(self, name: str) -> other_names.Meaning | None:
+        return other_names.find(self._class.model_fields, name, foreign=self._class.takes_other_names)
+
     def _switch(self, name: str) -> Flag | None:
-        meaning = other_names.find(self._class, name)
+        meaning = self._meaning(name)
         flag = None if meaning is None else self._by_field.get(meaning.field)
         return flag if flag is not None and flag.kind == "switch" else None
 

@@ -21,6 +21,7 @@ from pipelines.basis.objectives.finding import reference_loss
 from pipelines.basis.references import ReferenceSet, write_references
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.core.artifact import ArtifactWriter
+from pipelines.core.option_files import option_file_inputs
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
@@ -54,7 +55,7 @@ def basis_inputs(config: BuildBasisConfig, source: ModelSource) -> list[InputRec
     for path in config.reference:
         _, manifest = load_prepared(path, task=task_of(config))
         records.append(as_input(f"reference {path.name}", path, manifest))
-    return records
+    return [*records, *option_file_inputs({"chat template": config.chat_template, "DeepSpeed file": config.deepspeed})]
 
 
 def tokenised_references(config: BuildBasisConfig, source: ModelSource) -> tuple[list[ReferenceSet], int]:

@@ -39,13 +39,13 @@ class EngineConfig(CommandConfig):
     )
     offload: bool = option(False, "Keep optimizer state in CPU memory.", panel="Processes", needs="zero=2 or zero=3")
     deepspeed: Path | None = option(
-        None, "A DeepSpeed JSON file of your own, instead of --zero and --offload.", panel="Processes"
+        None, "A DeepSpeed JSON file of your own, instead of --zero and --offload.", panel="Processes", runtime=True
     )
     precision: Precision = option("bf16", "Arithmetic: bf16 (master weights stay fp32) or fp32.", panel="Model")
     attention: str | None = option(
         None, "Attention implementation for transformers, such as sdpa or flash_attention_2.", panel="Model"
     )
-    revision: str | None = option(None, "Revision of a model on the hub.", panel="Model")
+    revision: str | None = option(None, "Revision of a model on the hub.", panel="Model", runtime=True)
     trust_remote_code: bool = option(
         False, "Run Python code that the model's repository brings. Noted in the manifest.", panel="Model"
     )
@@ -53,11 +53,13 @@ class EngineConfig(CommandConfig):
         False,
         "Recompute activations in the backward pass: less memory, about a third more time.",
         panel="Model",
+        runtime=True,
     )
     chat_template: Path | None = option(
         None,
         "Jinja chat template to use instead of the tokenizer's own; it is saved with the model.",
         panel="Model",
+        runtime=True,
     )
 
     def problems(self) -> list[str]:

@@ -155,9 +155,15 @@ class EvaluateConfig(OutputConfig):
     )
     precision: Precision = option("fp32", "Arithmetic: fp32 or bf16.", panel="Model")
     chat_template: Path | None = option(
-        None, "Jinja chat template to use instead of the tokenizer's own.", panel="Model", needs="!rejudge"
+        None,
+        "Jinja chat template to use instead of the tokenizer's own.",
+        panel="Model",
+        needs="!rejudge",
+        runtime=True,
     )
-    revision: str | None = option(None, "Revision of a model on the hub.", panel="Model", needs="!rejudge")
+    revision: str | None = option(
+        None, "Revision of a model on the hub.", panel="Model", needs="!rejudge", runtime=True
+    )
     trust_remote_code: bool = option(False, "Run Python code that the model's repository brings.", panel="Model")
 
     def problems(self) -> list[str]:

@@ -148,8 +148,9 @@ class MergeConfig(OutputConfig):
         gt=0,
     )
     allow_unpaired: bool = option(
-        False, "Go on where a layer is on one side only: it stays as it is there, and is listed.", panel="Models"
-    )
+        False, "Go on where a layer is on one side only: it stays as it is there, and is listed.", panel="Models",
+        permits=True,
+    )  # fmt: skip
     workers: int = option(2, "Threads that read ahead.", panel="Processes", runtime=True, ge=1)
 
     @field_validator("weights", "cos_threshold", mode="before")

@@ -67,6 +67,7 @@ class PrepareDataConfig(CommandConfig):
         None,
         "A LLaMA-Factory dataset_info.json or a folder of YAML entries to look names up in.",
         panel="Reading",
+        runtime=True,
     )
     num_samples: int | None = option(
         None, "Keep this many rows, drawn with --seed.", panel="Selection", short="n", ge=1
@@ -89,9 +90,14 @@ class PrepareDataConfig(CommandConfig):
         "Model or tokenizer that the rows are for: those that its chat template refuses are dropped. "
         "Needed for --max-length and --preview.",
         panel="Length",
+        runtime=True,
     )
     chat_template: Path | None = option(
-        None, "Jinja chat template to use instead of the tokenizer's own.", panel="Length", needs="tokenizer"
+        None,
+        "Jinja chat template to use instead of the tokenizer's own.",
+        panel="Length",
+        needs="tokenizer",
+        runtime=True,
     )
     trust_remote_code: bool = option(
         False, "Run Python code that the tokenizer's repository brings. Noted in the manifest.", panel="Length",
@@ -108,6 +114,7 @@ class PrepareDataConfig(CommandConfig):
         0.05,
         "Fail when a larger share of the rows is unusable (duplicates do not count).",
         panel="Checks",
+        permits=True,
         ge=0,
         le=1,
     )

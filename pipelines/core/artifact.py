@@ -84,7 +84,11 @@ def _differences(manifest: Manifest, kind: str, config: CommandConfig, inputs: S
     if manifest.kind != kind:
         return f"it is a {manifest.kind}, not a {kind}"
     keys = config.differences(manifest.config)
-    keys += [record.role for record in inputs if record.fingerprint not in {old.fingerprint for old in manifest.inputs}]
+    then, now = ([(record.role, record.fingerprint) for record in records] for records in (manifest.inputs, inputs))
+    roles = dict.fromkeys(role for role, _ in [*now, *then])
+    keys += [
+        role for role in roles if [old for old in then if old[0] == role] != [new for new in now if new[0] == role]
+    ]
     return ", ".join(dict.fromkeys(keys)) or "its files do not verify"
 
 

@@ -66,7 +66,12 @@ class CommandConfig(BaseModel):
         fields = type(self).model_fields
         defaults = {name: _default_json(info) for name, info in fields.items() if not info.is_required()}
         then, now = self.identity_of({**defaults, **recorded}), self.identity()
-        return [name for name in {**now, **then} if name not in now or name not in then or now[name] != then[name]]
+        differing = [name for name in {**now, **then} if name not in now or name not in then or now[name] != then[name]]
+        stricter = [
+            name for name, info in fields.items()
+            if _extra(info).get("permits") and getattr(self, name) < recorded.get(name, defaults.get(name))
+        ]  # fmt: skip
+        return [*differing, *stricter]
 
     def identity_hash(self) -> str:
         """Hex digest of :meth:`identity`; equal configurations have equal digests."""
@@ -101,6 +106,7 @@ def option(
     positional: bool = False,
     runtime: bool = False,
     short: str | None = None,
+    permits: bool = False,
     needs: str | Sequence[str] = (),
     off: Any = None,
     **constraints: Any,
@@ -115,11 +121,15 @@ def option(
         runtime: whether it says how the command runs rather than what it makes; it is then not part of the result's
             identity.
         short: a one-letter flag such as ``-n``.
+        permits: whether it only permits more with a greater value (True is greater than False). A result that was made
+            is then also what a greater value would have made.
         needs: without what else it would have no effect, so that it is refused (:mod:`pipelines.core.needs`).
         off: the value with which it asks for nothing, and therefore needs nothing, beside None, False and empty ones.
         constraints: further arguments of ``pydantic.Field``.
     """
-    extra: JsonDict = {"panel": panel, "positional": positional, "runtime": runtime, "short": short}
+    extra: JsonDict = {"panel": panel, "positional": positional, "runtime": runtime or permits, "short": short}
+    if permits:
+        extra |= {"permits": True}
     if needs:
         extra |= {"needs": [needs] if isinstance(needs, str) else list(needs), "off": off}
     elif off is not None:
@@ -189,8 +199,8 @@ def resolve(
         InputError: the file cannot be read.
         ConfigError: the options are not valid; the message lists every problem.
     """
-    values, problems = other_names.translate(config_class, read_config_file(file) if file else {})
-    typed, twice = other_names.translate(config_class, flags or {})
+    values, problems = _translated(config_class, read_config_file(file) if file else {})
+    typed, twice = _translated(config_class, flags or {})
     assigned, wrong = _read_assignments(config_class, sets, {**values, **typed})
     problems += [*twice, *wrong]
     given = {*typed, *assigned}
@@ -204,6 +214,10 @@ def resolve(
     if problems or config is None:
         raise ConfigError(problems, where=str(file) if file else None)
     return config
+
+
+def _translated(config_class: type[CommandConfig], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    return other_names.translate(config_class.model_fields, values, foreign=config_class.takes_other_names)
 
 
 def _read_assignments(
@@ -242,7 +256,7 @@ def _parse_assignment(config_class: type[CommandConfig], assignment: str) -> tup
     first = first.replace("-", "_")
     if rest:
         return [first, *rest], value
-    translated, problems = other_names.translate(config_class, {first: value})
+    translated, problems = _translated(config_class, {first: value})
     if problems:
         raise ConfigError(problems)
     ((name, value),) = translated.items()
@@ -305,7 +319,7 @@ def _explain(error: ValidationError, config_class: type[CommandConfig]) -> list[
         first, *rest = [str(part) for part in problem["loc"]] or [""]
         info = config_class.model_fields.get(first)
         if problem["type"] == "extra_forbidden":
-            instead = other_names.hint(config_class, first)
+            instead = other_names.hint(config_class.model_fields, first, foreign=config_class.takes_other_names)
             meant = f": {instead}" if instead else suggest(first, list(config_class.model_fields))
             lines.append(f"unknown option '{first}'{meant}")
         elif not first:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Final, get_origin
+from typing import Any, Final, get_origin
 
-if TYPE_CHECKING:
-    from pipelines.core.config import CommandConfig
+from pydantic import BaseModel
 
 _CONDITION: Final = re.compile(r"(?P<no>!?)(?P<field>\w+)(?:(?P<sign>!?=)(?P<value>\S+))?")
 
 
-def idle_options(config: CommandConfig, given: Collection[str]) -> list[str]:
+def idle_options(config: BaseModel, given: Collection[str]) -> list[str]:
     """A message for each option that is asked for and has no effect, because what it needs is not there.
 
     Args:
@@ -41,12 +40,12 @@ def idle_options(config: CommandConfig, given: Collection[str]) -> list[str]:
     return problems
 
 
-def needs_in_words(config_class: type[CommandConfig], needs: Sequence[str]) -> str:
+def needs_in_words(config_class: type[BaseModel], needs: Sequence[str]) -> str:
     """Needs as the user writes options: ``--zero 2 or --zero 3``, ``--basis and --space gradient``."""
     return " and ".join(_in_words(config_class, need) for need in needs if not need.startswith("!"))
 
 
-def _in_words(config_class: type[CommandConfig], need: str) -> str:
+def _in_words(config_class: type[BaseModel], need: str) -> str:
     fields: dict[str, list[str]] = {}
     others: list[str] = []
     for condition in need.split(" or "):
@@ -62,14 +61,14 @@ def _in_words(config_class: type[CommandConfig], need: str) -> str:
     return " or ".join([", ".join(words[:-1]), words[-1]] if words[1:] else words)
 
 
-def _is_asked_for(config: CommandConfig, name: str, given: Collection[str]) -> bool:
+def _is_asked_for(config: BaseModel, name: str, given: Collection[str]) -> bool:
     info = type(config).model_fields[name]
     if not _is_in_use(config, name):
         return False
     return name in given or getattr(config, name) != info.get_default(call_default_factory=True)
 
 
-def _is_in_use(config: CommandConfig, name: str) -> bool:
+def _is_in_use(config: BaseModel, name: str) -> bool:
     """Whether an option asks for anything: it is not empty, not off, and not the value that the field calls off."""
     extra = type(config).model_fields[name].json_schema_extra
     off = extra.get("off") if isinstance(extra, dict) else None
@@ -77,7 +76,7 @@ def _is_in_use(config: CommandConfig, name: str) -> bool:
     return not (value is None or value is False or value in ([], {}, "") or (off is not None and value == off))
 
 
-def _holds(config: CommandConfig, condition: str) -> bool:
+def _holds(config: BaseModel, condition: str) -> bool:
     field, sign, wanted = _parts(condition)
     if not sign:
         return _is_in_use(config, field) is not condition.startswith("!")
@@ -92,14 +91,14 @@ def _parts(condition: str) -> tuple[str, str, str]:
     return match["field"], match["sign"] or "", match["value"] or ""
 
 
-def _shown_value(config: CommandConfig, name: str, extra: Any) -> str:
+def _shown_value(config: BaseModel, name: str, extra: Any) -> str:
     """The option as it was written, with its value where it is one of a few words."""
     value = getattr(config, name)
     words = extra.get("off") is not None and isinstance(value, str)
     return _spelled(type(config), name) + (f" {value}" if words else "")
 
 
-def _spelled(config_class: type[CommandConfig], name: str) -> str:
+def _spelled(config_class: type[BaseModel], name: str) -> str:
     info = config_class.model_fields[name]
     extra = info.json_schema_extra
     if isinstance(extra, dict) and extra.get("positional"):

@@ -7,12 +7,9 @@ value means the same there as here, so that a command or file can be taken over;
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from pipelines.core.config import CommandConfig
+from typing import Any, Final
 
 
 @dataclass(frozen=True)
@@ -203,43 +200,57 @@ def snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name.replace("-", "_")).lower()
 
 
-def find(config_class: type[CommandConfig], name: str) -> Meaning | None:
-    """The field that a name stands for, however it is spelled; None where no field means exactly that."""
-    if name in config_class.model_fields:
+def find(fields: Collection[str], name: str, *, foreign: bool = True) -> Meaning | None:
+    """The field that a name stands for, however it is spelled; None where no field means exactly that.
+
+    Args:
+        fields: the names of the fields of a command.
+        name: the name as it was written.
+        foreign: whether the names of other programs, and other spellings of our own, are known here.
+    """
+    if name in fields:
         return Meaning(name)
-    if not config_class.takes_other_names:
+    if not foreign:
         return None
     name = snake(name)
-    if name in config_class.model_fields:
+    if name in fields:
         return Meaning(name)
     found = SAME.get(name)
-    return found if found is not None and found.field in config_class.model_fields else None
+    return found if found is not None and found.field in fields else None
 
 
-def hint(config_class: type[CommandConfig], name: str) -> str | None:
-    """What to do instead of an option that only other programs have; None where nothing is known."""
+def hint(fields: Collection[str], name: str, *, foreign: bool = True) -> str | None:
+    """What to do instead of an option that only other programs have; None where nothing is known.
+
+    The arguments are those of :func:`find`.
+    """
     name = snake(name)
-    if name in _TRAINER and "trainer" in config_class.model_fields:
+    if not foreign:
+        return None
+    if name in _TRAINER and "trainer" in fields:
         return f"--set trainer.{name}=VALUE"
     found = HINTS.get(name)
-    if found is None or not config_class.takes_other_names:
+    if found is None:
         return None
     # A hint is for commands that have one of the options that it names.
     named = [word.replace("-", "_") for word in re.findall(r"--([a-z][a-z-]*)", found)]
-    has_one = any(word.removeprefix("no_") in config_class.model_fields for word in named)
+    has_one = any(word.removeprefix("no_") in fields for word in named)
     return found if has_one or not named else None
 
 
-def translate(config_class: type[CommandConfig], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def translate(
+    fields: Collection[str], values: Mapping[str, Any], *, foreign: bool = True
+) -> tuple[dict[str, Any], list[str]]:
     """Values under the names of fields, and the problems: options given twice, and values that mean nothing here.
 
-    Names that no field answers to are kept, so that they are reported as unknown.
+    Names that no field answers to are kept, so that they are reported as unknown. ``fields`` and ``foreign`` are those
+    of :func:`find`.
     """
     result: dict[str, Any] = {}
     problems: list[str] = []
     written: dict[str, str] = {}
     for name, value in values.items():
-        meaning = find(config_class, name)
+        meaning = find(fields, name, foreign=foreign)
         target = name if meaning is None else meaning.field
         if target in written:
             problems.append(f"option '{target}' is given twice: as '{written[target]}' and as '{name}'")

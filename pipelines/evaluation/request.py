@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from data_registry.core.errors import ConfigError, InputError
-from data_registry.core.manifest import InputRecord, hash_file
+from data_registry.core.errors import ConfigError
+from data_registry.core.manifest import InputRecord
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.core.artifact import partial_path
+from pipelines.core.option_files import option_file_inputs
 from pipelines.evaluation.answering.vllm_backend import check_installed
 from pipelines.evaluation.contract.suite import AnySuite, GeneratingSuite, SuiteRequest
 from pipelines.evaluation.contract.verdict import Judge
@@ -119,15 +120,7 @@ def evaluation_inputs(
     records = [source.input_record(), *(record for suite in suites for record in suite.inputs())]
     if judge is not None:
         records += judge.inputs()
-    if config.chat_template is not None:
-        try:
-            digest = hash_file(config.chat_template)
-        except OSError as error:
-            raise InputError(f"the chat template cannot be read: {error}", where=str(config.chat_template)) from error
-        records.append(
-            InputRecord(role="chat template", path=str(config.chat_template), kind="file", fingerprint=digest)
-        )
-    return records
+    return [*records, *option_file_inputs({"chat template": config.chat_template})]
 
 
 def evaluation_plan(config: EvaluateConfig) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from pipelines.basis.description import BasisDescription
 from pipelines.basis.objectives.finding import reference_loss
 from pipelines.basis.opening import open_basis
 from pipelines.configs.train import TrainConfig
+from pipelines.core.option_files import option_file_inputs
 from pipelines.models.lora import lora_settings
 from pipelines.models.reference import ModelSource
 from pipelines.tokens.tokenizer import load_source_tokenizer
@@ -24,6 +25,7 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
     """
     records = [source.input_record()]
     records += [as_input(role, path, load_prepared(path, task=task)[1]) for role, path in config.data_sets()]
+    records += option_file_inputs({"chat template": config.chat_template, "DeepSpeed file": config.deepspeed})
     if config.basis is not None:
         description, manifest = open_basis(config.basis)
         check_options(config, description, records[0].fingerprint)

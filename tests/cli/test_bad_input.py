@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.bad_input import artifacts, command_line, evaluating, models, preparing, training
-from tests.cli.bad_input.cases import ARTIFACT, CASES, CONFIGURATION, OUT, Case, Place, basis, sft
+from tests.cli.bad_input.cases import ARTIFACT, CASES, CONFIGURATION, OUT, Case, Place, basis, sft, with_options
 from tests.cli.conftest import Cli, run_process
 
 # Each adds its own when it is imported.
@@ -124,7 +124,7 @@ def test_a_full_disk(command: str, tiny_disk: Path, made: Path, cli: Cli, tmp_pa
         "build-basis": basis(place),
         "train-sft": sft(place),
     }[command]
-    outcome = cli(*arguments, "--out", tiny_disk / OUT)
+    outcome = cli(*with_options(arguments, "--out", tiny_disk / OUT))
     check_error(outcome.err, "(?i)no space left")
     assert outcome.code == CONFIGURATION
     assert list(tiny_disk.iterdir()) == []

@@ -72,7 +72,7 @@ def test_what_cannot_be_judged_again_is_refused(tmp_path):
     )
     with pytest.raises(InputError, match="has no answers that were judged"):
         evaluate.run(EvaluateConfig(rejudge=plain.path, out=tmp_path / "x"))
-    with pytest.raises(ValueError, match="leave MODEL out"):
+    with pytest.raises(ValueError, match="MODEL does not go with --rejudge"):
         EvaluateConfig(rejudge=plain.path, model="m", out=tmp_path / "x")
     judged_once = evaluate.run(evaluation(tmp_path))
     (tmp_path / "f.yaml").write_text("prompt: '{answer}'\nverdicts: {harmless: {full_refusal: x}}")

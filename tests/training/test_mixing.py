@@ -52,9 +52,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config_of(world: Path, *names: str, **options: Any) -> Any:
     config_class = TrainDpoConfig if names[0].endswith("pairs") else TrainSftConfig
-    return config_class(
-        model=str(world / "model"), data=[world / name for name in names], out=world / "out", **options
-    )
+    return config_class(model=str(world / "model"), data=[world / name for name in names], out=world / "out", **options)
 
 
 def texts(rows: Any) -> list[str]:
@@ -121,7 +119,7 @@ def test_a_set_for_another_task_or_without_a_row_is_named(world: Path) -> None:
         split_held_out(config_of(world, "a", "b-pairs"), "sft")
     config = config_of(world, "a", "b", weights=[1, 1])
     whole = [split_held_out(config_of(world, name), "sft")[0] for name in ("a", "b")]
-    with pytest.raises(ConfigError, match="no row of .*b' is left to train on"):
+    with pytest.raises(ConfigError, match=r"no row of .*b' is left to train on"):
         mixed_rows(config, [whole[0], whole[1].select([])])
 
 

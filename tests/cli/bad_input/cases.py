@@ -76,24 +76,36 @@ def case(code: int, says: str) -> Callable[[Prepare], Prepare]:
     return register
 
 
+def with_options(arguments: Arguments, *options: str | Path) -> Arguments:
+    """A command with more options, which replace its own of the same name unless these can be repeated."""
+    kept: list[str | Path] = []
+    words = iter(arguments)
+    for word in words:
+        if str(word).startswith("--") and word in options and word not in ("--reference", "--data"):
+            next(words)
+        else:
+            kept.append(word)
+    return [*kept, *options]
+
+
 ALPACA = {"instruction": "What is two and two?", "output": "Four."}
 
 
 def sft(place: Place, *options: str | Path, model: Path | str | None = None, data: Path | None = None) -> Arguments:
     """A training command that would work, but for what a case changes."""
     arguments = ["train-sft", model or place.made / "model", "--data", data or place.made / "safety"]
-    return [*arguments, "--max-steps", "1", "--precision", "fp32", "--out", OUT, *options]
+    return with_options([*arguments, "--max-steps", "1", "--precision", "fp32", "--out", OUT], *options)
 
 
 def basis(place: Place, *options: str | Path, model: Path | str | None = None, data: Path | None = None) -> Arguments:
     """A build-basis command that would work, but for what a case changes."""
     arguments = ["build-basis", model or place.made / "model", "--reference", data or place.made / "general"]
-    return [*arguments, "--num-samples", "2", "--precision", "fp32", "--out", OUT, *options]
+    return with_options([*arguments, "--num-samples", "2", "--precision", "fp32", "--out", OUT], *options)
 
 
 def prepare(source: str | Path, *options: str | Path) -> Arguments:
     """A prepare-data command."""
-    return ["prepare-data", source, "--out", OUT, *options]
+    return with_options(["prepare-data", source, "--out", OUT], *options)
 
 
 def model_of_nan(place: Place) -> Path:

@@ -70,7 +70,7 @@ def suite_file_that_is_not_there(place: Place) -> Arguments:
     return evaluate(place, "--suite", "none.yaml")
 
 
-@case(CONFIGURATION, "--top-p is for sampling")
+@case(CONFIGURATION, "--top-p needs --temperature")
 def sampling_option_for_greedy_answers(place: Place) -> Arguments:
     return evaluate(place, "--suite", "xstest", "--top-p", "0.9")
 
@@ -117,6 +117,6 @@ def judging_again_something_else(place: Place) -> Arguments:
     return ["evaluate", "--rejudge", place.made / "general", "--out", OUT]
 
 
-@case(CONFIGURATION, "leave MODEL out")
+@case(CONFIGURATION, "MODEL does not go with --rejudge: leave it out")
 def judging_again_with_a_model(place: Place) -> Arguments:
     return evaluate(place, "--rejudge", place.made / "general")

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.cli.bad_input.cases import CONFIGURATION, NUMERICS, OUT, Arguments, Place, basis, case, model_of_nan, sft
+from tests.cli.bad_input.cases import (
+    CONFIGURATION,
+    NUMERICS,
+    OUT,
+    Arguments,
+    Place,
+    basis,
+    case,
+    model_of_nan,
+    sft,
+    with_options,
+)
 
 
 @case(NUMERICS, "(?i)not finite|nan")
@@ -36,7 +47,7 @@ def broken_deepspeed_file(place: Place) -> Arguments:
 def dpo(place: Place, *options: str | Path, data: Path) -> Arguments:
     """A train-dpo command that would work, but for what a case changes."""
     arguments = ["train-dpo", place.made / "model", "--data", data, "--max-steps", "1", "--precision", "fp32"]
-    return [*arguments, "--accumulation", "1", "--out", OUT, *options]
+    return with_options([*arguments, "--accumulation", "1", "--out", OUT], *options)
 
 
 @case(CONFIGURATION, "rows for sft, where preference is needed")
@@ -64,7 +75,7 @@ def option_of_ours_through_the_trainer(place: Place) -> Arguments:
     return dpo(place, "--set", "trainer.beta=0.3", data=place.made / "pairs")
 
 
-@case(CONFIGURATION, "goes with --retrain")
+@case(CONFIGURATION, "--seed needs --retrain")
 def seed_of_a_model_that_is_copied(place: Place) -> Arguments:
     return ["testbed", "--seed", "3", "--out", OUT]
 
@@ -94,7 +105,7 @@ def packing_that_cuts_rows(place: Place) -> Arguments:
     return sft(place, "--packing", "--set", "trainer.packing_strategy=wrapped")
 
 
-@case(CONFIGURATION, "--replay DATA and --replay-ratio SHARE go together")
+@case(CONFIGURATION, "--replay needs --replay-ratio")
 def replay_without_a_ratio(place: Place) -> Arguments:
     return sft(place, "--replay", place.made / "general")
 
@@ -125,17 +136,17 @@ def two_held_out_sets(place: Place) -> Arguments:
     return sft(place, "--eval-data", place.made / "general", "--eval-split", "0.5")
 
 
-@case(CONFIGURATION, "--early-stopping needs held-out rows: give --eval-data DATA or --eval-split")
+@case(CONFIGURATION, "--early-stopping needs --eval-data or --eval-split")
 def early_stopping_on_nothing(place: Place) -> Arguments:
     return sft(place, "--early-stopping", "2")
 
 
-@case(CONFIGURATION, "--select best needs held-out rows")
+@case(CONFIGURATION, "--select best needs --eval-data or --eval-split")
 def selection_by_nothing(place: Place) -> Arguments:
     return sft(place, "--select", "best")
 
 
-@case(CONFIGURATION, "--min-delta is for --early-stopping")
+@case(CONFIGURATION, "--min-delta needs --early-stopping")
 def threshold_of_nothing(place: Place) -> Arguments:
     return sft(place, "--eval-split", "0.5", "--min-delta", "0.1")
 
