@@ -25,6 +25,7 @@ class Flag:
             that only ``--set`` can reach.
         metavar: the placeholder for the value in the help; empty for switches.
         choices: the allowed values, keyed by the text that names them; empty when any value of the type is allowed.
+        needs: the options without which it has no effect, in words; empty if the defaults are enough.
     """
 
     field: str
@@ -37,6 +38,7 @@ class Flag:
     required: bool = False
     positional: bool = False
     choices: Mapping[str, Any] | None = None
+    needs: str = ""
 
     def value_of(self, text: Any) -> Any:
         """The value that a text from the command line stands for: the choice of that name, or the text itself."""
@@ -45,14 +47,16 @@ class Flag:
 
 def flags_of(config_class: type[CommandConfig]) -> list[Flag]:
     """Every option of a command, positional ones first."""
-    flags = [_flag(name, info) for name, info in config_class.model_fields.items()]
+    flags = [_flag(config_class, name, info) for name, info in config_class.model_fields.items()]
     return sorted(flags, key=lambda flag: not flag.positional)
 
 
-def _flag(name: str, info: Any) -> Flag:
+def _flag(config_class: type[CommandConfig], name: str, info: Any) -> Flag:
     from pipelines.core.config import annotation_types, option_metadata
+    from pipelines.core.needs import needs_in_words, unmet_by_default
 
     extra = option_metadata(info)
+    needs = extra.get("needs") or []
     types = set(annotation_types(info.annotation))
     choices = _choices(info.annotation)
     positional = bool(extra.get("positional"))
@@ -75,6 +79,7 @@ def _flag(name: str, info: Any) -> Flag:
         required=info.is_required(),
         positional=positional,
         choices=choices,
+        needs=needs_in_words(config_class, unmet_by_default(config_class, needs)) if needs else "",
     )
 
 

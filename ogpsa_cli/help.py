@@ -106,9 +106,16 @@ def _explanation(flag: Flag) -> Text:
     text = Text(flag.help)
     if flag.kind == "list" and not flag.positional:
         text.append("" if "repeat" in flag.help.lower() else " (repeatable)", style="dim")
+    # Long lists of methods stand in the text already.
+    if flag.needs and flag.needs.count("--") <= 2 and not all(word in flag.help for word in _options_in(flag.needs)):
+        text.append(f" [needs {flag.needs}]", style="dim")
     if flag.default:
         text.append(f" [default: {flag.default}]", style="dim")
     return text
+
+
+def _options_in(text: str) -> list[str]:
+    return [word for word in text.split() if word.startswith("--")]
 
 
 def _print_panel(

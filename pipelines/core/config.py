@@ -184,6 +184,7 @@ def resolve(
     config_class: type[ConfigT],
     *,
     file: Path | None = None,
+    values: Mapping[str, Any] | None = None,
     flags: Mapping[str, Any] | None = None,
     sets: Sequence[str] = (),
 ) -> ConfigT:
@@ -192,6 +193,7 @@ def resolve(
     Args:
         config_class: the class that defines the command's options.
         file: a YAML file, which overrides only the defaults.
+        values: what such a file would have in it, where it was read already.
         flags: the options that were given on the command line, by field name.
         sets: ``a.b=value`` strings, which override everything else; the value is read as YAML.
 
@@ -199,7 +201,7 @@ def resolve(
         InputError: the file cannot be read.
         ConfigError: the options are not valid; the message lists every problem.
     """
-    values, problems = _translated(config_class, read_config_file(file) if file else {})
+    values, problems = _translated(config_class, read_config_file(file) if file else values or {})
     typed, twice = _translated(config_class, flags or {})
     assigned, wrong = _read_assignments(config_class, sets, {**values, **typed})
     problems += [*twice, *wrong]

@@ -30,7 +30,7 @@ def idle_options(config: BaseModel, given: Collection[str]) -> list[str]:
         needs: Any = extra.get("needs")
         if not needs or not _is_asked_for(config, name, given):
             continue
-        missing = [need for need in needs if not any(_holds(config, condition) for condition in need.split(" or "))]
+        missing = _unmet(config, needs)
         shown = _shown_value(config, name, extra)
         clashing = [need for need in missing if need.startswith("!")]
         problems += [f"{shown} does not go with {_spelled(type(config), need[1:])}: leave it out" for need in clashing]
@@ -38,6 +38,15 @@ def idle_options(config: BaseModel, given: Collection[str]) -> list[str]:
         if missing:
             problems.append(f"{shown} needs {needs_in_words(type(config), missing)}: it has no effect otherwise")
     return problems
+
+
+def unmet_by_default(config_class: type[BaseModel], needs: Sequence[str]) -> list[str]:
+    """Those needs that the other options' defaults do not meet."""
+    return _unmet(config_class.model_construct(), needs)
+
+
+def _unmet(config: BaseModel, needs: Sequence[str]) -> list[str]:
+    return [need for need in needs if not any(_holds(config, condition) for condition in need.split(" or "))]
 
 
 def needs_in_words(config_class: type[BaseModel], needs: Sequence[str]) -> str:

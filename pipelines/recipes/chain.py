@@ -13,6 +13,7 @@ from data_registry.core.errors import ConfigError
 from pipelines.configs.commands import BY_NAME, STEPS
 from pipelines.configs.run import RecipeConfig
 from pipelines.configs.spelling import command_arguments
+from pipelines.core import other_names
 from pipelines.core.config import CommandConfig, resolve
 from pipelines.recipes.recipe import Recipe, StepSpec, read_recipe, recipe_path
 from pipelines.recipes.references import References, default_out, in_order
@@ -136,14 +137,28 @@ def _changed(
     steps: Mapping[str, StepSpec], changes: Mapping[str, Mapping[str, Any]], problems: list[str]
 ) -> dict[str, StepSpec]:
     """The steps with the options that the command line gives them."""
-    result = dict(steps)
+    result = {
+        name: spec.model_copy(update={"options": _in_our_names(spec.command, spec.options)})
+        for name, spec in steps.items()
+    }
     for name, options in changes.items():
         if name not in result:
             problems.append(f"--set steps.{name}: there is no step '{name}'{suggest(name, list(steps))}")
             continue
-        same = {key.replace("-", "_"): value for key, value in result[name].options.items()}
-        same |= {str(key).replace("-", "_"): value for key, value in options.items()}
+        same = {**result[name].options, **_in_our_names(result[name].command, options)}
         result[name] = result[name].model_copy(update={"options": same})
+    return result
+
+
+def _in_our_names(command: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options under the names of fields, so that what stands for one option replaces it; odd ones stay as they are."""
+    fields = BY_NAME[command].config_class().model_fields if command in STEPS else {}
+    result: dict[str, Any] = {}
+    for written, value in options.items():
+        key = str(written).replace("-", "_")
+        meaning = other_names.find(fields, key)
+        name = key if meaning is None or meaning.read is not None or meaning.field in result else meaning.field
+        result[name] = value
     return result
 
 
@@ -184,7 +199,7 @@ def _checked(
             problems.append(f"step '{name}': '{key.replace('_', '-')}' is not for one step; give it to the recipe")
             return None
     try:
-        found = resolve(BY_NAME[spec.command].config_class(), flags=values)
+        found = resolve(BY_NAME[spec.command].config_class(), values=values)
     except ConfigError as error:
         # An option whose reference could not be resolved is not reported as missing as well.
         silent = [f"{shown} is required" for key in unresolved for shown in (_flag(key), key.upper())]

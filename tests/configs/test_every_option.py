@@ -1,0 +1,306 @@
+"""Every option of every command: it changes what is made or how, or it is refused; nothing is silently ignored."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import pytest
+from pydantic import ValidationError
+
+from data_registry.core.errors import ConfigError
+from pipelines.configs.commands import BY_NAME, COMMANDS
+from pipelines.core.config import CommandConfig, option_metadata, resolve
+
+# The least that each command has to be given.
+LEAST: dict[str, dict[str, Any]] = {
+    "quickstart": {},
+    "doctor": {},
+    "prepare-data": {"source": "rows.jsonl", "out": "o"},
+    "build-basis": {"model": "m", "reference": ["r"], "out": "o"},
+    "train-sft": {"model": "m", "data": ["d"], "out": "o"},
+    "train-dpo": {"model": "m", "data": ["d"], "out": "o"},
+    "evaluate": {"model": "m", "suite": ["testbed"], "out": "o"},
+    "report": {"results": ["r"], "out": "o"},
+    "run": {"recipe": "testbed"},
+    "slurm": {"recipe": "testbed", "profile": "p.yaml"},
+    "merge": {"finetuned": "f", "safe": "s", "unaligned": "u", "out": "o"},
+    "inspect": {"path": "p"},
+    "chat": {"model": "m"},
+    "testbed": {"out": "o"},
+}
+# What only says how a command runs and where things lie. Data, models and named files are inputs, whose contents count.
+# A new option fails the test below until someone has decided whether it belongs here.
+RUNTIME: dict[str, set[str]] = {
+    "quickstart": set(),
+    "prepare-data": {
+        "streaming", "registry", "tokenizer", "chat_template", "max_dropped", "preview", "num_workers",
+        "list", "describe",
+    },
+    "build-basis": {"model", "reference"},
+    "train-sft": {
+        "model", "data", "basis", "eval_data", "replay", "save_every", "keep", "resume", "log_every", "report_to",
+    },
+    "train-dpo": {"model", "data", "basis", "eval_data", "save_every", "keep", "resume", "log_every", "report_to"},
+    "evaluate": {
+        "model", "data", "harmful", "harmless", "task_dir", "batch_size", "rejudge", "baseline", "download_only",
+        "num_procs", "chat_template", "revision",
+    },
+    "report": {"results"},
+    "merge": {"finetuned", "safe", "base", "aligned", "unaligned", "allow_unpaired", "workers"},
+    "testbed": set(),
+}  # fmt: skip
+ENGINE = {"num_procs", "deepspeed", "revision", "gradient_checkpointing", "chat_template"}
+OUTPUT = {"out", "overwrite", "dry_run"}
+RESULT: dict[str, set[str]] = {
+    "quickstart": {"seed"},
+    "prepare-data": {
+        "source", "format", "task", "columns", "tags", "where", "source_split", "subset", "revision", "num_samples",
+        "seed", "split", "heldout_fraction", "system", "trust_remote_code", "max_length",
+    },
+    "build-basis": {"objective", "beta", "num_samples", "seed", "dtype", "batch_size", "max_length"},
+    "train-sft": {"packing", "replay_ratio"},
+    "train-dpo": {"loss", "beta"},
+    "evaluate": {
+        "suite", "task", "shots", "chat_prompts", "name", "num_samples", "max_length", "seed", "bootstrap",
+        "max_new_tokens", "temperature", "top_p", "system", "backend", "judge", "judge_format", "precision",
+        "trust_remote_code",
+    },
+    "report": {"start", "capability", "safety", "unlike", "details", "title", "seed", "bootstrap"},
+    "merge": {
+        "method", "merge_type", "weights", "cos_threshold", "threshold", "merge_fraction", "density", "seed",
+        "original_semantics", "output", "rank", "max_shard_gb",
+    },
+    "testbed": {"retrain", "seed"},
+}  # fmt: skip
+ENGINE_RESULT = {
+    "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "zero", "offload", "precision", "attention",
+    "trust_remote_code",
+}  # fmt: skip
+TRAINING_RESULT = {
+    "space", "scope", "momentum", "refresh_every", "refresh_samples", "strength", "eval_split", "eval_every",
+    "early_stopping", "min_delta", "select", "weights", "epochs", "max_steps", "learning_rate", "batch_size",
+    "accumulation", "freeze", "track_change", "schedule", "warmup_steps", "weight_decay", "max_grad_norm",
+    "max_length", "seed", "trainer",
+}  # fmt: skip
+# Commands that make no artifact of their own have no identity.
+MAKE_NOTHING = {"doctor", "inspect", "chat", "run", "slurm"}
+# Other values where the first other one of a type would not do.
+OTHER: dict[str, Any] = {
+    "weights": [0.6, 0.4], "cos_threshold": [0.2], "trainer": {"neftune_noise_alpha": 5}, "steps": {"sft": {"seed": 1}},
+    "out": "elsewhere", "attention": "sdpa", "judge": "judge-model", "output": "adapter", "report_to": "tensorboard",
+}  # fmt: skip
+# Two options say the same, or one takes the other's place; the pair is refused together, and each works alone.
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {
+    ("train-sft", "weights"): {"data": ["d", "e"]},
+    ("train-dpo", "weights"): {"data": ["d", "e"]},
+    ("merge", "threshold"): {"merge_fraction": 0.5},
+    ("evaluate", "rejudge"): {"model": None, "suite": []},
+    ("evaluate", "judge_format"): {"judge": "judge-model"},
+    ("merge", "method"): {"safe": None},
+    ("merge", "density"): {"merge_type": "ties"},
+    ("merge", "seed"): {"merge_type": "ties"},
+}
+OPTIONS = [(command.name, name) for command in COMMANDS for name in command.config_class().model_fields]
+
+
+def other_value(command: str, name: str) -> Any:
+    """A value that differs from the default and from what the command is given anyway."""
+    info = BY_NAME[command].config_class().model_fields[name]
+    if name in OTHER:
+        return OTHER[name]
+    default = LEAST[command].get(name, None if info.is_required() else info.get_default(call_default_factory=True))
+    return _other(info.annotation, default, info.metadata)
+
+
+def _other(annotation: Any, default: Any, bounds: Any) -> Any:
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return next(value for value in get_args(annotation) if value != default)
+    if origin in (Union, types.UnionType):
+        return _other(next(kind for kind in get_args(annotation) if kind is not type(None)), default, bounds)
+    if origin is list:
+        return [_other(get_args(annotation)[0], None, ())]
+    if origin is dict:
+        return {"key": "value"}
+    if annotation is bool:
+        return not default
+    if annotation is int:
+        return max([(default or 0) + 1, *(bound.ge for bound in bounds if hasattr(bound, "ge"))])
+    if annotation is float:
+        return default / 2 if default else 0.5
+    return Path("other") if annotation is Path else "other"
+
+
+def needs_of(command: str, name: str) -> list[str]:
+    info = BY_NAME[command].config_class().model_fields[name]
+    found: list[str] = option_metadata(info).get("needs") or []
+    return found
+
+
+def meeting(command: str, needs: list[str], seen: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """Options that meet needs: the first alternative of each, with what it needs itself."""
+    fields = BY_NAME[command].config_class().model_fields
+    for need in needs:
+        field, equals, value = need.split(" or ")[0].partition("=")
+        if field.startswith("!") or field.endswith("!") or field in seen:
+            continue
+        yield from meeting(command, needs_of(command, field), (*seen, field))
+        is_list = get_origin(fields[field].annotation) is list
+        # Numbers that are choices are compared as text in needs.
+        wanted: Any = int(value) if value.isdecimal() else value
+        yield field, (([wanted] if is_list else wanted) if equals else other_value(command, field))
+
+
+def make(command: str, **options: Any) -> CommandConfig:
+    return resolve(BY_NAME[command].config_class(), flags={**LEAST[command], **options})
+
+
+def problems_of(command: str, **options: Any) -> list[str]:
+    try:
+        make(command, **options)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+@pytest.mark.parametrize(("command", "name"), OPTIONS)
+def test_an_option_changes_what_is_made_or_is_refused(command: str, name: str) -> None:
+    beside = BESIDE.get((command, name)) or dict(meeting(command, needs_of(command, name), (name,)))
+    value = other_value(command, name)
+    # An option that has no other value than a default that asks for nothing could not be tested like this.
+    assert value != type(make(command)).model_fields[name].default
+    assert problems_of(command, **{**beside, name: value}) == []
+    before, after = make_or_none(command, beside), make(command, **{**beside, name: value})
+    if command in MAKE_NOTHING or option_metadata(type(after).model_fields[name]).get("runtime"):
+        assert getattr(after, name) != type(after).model_fields[name].default
+    elif before is not None:
+        assert after.identity_hash() != before.identity_hash()
+        assert after.differences(before.model_dump(mode="json")) == [name]
+
+
+def make_or_none(command: str, options: dict[str, Any]) -> CommandConfig | None:
+    """The configuration without the option in question, unless what stands beside it needs it in turn."""
+    return None if problems_of(command, **options) else make(command, **options)
+
+
+@pytest.mark.parametrize(("command", "name"), [(command, name) for command, name in OPTIONS if needs_of(command, name)])
+def test_an_option_without_what_it_needs_is_refused_by_name(command: str, name: str) -> None:
+    contrary = contrary_to(command, name)
+    problems = problems_of(command, **{**contrary, name: other_value(command, name)})
+    config_class = BY_NAME[command].config_class()
+    info = config_class.model_fields[name]
+    shown = name.upper() if option_metadata(info).get("positional") else f"--{name.replace('_', '-')}"
+    about = [
+        problem for problem in problems if problem.removeprefix("--set tags").startswith(shown) or "--set" in problem
+    ]
+    assert any(" needs " in problem or " does not go with " in problem for problem in about), problems
+    # Typed with its default value it is refused as well, unless that value asks for nothing.
+    default = info.get_default(call_default_factory=True)
+    off = option_metadata(info).get("off")
+    if default is None or default is False or default in ([], {}) or default == off:
+        assert not any(problem.startswith(shown) for problem in problems_of(command, **{**contrary, name: default}))
+    else:
+        assert any(problem.startswith(shown) for problem in problems_of(command, **{**contrary, name: default}))
+
+
+def contrary_to(command: str, name: str) -> dict[str, Any]:
+    """Options under which one need of an option is not met."""
+    need = needs_of(command, name)[-1].split(" or ")[0]
+    if need.startswith("!"):
+        return {need[1:]: other_value(command, need[1:])}
+    field, _, value = need.partition("=")
+    if field.endswith("!"):
+        return {field[:-1]: value}
+    found = {
+        "tags": {"format": "alpaca"}, "rank": {"output": "model"}, "max_shard_gb": {"output": "adapter"},
+        "safe": {"method": "safelora"}, "weights": {"method": "safelora"}, "top_p": {"temperature": 0.0},
+        "keep": {"save_every": 0}, "aligned": {"method": "linear"}, "unaligned": {"method": "linear"},
+        "threshold": {"method": "linear"}, "merge_type": {"method": "linear"},
+        "cos_threshold": {"threshold": "auto", "merge_fraction": 0.5},
+    }  # fmt: skip
+    return found.get(name, {}) if command in ("merge", "prepare-data", "train-sft", "train-dpo") else {}
+
+
+def test_what_a_dry_run_shows_is_read_back_from_a_file(tmp_path: Path) -> None:
+    """Defaults of options that need others stand in such a file, and ask for nothing."""
+    for command in COMMANDS:
+        config = make(command.name)
+        path = tmp_path / f"{command.name}.yaml"
+        path.write_text(config.to_yaml())
+        assert resolve(command.config_class(), file=path) == config
+
+
+def test_every_option_is_classified() -> None:
+    for command in COMMANDS:
+        fields = set(command.config_class().model_fields)
+        if command.name in MAKE_NOTHING:
+            continue
+        runtime, result = RUNTIME[command.name] | OUTPUT, set(RESULT[command.name])
+        if "zero" in fields:
+            runtime, result = runtime | ENGINE, result | ENGINE_RESULT
+        if "learning_rate" in fields:
+            result |= TRAINING_RESULT
+        told = "say in tests/configs/test_every_option.py whether it changes the result"
+        assert fields - runtime - result == set(), told
+        assert (runtime | result) - fields == set()
+        assert runtime & result == set()
+        marked = {
+            name for name, info in command.config_class().model_fields.items() if option_metadata(info)["runtime"]
+        }
+        assert marked == runtime, command.name
+
+
+@pytest.mark.parametrize("command", ["train-sft", "train-dpo"])
+def test_options_of_the_trainer_that_only_tell_or_hurry_are_no_other_settings(command: str) -> None:
+    config = make(command, trainer={"dataloader_num_workers": 2, "run_name": "mine", "adam_beta1": 0.8})
+    assert config.differences(make(command, trainer={"adam_beta1": 0.8}).model_dump(mode="json")) == []
+    assert config.differences(make(command).model_dump(mode="json")) == ["trainer"]
+
+
+def test_a_permission_that_was_not_used_is_no_other_setting_and_a_stricter_one_is() -> None:
+    then = make("prepare-data", max_dropped=0.1).model_dump(mode="json")
+    assert make("prepare-data", max_dropped=0.2).differences(then) == []
+    assert make("prepare-data", max_dropped=0.05).differences(then) == ["max_dropped"]
+    with_gaps = make("merge", allow_unpaired=True)
+    assert with_gaps.differences(make("merge").model_dump(mode="json")) == []
+    assert make("merge").differences(with_gaps.model_dump(mode="json")) == ["allow_unpaired"]
+
+
+def test_options_that_did_not_exist_then_had_their_defaults() -> None:
+    then = make("train-sft").model_dump(mode="json")
+    del then["weights"], then["packing"]
+    assert make("train-sft").differences(then) == []
+    assert make("train-sft", packing=True).differences(then) == ["packing"]
+    # What another command made has options that this one does not know.
+    assert make("train-dpo").differences(make("train-sft").model_dump(mode="json")) != []
+
+
+def test_a_configuration_made_without_a_command_line_is_checked_too() -> None:
+    config_class = BY_NAME["train-sft"].config_class()
+    with pytest.raises(ValidationError, match="--space needs --basis"):
+        config_class(**LEAST["train-sft"], space="update")
+    assert config_class(**LEAST["train-sft"], space="gradient").identity() == make("train-sft").identity()
+
+
+def test_which_options_need_others() -> None:
+    found = {
+        command.name: {n for n in command.config_class().model_fields if needs_of(command.name, n)}
+        for command in COMMANDS
+    }
+    lora, engine = {"lora_alpha", "lora_dropout", "lora_targets"}, {"offload"}
+    training = {
+        "space", "scope", "momentum", "refresh_every", "refresh_samples", "strength", "eval_every", "early_stopping",
+        "min_delta", "select", "keep",
+    }  # fmt: skip
+    assert found["build-basis"] == lora | engine | {"beta"}
+    assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio"}
+    assert found["train-dpo"] == lora | engine | training | {"beta"}
+    assert found["chat"] == {"top_p", "seed"}
+    assert found["testbed"] == {"seed"}
+    assert found["report"] == {"seed", "bootstrap"}
+    assert found["prepare-data"] == {
+        "tags", "heldout_fraction", "chat_template", "trust_remote_code", "max_length", "preview",
+    }  # fmt: skip
