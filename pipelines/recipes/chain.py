@@ -145,20 +145,21 @@ def _changed(
         if name not in result:
             problems.append(f"--set steps.{name}: there is no step '{name}'{suggest(name, list(steps))}")
             continue
-        same = {**result[name].options, **_in_our_names(result[name].command, options)}
+        same = {key.replace("-", "_"): value for key, value in result[name].options.items()}
+        same |= {key.replace("-", "_"): value for key, value in _in_our_names(result[name].command, options).items()}
         result[name] = result[name].model_copy(update={"options": same})
     return result
 
 
 def _in_our_names(command: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options under the names of fields, so that what stands for one option replaces it; odd ones stay as they are."""
+    """Options with our names in place of other programs', so that what stands for one option can replace it."""
     fields = BY_NAME[command].config_class().model_fields if command in STEPS else {}
     result: dict[str, Any] = {}
     for written, value in options.items():
         key = str(written).replace("-", "_")
-        meaning = other_names.find(fields, key)
-        name = key if meaning is None or meaning.read is not None or meaning.field in result else meaning.field
-        result[name] = value
+        meaning = None if key in fields else other_names.find(fields, key)
+        keeps_its_name = meaning is None or meaning.read is not None or meaning.field in result
+        result[str(written) if keeps_its_name or meaning is None else meaning.field] = value
     return result
 
 
@@ -171,6 +172,9 @@ def _options(
     unresolved: set[str] = set()
     for written, value in {"out": default_out(name), **spec.options}.items():
         key = str(written).replace("-", "_")
+        if key in values or key in unresolved:
+            problems.append(f"step '{name}': option '{key}' is given twice, once as '{written}'")
+            continue
         try:
             values[key] = references.expand(value, needs)
         except ConfigError as error:

@@ -229,3 +229,29 @@ def test_recipes_are_listed_and_shown(cli: Cli) -> None:
         0,
         cli("run", "testbed", "--dry-run", "--out", "x").out.partition("\n")[2],
     )
+
+
+def test_options_of_steps_have_other_names_too(tmp_path: Path) -> None:
+    recipe = """
+description: x
+out: made
+steps:
+  sft:
+    command: train-sft
+    options: {model_name_or_path: m, data: d, lr: 1.0e-4, output_dir: here}
+"""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(recipe)
+    (step,) = load_chain(resolve(RunConfig, flags={"recipe": str(path)}, sets=["steps.sft.learning-rate=1e-5"])).steps
+    assert step.arguments == ["train-sft", "m", "--data", "d", "--learning-rate", "1e-05", "--out", "here"]
+    (step,) = load_chain(resolve(RunConfig, flags={"recipe": str(path)}, sets=["steps.sft.lr=1e-6"])).steps
+    assert "--learning-rate" not in step.arguments
+    path.write_text(recipe.replace("lr: 1.0e-4", "num-procs: 1, num_procs: 2"))
+    with pytest.raises(ConfigError, match="step 'sft': option 'num_procs' is given twice"):
+        load_chain(resolve(RunConfig, flags={"recipe": str(path)}))
+    # What a recipe says of an option's default is no request, as in a file.
+    path.write_text(recipe.replace("lr: 1.0e-4", "space: gradient"))
+    assert load_chain(resolve(RunConfig, flags={"recipe": str(path)})).steps
+    path.write_text(recipe.replace("lr: 1.0e-4", "space: update"))
+    with pytest.raises(ConfigError, match="step 'sft': --space needs --basis"):
+        load_chain(resolve(RunConfig, flags={"recipe": str(path)}))
