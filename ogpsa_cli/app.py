@@ -36,7 +36,7 @@ class LazyGroup(typer.core.TyperGroup):
         """The name, the command and the remaining arguments; only the options of this command are imported."""
         from ogpsa_cli import command
 
-        name, rest = args[0], args[1:]
+        name, rest = args[0] if args[0].startswith("-") else args[0].replace("_", "-"), args[1:]
         entry = BY_NAME.get(name)
         if entry is None:
             if name.startswith("-"):

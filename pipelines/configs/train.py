@@ -202,6 +202,9 @@ class TrainConfig(HeldOutConfig, ProjectionConfig):
     def identity_of(cls, values: Mapping[str, Any]) -> dict[str, Any]:
         """The options that determine the result; among those of the trainer, those that do."""
         result = super().identity_of(values)
+        if result.get("max_steps") is not None:
+            # The number of steps is given, whatever --epochs says.
+            result["epochs"] = cls.model_fields["epochs"].default
         trainer = result.get("trainer")
         if isinstance(trainer, dict):
             result["trainer"] = {key: value for key, value in trainer.items() if key not in RUNTIME_TRAINER_OPTIONS}

@@ -19,11 +19,13 @@ class Meaning:
     Attributes:
         field: the field that means the same.
         read: turns the foreign value, a text or what YAML made of it, into ours; ValueError where it cannot.
+        beside: another field that a command must have for the name to mean this there; empty if none.
         is_switch: whether the name alone, without a value, is what others write on a command line.
     """
 
     field: str
     read: Callable[[Any], Any] | None = None
+    beside: str = ""
     is_switch: bool = False
 
 
@@ -61,7 +63,6 @@ SAME: Final[Mapping[str, Meaning]] = {
             "out": ("output_dir", "output_path", "output"),
             "learning_rate": ("lr",),
             "epochs": ("num_train_epochs", "num_epochs"),
-            "batch_size": ("per_device_train_batch_size", "micro_batch_size"),
             "accumulation": ("gradient_accumulation_steps", "gradient_accumulation", "grad_accum"),
             "schedule": ("lr_scheduler_type", "lr_scheduler"),
             "max_length": ("cutoff_len", "max_seq_length", "max_seq_len"),
@@ -74,7 +75,6 @@ SAME: Final[Mapping[str, Meaning]] = {
             "beta": ("pref_beta", "dpo_beta"),
             "loss": ("loss_type",),
             "attention": ("attn_implementation",),
-            "revision": ("model_revision",),
             "zero": ("zero_stage",),
             "num_procs": ("nproc_per_node",),
             "source": ("dataset", "dataset_name"),
@@ -87,6 +87,9 @@ SAME: Final[Mapping[str, Meaning]] = {
         }.items()
         for other in others
     },
+    "per_device_train_batch_size": Meaning("batch_size", beside="learning_rate"),
+    "micro_batch_size": Meaning("batch_size", beside="learning_rate"),
+    "model_revision": Meaning("revision", beside="model"),
     "lora_target": Meaning("lora_targets", _all_modules),
     "lora_target_modules": Meaning("lora_targets", _all_modules),
     "bf16": Meaning("precision", _precision, is_switch=True),
@@ -216,7 +219,9 @@ def find(fields: Collection[str], name: str, *, foreign: bool = True) -> Meaning
     if name in fields:
         return Meaning(name)
     found = SAME.get(name)
-    return found if found is not None and found.field in fields else None
+    if found is None or found.field not in fields or (found.beside and found.beside not in fields):
+        return None
+    return found
 
 
 def hint(fields: Collection[str], name: str, *, foreign: bool = True) -> str | None:

@@ -131,11 +131,27 @@ def test_a_foreign_name_is_known_wherever_its_field_is(name: str) -> None:
     assert commands, f"no command has {meaning.field}"
     for command in commands:
         config_class = command.config_class()
-        if not config_class.takes_other_names or name in config_class.model_fields:
+        fields = config_class.model_fields
+        if not config_class.takes_other_names or name in fields or (meaning.beside and meaning.beside not in fields):
             continue
-        assert name not in other_names.HINTS or other_names.hint(config_class.model_fields, name) is not None
         (field,), problems = other_names.translate(config_class.model_fields, {name: values.get(name, "1")})
         assert (field, problems) == (meaning.field, [])
+
+
+def test_the_page_on_configuration_lists_the_names() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    table = page[page.index("| here | elsewhere |") :].split("\n\n")[0]
+    listed: dict[str, str] = {}
+    for row in table.splitlines()[2:]:
+        ours, theirs = (cell.strip() for cell in row.strip("|").split("|"))
+        field = ours.strip("`").removeprefix("--").lower().replace("-", "_")
+        listed |= {name.strip().strip("`").partition(" ")[0].strip("`"): field for name in theirs.split(",")}
+    assert listed == {name: meaning.field for name, meaning in other_names.SAME.items()}
+
+
+def test_a_name_means_nothing_where_the_field_means_something_else() -> None:
+    assert read("prepare-data", "--model_revision", "x") == ["--model_revision", "x"]
+    assert read("evaluate", "--per_device_train_batch_size", "2") == ["--per_device_train_batch_size", "2"]
 
 
 def test_hints_name_options_that_exist() -> None:
@@ -181,6 +197,7 @@ def test_mistakes_in_files_and_sets_are_told_alike(tmp_path: Path, text: str, se
 
 
 def test_the_command_line_says_it_in_one_error(cli: Cli) -> None:
+    assert "MODEL is required" in cli("train_sft").err
     outcome = cli("train-sft", "--model", "m", "--data", "d", "--out", "o", "--lr", "1e-5", "--lr", "1e-6")
     assert (outcome.code, outcome.err) == (2, "error: option --lr is given twice; it takes one value\n")
     outcome = cli("train-sft", "m", "--data", "d", "--out", "o", "--space", "gradient", "--strength", "0.5")

@@ -260,6 +260,14 @@ def test_options_of_the_trainer_that_only_tell_or_hurry_are_no_other_settings(co
     assert config.differences(make(command).model_dump(mode="json")) == ["trainer"]
 
 
+@pytest.mark.parametrize("command", ["train-sft", "train-dpo"])
+def test_epochs_are_no_other_setting_where_steps_are_counted(command: str) -> None:
+    counted = make(command, max_steps=5).model_dump(mode="json")
+    assert make(command, max_steps=5, epochs=7).differences(counted) == []
+    assert make(command, epochs=7).differences(make(command).model_dump(mode="json")) == ["epochs"]
+    assert make(command, max_steps=6).differences(counted) == ["max_steps"]
+
+
 def test_a_permission_that_was_not_used_is_no_other_setting_and_a_stricter_one_is() -> None:
     then = make("prepare-data", max_dropped=0.1).model_dump(mode="json")
     assert make("prepare-data", max_dropped=0.2).differences(then) == []
