@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import datasets
 
 KIND = "dataset"
+SAMPLES = "samples"
+"""The kind of a model's own answers, whose rows are those of a prepared data set for SFT, with some columns more."""
 
 
 def load_prepared(
@@ -38,7 +40,7 @@ def load_prepared(
             f"'{path}' is not a prepared data set",
             fix=f"prepare it first:  ogpsa prepare-data {path} --out DIR",
         )
-    manifest = open_artifact(path, KIND, hashes=verify)
+    manifest = open_artifact(path, (KIND, SAMPLES), hashes=verify)
     found = str(manifest.summary.get("task"))
     if found not in COLUMNS:
         raise ArtifactError(f"the manifest of '{path}' does not say what task its rows are for", where=str(path))

@@ -56,6 +56,8 @@ COMMANDS: tuple[Command, ...] = (
             ("tools", "DoctorConfig")),
     Command("prepare-data", "Turn a data set (file, hub, registry) into what training reads.", _CHAIN,
             ("prepare_data", "PrepareDataConfig"), is_step=True),
+    Command("sample", "Let a model answer prompts, and keep its own answers as a data set.", _CHAIN,
+            ("sample", "SampleConfig"), is_step=True),
     Command("build-basis", "Estimate the directions that carry general ability.", _CHAIN,
             ("build_basis", "BuildBasisConfig"), is_step=True),
     Command("train-sft", "Fine-tune on safety answers while keeping off these directions.", _CHAIN,

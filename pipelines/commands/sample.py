@@ -1,0 +1,44 @@
+"""The work of ``ogpsa sample``: a model's own answers to the prompts of a data set, as a data set."""
+
+from __future__ import annotations
+
+from data_registry.prepared import SAMPLES
+from pipelines.configs.sample import SampleConfig
+from pipelines.core.job import on_main
+from pipelines.core.making import Made, Wanted, make
+from pipelines.engine import processes
+from pipelines.models.reference import resolve_model
+from pipelines.sampling.making import decoding_of, make_samples, sample_inputs
+from pipelines.sampling.prompts import read_prompts
+
+
+def run(config: SampleConfig) -> Made:
+    """Make the samples that ``config`` describes, or find them made.
+
+    Raises:
+        OgpsaError: an input cannot be used; the message says which and what to do.
+    """
+    device = processes.start()
+    source = on_main(lambda: resolve_model(config.model, revision=config.revision))
+    inputs = on_main(lambda: sample_inputs(config, source))
+    wanted = Wanted(config.out, SAMPLES, config, inputs, overwrite=config.overwrite, keep_partial=True)
+    return make(wanted, lambda writer: make_samples(config, source, device, writer))
+
+
+def plan(config: SampleConfig) -> list[tuple[str, str]]:
+    """What :func:`run` would do, for ``--dry-run``.
+
+    Raises:
+        OgpsaError: as for :func:`run`, as far as it shows without the model's weights.
+    """
+    source = resolve_model(config.model, revision=config.revision)
+    sample_inputs(config, source)
+    prompts = read_prompts(config.data, config.num_samples, config.seed)
+    log_probs = "none" if config.log_probs == 0 else f"the {config.log_probs} most likely tokens, and the rest together"
+    return [
+        ("model", f"{source.path_or_id}, {source.fingerprint()[:12]}"),
+        ("prompts", f"{len(prompts.messages)} of {prompts.num_distinct} in {prompts.num_rows} rows of {config.data}"),
+        ("answers", f"{config.answers} each, {decoding_of(config).describe()}, by {config.backend}"),
+        ("log-probabilities", log_probs),
+        ("output", str(config.out)),
+    ]

@@ -1,0 +1,76 @@
+"""Options of ``ogpsa sample``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+
+from pipelines.configs.common import OutputConfig, Precision
+from pipelines.core.config import option
+
+
+class SampleConfig(OutputConfig):
+    """Let a model answer the prompts of a prepared data set, and keep its own answers as a data set."""
+
+    examples: ClassVar[Sequence[str]] = (
+        "ogpsa sample MODEL --data data/general --out samples/general",
+        "ogpsa sample MODEL --data data/general --log-probs 64 --precision bf16 --num-procs 8 --out samples/general",
+        "ogpsa sample MODEL --data data/gsm8k --answers 4 --temperature 1 --top-p 0.95 --out samples/gsm8k",
+        "ogpsa train-sft MODEL --data data/safety --replay samples/general --replay-ratio 0.25 --out runs/sft",
+    )
+
+    model: str = option(..., "Model: a directory, a hub id, or a run of ogpsa.", positional=True, runtime=True)
+    data: Path = option(
+        ..., "Prepared data set; each row's conversation is answered anew from before its last answer.",
+        short="d", runtime=True,
+    )  # fmt: skip
+    num_samples: int | None = option(None, "At most this many prompts, drawn with --seed.", short="n", ge=1)
+    seed: int = option(0, "Seed of the draw and of sampling.")
+    batch_size: int = option(64, "Rows of one forward pass.", short="b", ge=1, runtime=True)
+
+    answers: int = option(
+        1, "Answers to each prompt; more than one needs --temperature, and each has its own seed.", panel="Answers",
+        ge=1,
+    )  # fmt: skip
+    max_new_tokens: int = option(256, "Longest answer in tokens.", panel="Answers", ge=1)
+    temperature: float = option(0.0, "Temperature of sampling; 0 is greedy.", panel="Answers", ge=0)
+    top_p: float = option(1.0, "Sample from this share of probability.", panel="Answers", gt=0, le=1)
+    backend: Literal["transformers", "vllm"] = option(
+        "transformers", "What makes answers: transformers, or vllm where it is installed.", panel="Answers"
+    )
+    log_probs: int = option(
+        0,
+        "Also store the log-probabilities of the model's K most likely tokens at every place of its answers, and that "
+        "of all others together; 0 stores none.",
+        panel="Answers",
+        ge=0,
+    )
+
+    num_procs: int | None = option(
+        None,
+        "Processes to start on this machine, one copy of the model each; by default one per GPU, or one without "
+        "GPUs. Ignored under torchrun and srun.",
+        panel="Processes",
+        runtime=True,
+        ge=1,
+    )
+    precision: Precision = option("fp32", "Arithmetic: fp32 or bf16.", panel="Model")
+    chat_template: Path | None = option(
+        None, "Jinja chat template to use instead of the tokenizer's own.", panel="Model"
+    )
+    revision: str | None = option(None, "Revision of a model on the hub.", panel="Model")
+    trust_remote_code: bool = option(False, "Run Python code that the model's repository brings.", panel="Model")
+
+    @model_validator(mode="after")
+    def _complete(self) -> SampleConfig:
+        problems = []
+        if self.temperature == 0 and self.answers > 1:
+            problems.append("--answers above 1 is for sampling, since greedy answers are all the same: add --temperature")
+        if self.temperature == 0 and self.top_p < 1:
+            problems.append("option --top-p is for sampling: add --temperature")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self

@@ -1,0 +1,199 @@
+"""Samples made: prompts answered by all processes, answers written as rows, and the places of answers looked at."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from data_registry.core.errors import InputError
+from data_registry.core.manifest import InputRecord, hash_file
+from pipelines.configs.sample import SampleConfig
+from pipelines.core.artifact import ArtifactWriter, partial_path
+from pipelines.core.job import is_main
+from pipelines.evaluation.answering.asking import Asked, answer_all, ask
+from pipelines.evaluation.answering.opening import backend_of, open_model
+from pipelines.evaluation.answering.vllm_backend import VllmEngine, check_installed
+from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
+from pipelines.evaluation.contract.suite import PromptItem
+from pipelines.models.loading import load_model
+from pipelines.models.reference import ModelSource
+from pipelines.sampling.expectations import Expectations, Tokens
+from pipelines.sampling.prompts import Prompts, read_prompts
+from pipelines.sampling.storage import Sample, write_log_probs, write_samples
+from pipelines.tokens.conversations import encode_batch
+from pipelines.tokens.labels import IGNORED
+from pipelines.tokens.tokenizer import load_source_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+_ANSWERING: Final = "answering"
+_LOOKING: Final = "expectations"
+
+
+def sample_inputs(config: SampleConfig, source: ModelSource) -> list[InputRecord]:
+    """Records of all that the samples are made from.
+
+    Raises:
+        OgpsaError: the data set or the template cannot be read, or vLLM is asked for and not installed.
+    """
+    if config.backend == "vllm":
+        check_installed()
+    records = [source.input_record(), read_prompts(config.data, config.num_samples, config.seed).record]
+    if config.chat_template is not None:
+        try:
+            digest = hash_file(config.chat_template)
+        except OSError as error:
+            raise InputError(f"the chat template cannot be read: {error}", where=str(config.chat_template)) from error
+        records.append(
+            InputRecord(role="chat template", path=str(config.chat_template), kind="file", fingerprint=digest)
+        )
+    return records
+
+
+def decoding_of(config: SampleConfig) -> Decoding:
+    """How answers are made."""
+    return Decoding(config.max_new_tokens, config.temperature, config.top_p, config.seed)
+
+
+def make_samples(config: SampleConfig, source: ModelSource, device: torch.device, writer: ArtifactWriter) -> None:
+    """Fill the artifact. Collective: all processes answer, the first writes.
+
+    Raises:
+        InputError: the model cannot be used, or it has no answer to any prompt.
+        Preempted: a process was asked to stop; what was done is stored.
+    """
+    prompts = read_prompts(config.data, config.num_samples, config.seed)
+    tokenizer = load_source_tokenizer(
+        source, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
+    )
+    model: Any = open_model(
+        source,
+        tokenizer,
+        backend=config.backend,
+        precision=config.precision,
+        trust_remote_code=config.trust_remote_code,
+        device=device,
+    )
+    asked = ask(_items(prompts, config.answers), tokenizer)
+    answers = _answers(config, source, asked, model, tokenizer)
+    samples = _samples(prompts, answers, config.answers)
+    if not samples:
+        raise InputError(f"the model has no answer to any of the {len(prompts.messages)} prompts", where=str(config.data))
+    if config.log_probs:
+        if isinstance(model, VllmEngine):
+            model.close()
+            model = load_model(source, precision=config.precision, trust_remote_code=config.trust_remote_code)
+            model.to(device)
+        _look(config, source, samples, model, tokenizer, device, writer.path)
+    if is_main():
+        write_samples(writer.path, samples)
+        for part in (_ANSWERING, _LOOKING):
+            shutil.rmtree(writer.path / part, ignore_errors=True)
+        writer.summary = _summary(prompts, answers, samples)
+
+
+def training_tokens(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
+    """The rows in tokens as training has them, with labels on the last answer alone.
+
+    The end of turn that the template puts after an answer that was cut off is not labelled: the model did not end there.
+    """
+    encoded = encode_batch(
+        [sample.messages for sample in samples],
+        tokenizer,
+        train_from=[len(sample.messages) - 1 for sample in samples],
+        places=[f"the answer to row {sample.prompt}" for sample in samples],
+    )
+    return [
+        (row.input_ids, row.labels if sample.finish == "end" else _without_end(row.labels, tokenizer))
+        for row, sample in zip(encoded, samples, strict=True)
+    ]
+
+
+def _without_end(labels: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    kept = list(labels)
+    special = set(tokenizer.all_special_ids)
+    for index in reversed(range(len(kept))):
+        if kept[index] == IGNORED:
+            continue
+        if kept[index] not in special:
+            break
+        kept[index] = IGNORED
+    return kept
+
+
+def _items(prompts: Prompts, answers: int) -> list[PromptItem]:
+    return [
+        PromptItem("samples", f"{row}-{number}", "", tuple(messages))
+        for row, messages in zip(prompts.rows, prompts.messages, strict=True)
+        for number in range(answers)
+    ]
+
+
+def _answers(
+    config: SampleConfig, source: ModelSource, asked: Asked, model: Any, tokenizer: PreTrainedTokenizerBase
+) -> list[StoredAnswer]:
+    decoding = decoding_of(config)
+    return answer_all(
+        asked,
+        tokenizer,
+        backend_of(model, tokenizer, asked, decoding),
+        decoding,
+        folder=partial_path(config.out, config) / _ANSWERING,
+        identity=json.dumps([source.fingerprint(), config.identity_hash()]),
+        batch_size=config.batch_size,
+        label="answering",
+    )
+
+
+def _samples(prompts: Prompts, answers: Sequence[StoredAnswer], per_prompt: int) -> list[Sample]:
+    """The answers that there are, each behind its prompt; empty ones and prompts that were too long are left out."""
+    found = []
+    for index, answer in enumerate(answers):
+        number, sample = divmod(index, per_prompt)
+        if answer.answer is None or not answer.answer.strip():
+            continue
+        messages = [*prompts.messages[number], {"role": "assistant", "content": answer.answer}]
+        found.append(Sample(messages, prompts.rows[number], sample, answer.finish, answer.num_tokens))
+    return found
+
+
+def _look(
+    config: SampleConfig,
+    source: ModelSource,
+    samples: Sequence[Sample],
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+    folder: Path,
+) -> None:
+    expectations = Expectations(
+        training_tokens(samples, tokenizer),
+        config.log_probs,
+        vocabulary=model.get_output_embeddings().weight.shape[0],
+        batch_size=config.batch_size,
+        folder=partial_path(config.out, config) / _LOOKING,
+        identity=json.dumps([source.fingerprint(), config.precision]),
+    )
+    expectations.compute(model.eval(), device)
+    if is_main():
+        write_log_probs(folder, expectations.sizes, expectations.k, expectations.rows)
+
+
+def _summary(prompts: Prompts, answers: Sequence[StoredAnswer], samples: Sequence[Sample]) -> dict[str, Any]:
+    too_long = sum(answer.answer is None for answer in answers)
+    return {
+        "task": "sft",
+        "prompts": len(prompts.messages),
+        "rows": len(samples),
+        "finish": {kind: sum(sample.finish == kind for sample in samples) for kind in ("end", "length")},
+        "left_out": {"prompt too long": too_long, "empty answer": len(answers) - too_long - len(samples)},
+        "tokens": sum(sample.num_tokens for sample in samples),
+    }

@@ -1,0 +1,78 @@
+"""The prompts of a prepared data set: each conversation up to its last answer, once, and a seeded draw of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data_registry.core.errors import InputError
+from data_registry.core.manifest import InputRecord, as_input
+from data_registry.prepared import load_prepared
+from data_registry.schema import Message
+
+if TYPE_CHECKING:
+    import datasets
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts that are to be answered.
+
+    Attributes:
+        messages: the conversation up to the answer, for each prompt.
+        rows: the number of the row of the data set that each prompt is from, ascending.
+        num_distinct: the number of different prompts in the data set, of which these were drawn.
+        num_rows: the number of rows of the data set.
+        record: the record of the data set.
+    """
+
+    messages: list[list[Message]]
+    rows: list[int]
+    num_distinct: int
+    num_rows: int
+    record: InputRecord
+
+
+def read_prompts(path: Path, num_samples: int | None, seed: int) -> Prompts:
+    """Read the prompts of a prepared data set, those that occur again left out.
+
+    Args:
+        path: the prepared data set, of either task.
+        num_samples: the number of prompts to draw; None for all.
+        seed: the seed of the draw.
+
+    Raises:
+        InputError: the data set was not prepared, or is empty.
+        ArtifactError: it does not verify.
+    """
+    dataset, manifest = load_prepared(path)
+    if len(dataset) == 0:
+        raise InputError(f"the data set '{path}' is empty")
+    first = _first_of_each(dataset)
+    rows = list(first)
+    if num_samples is not None and num_samples < len(rows):
+        chosen = np.random.default_rng(seed).permutation(len(rows))[:num_samples]
+        rows = [rows[index] for index in sorted(chosen.tolist())]
+    return Prompts([first[row] for row in rows], rows, len(first), len(dataset), as_input("data", path, manifest))
+
+
+def _first_of_each(dataset: datasets.Dataset) -> dict[int, list[Message]]:
+    """The prompts by the number of the first row that asks them."""
+    seen: set[str] = set()
+    found: dict[int, list[Message]] = {}
+    for number, row in enumerate(dataset):
+        prompt = _before_answer(row["messages"]) if "messages" in row else list(row["prompt"])
+        key = json.dumps(prompt, sort_keys=True)
+        if key not in seen:
+            seen.add(key)
+            found[number] = prompt
+    return found
+
+
+def _before_answer(messages: Sequence[Message]) -> list[Message]:
+    return list(messages[:-1])
