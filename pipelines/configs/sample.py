@@ -68,7 +68,7 @@ class SampleConfig(OutputConfig):
     def _complete(self) -> SampleConfig:
         problems = []
         if self.temperature == 0 and self.answers > 1:
-            problems.append("--answers above 1 is for sampling, since greedy answers are all the same: add --temperature")
+            problems.append("--answers above 1 needs --temperature: greedy answers to one prompt are all the same")
         if self.temperature == 0 and self.top_p < 1:
             problems.append("option --top-p is for sampling: add --temperature")
         if problems:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
+from pipelines.configs.anchors import AnchorConfig
 from pipelines.configs.common import EngineConfig, LoraConfig, OutputConfig, PassThrough, split_numbers
 from pipelines.configs.heldout import HeldOutConfig
 from pipelines.configs.sft_data import SftDataConfig
@@ -102,7 +103,7 @@ RUNTIME_TRAINER_OPTIONS = frozenset(
 )
 
 
-class TrainConfig(HeldOutConfig, ProjectionConfig):
+class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
     """What SFT and DPO training have in common."""
 
     model: str = option(..., "Model: a directory, a hub id, or an earlier run of ogpsa.", positional=True, runtime=True)
@@ -217,7 +218,7 @@ class TrainConfig(HeldOutConfig, ProjectionConfig):
         return self.seed if seed is None else int(seed)
 
     def data_sets(self) -> list[tuple[str, Path]]:
-        """The prepared data sets that training reads, each with its role."""
+        """The prepared data sets of the task that training reads, each with its role."""
         held_out = [] if self.eval_data is None else [("eval-data", self.eval_data)]
         return [*(("data", path) for path in self.data), *held_out]
 

@@ -1,7 +1,7 @@
 """What a model expects at each place of an answer: its most likely tokens, and all others in one bucket.
 
-Shapes: T places, K most likely tokens, V tokens of the vocabulary. A place is the position before a labelled token, which
-is the position whose logits predict that token.
+Shapes: T places, K most likely tokens, V tokens of the vocabulary. A place is the position before a labelled token,
+which is the position whose logits predict that token.
 """
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ def top_log_probs(logits: Tensor, k: int) -> TopLogProbs:
     """
     log_probs = logits.float().log_softmax(-1)
     kept, ids = log_probs.topk(min(k, logits.shape[-1]), dim=-1)
-    # The rest is summed from its own terms: one minus the sum of the others would be rounding where they are nearly all.
+    # The rest is summed from its own terms: one minus the sum of the others would be rounding where they are most.
     return TopLogProbs(ids, kept, log_probs.scatter(-1, ids, -torch.inf).logsumexp(-1))
 
 
 def forward_kl(start: TopLogProbs, logits: Tensor) -> Tensor:
     """KL divergence from what is stored of a starting model to a model, at each place.
 
-    ``sum_k p0_k (log p0_k - log p_k) + r0 (log r0 - log r)``, where r0 and r are the probabilities of all tokens that are
-    not among the K. It is the KL divergence itself where K = V, and never more than it where tokens share the bucket.
+    ``sum_k p0_k (log p0_k - log p_k) + r0 (log r0 - log r)``, where r0 and r are the probabilities of all tokens that
+    are not among the K. It is the KL divergence itself where K = V, and never more where tokens share the
+    bucket.
 
     Args:
         start: the starting model's distributions.

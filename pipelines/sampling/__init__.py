@@ -1,1 +1,1 @@
-"""The work of ``ogpsa sample``: a model's own answers to given prompts, with what it expected at each of their places."""
+"""The work of ``ogpsa sample``: a model's own answers to given prompts, with what it expected at each place."""

@@ -44,9 +44,9 @@ class Expectations:
         self._files = [folder / f"{self._name(batch, identity)}.safetensors" for batch in self._batches]
 
     @property
-    def sizes(self) -> list[int]:
-        """The number of places of each row."""
-        return [len(places_of(labels)) for _, labels in self._rows]
+    def tokens(self) -> list[list[int]]:
+        """For each row the tokens that follow its places."""
+        return [[ids[place + 1] for place in places_of(labels)] for ids, labels in self._rows]
 
     def compute(self, model: Any, device: torch.device) -> None:
         """Compute what is missing. Collective over the processes of the job.

@@ -86,7 +86,9 @@ def make_samples(config: SampleConfig, source: ModelSource, device: torch.device
     answers = _answers(config, source, asked, model, tokenizer)
     samples = _samples(prompts, answers, config.answers)
     if not samples:
-        raise InputError(f"the model has no answer to any of the {len(prompts.messages)} prompts", where=str(config.data))
+        raise InputError(
+            f"the model has no answer to any of the {len(prompts.messages)} prompts", where=str(config.data)
+        )
     if config.log_probs:
         if isinstance(model, VllmEngine):
             model.close()
@@ -103,7 +105,8 @@ def make_samples(config: SampleConfig, source: ModelSource, device: torch.device
 def training_tokens(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
     """The rows in tokens as training has them, with labels on the last answer alone.
 
-    The end of turn that the template puts after an answer that was cut off is not labelled: the model did not end there.
+    The end of turn that the template puts after an answer that was cut off is not labelled: the model did not end
+    there.
     """
     encoded = encode_batch(
         [sample.messages for sample in samples],
@@ -184,7 +187,7 @@ def _look(
     )
     expectations.compute(model.eval(), device)
     if is_main():
-        write_log_probs(folder, expectations.sizes, expectations.k, expectations.rows)
+        write_log_probs(folder, expectations.tokens, expectations.k, expectations.rows)
 
 
 def _summary(prompts: Prompts, answers: Sequence[StoredAnswer], samples: Sequence[Sample]) -> dict[str, Any]:

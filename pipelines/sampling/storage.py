@@ -1,10 +1,10 @@
 """Samples on disk: a data set of conversations that end with the model's own answers, and a file of log-probabilities.
 
-``samples`` is a folder that ``datasets.load_from_disk`` opens. Its column ``messages`` is that of a prepared data set, so
-that every command that reads one takes samples too. ``log-probs.safetensors`` has, for the T places of all rows one after
-the other, ``ids`` ``[T, K]`` int32, ``log_probs`` ``[T, K]`` float32 and ``rest`` ``[T]`` float32
-(:class:`pipelines.passes.distributions.TopLogProbs`), and ``starts`` ``[rows + 1]`` int64: the places of row i are
-``starts[i]`` to ``starts[i + 1]``.
+Samples are a folder that ``datasets.load_from_disk`` opens. Its column ``messages`` is that of a prepared data set, so
+that every command that reads one takes samples too. ``log-probs.safetensors`` has, for the T places of all rows one
+after the other, ``ids`` ``[T, K]`` int32, ``log_probs`` ``[T, K]`` float32 and ``rest`` ``[T]`` float32
+(:class:`pipelines.passes.distributions.TopLogProbs`); ``tokens`` ``[T]`` int32, the tokens that follow the places; and
+``starts`` ``[rows + 1]`` int64: the places of row i are ``starts[i]`` to ``starts[i + 1]``.
 """
 
 from __future__ import annotations
@@ -74,19 +74,23 @@ def write_samples(folder: Path, samples: Sequence[Sample]) -> None:
         rows.finish()
 
 
-def write_log_probs(folder: Path, sizes: Sequence[int], k: int, rows: Callable[[], Iterator[TopLogProbs]]) -> None:
+def write_log_probs(
+    folder: Path, tokens: Sequence[Sequence[int]], k: int, rows: Callable[[], Iterator[TopLogProbs]]
+) -> None:
     """Write the log-probabilities of all rows, one row in memory at a time.
 
     Args:
         folder: the folder of the artifact.
-        sizes: the number of places of each row.
+        tokens: for each row the tokens that follow its places.
         k: the number of tokens that are kept at each place.
         rows: gives the distributions of the rows in order, from the first one again at each call.
     """
+    sizes = [len(row) for row in tokens]
     total = sum(sizes)
     starts = torch.tensor([0, *itertools.accumulate(sizes)], dtype=torch.int64)
-    with TensorFile(folder / LOG_PROBS_FILE, ["starts", "ids", "log_probs", "rest"]) as file:
+    with TensorFile(folder / LOG_PROBS_FILE, ["starts", "tokens", "ids", "log_probs", "rest"]) as file:
         file.add("starts", starts)
+        file.add("tokens", torch.tensor([token for row in tokens for token in row], dtype=torch.int32))
         for name, dtype, shape in (
             ("ids", torch.int32, (total, k)),
             ("log_probs", torch.float32, (total, k)),
@@ -102,6 +106,10 @@ class StoredLogProbs:
 
     Args:
         folder: the samples.
+
+    Attributes:
+        starts: int64 ``[rows + 1]``, the first place of each row, and the number of places.
+        tokens: int32 ``[T]``, the tokens that follow the places.
 
     Raises:
         ArtifactError: the samples were made without log-probabilities, or the file is damaged.
@@ -120,6 +128,7 @@ class StoredLogProbs:
         try:
             self._file = safe_open(file, framework="pt")
             self.starts = self._file.get_tensor("starts")
+            self.tokens = self._file.get_tensor("tokens")
             self._slices = {name: self._file.get_slice(name) for name in ("ids", "log_probs", "rest")}
         except (SafetensorError, OSError, KeyError) as error:
             raise ArtifactError(f"'{file}' cannot be read: {first_line(error)}", where=str(file)) from error

@@ -26,6 +26,8 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
     records = [source.input_record()]
     records += [as_input(role, path, load_prepared(path, task=task)[1]) for role, path in config.data_sets()]
     records += option_file_inputs({"chat template": config.chat_template, "DeepSpeed file": config.deepspeed})
+    if config.anchor is not None:
+        records.append(as_input("anchor", config.anchor, load_prepared(config.anchor, task="sft")[1]))
     if config.basis is not None:
         description, manifest = open_basis(config.basis)
         check_options(config, description, records[0].fingerprint)

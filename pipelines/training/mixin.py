@@ -14,7 +14,9 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from data_registry.core.errors import NumericsError, Preempted
+from pipelines.core.job import world_size
 from pipelines.engine.shards.access import whole_numel
+from pipelines.training.anchor import Anchor
 from pipelines.training.checkpoints.callback import CheckpointCallback
 from pipelines.training.checkpoints.checkpointer import Checkpointer
 from pipelines.training.selection import HeldOutCallback
@@ -32,12 +34,16 @@ class TransformMixin:
         transforms: the chain that runs; None without transforms.
         held_out: the callback that measures the held-out loss; None where none is measured.
         checkpointer: writes checkpoints and resumes from them; None without checkpoints.
+        anchor: a loss beside that of the safety rows; None without one.
+        num_batches_done: the number of accumulated batches of this optimizer step that have been through the model.
     """
 
     make_chain: ChainMaker | None = None
     transforms: TransformChain | None = None
     held_out: HeldOutCallback | None = None
     checkpointer: Checkpointer | None = None
+    anchor: Anchor | None = None
+    num_batches_done: int = 0
 
     def install_transforms(self, make_chain: ChainMaker | None) -> None:
         """Choose the transforms, before ``train()``."""
@@ -100,6 +106,29 @@ class TransformMixin:
             self._at_boundary(self.transforms)
         return loss
 
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The trainer's loss, and in training the anchor's beside it."""
+        loss = super().compute_loss(  # type: ignore[misc]
+            model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+        )
+        if self.anchor is None or return_outputs or not self.model.training:  # type: ignore[attr-defined]
+            return loss
+        num_batches = int(self.current_gradient_accumulation_steps)  # type: ignore[attr-defined]
+        part = self.anchor.loss(
+            model,
+            step=self.state.global_step,  # type: ignore[attr-defined]
+            batch=self.num_batches_done,
+            num_batches=num_batches,
+        )
+        self.num_batches_done += 1
+        # Engines average gradients over ranks, and the trainer divides by the number of batches a loss that is the mean
+        # over one batch; the anchor's parts are to be summed.
+        counts_items = self.model_accepts_loss_kwargs and num_items_in_batch is not None  # type: ignore[attr-defined]
+        scaled = self.loss_is_scaled_for_ga if self.loss_is_scaled_for_ga is not None else counts_items  # type: ignore[attr-defined]
+        return loss + part * world_size() * (1 if scaled else num_batches)
+
     def _at_boundary(self, transforms: TransformChain) -> None:
         state: TrainerState = self.state  # type: ignore[attr-defined]
         number = state.global_step + 1
@@ -111,6 +140,8 @@ class TransformMixin:
         """The trainer's log with the transforms' figures beside the loss, under their names."""
         if self.transforms is not None and "loss" in logs:
             logs |= self.transforms.figures()
+        if self.anchor is not None and "loss" in logs:
+            logs |= self.anchor.figures(self.args.device)  # type: ignore[attr-defined]
         if self.checkpointer is not None and "train_runtime" in logs:
             _count_earlier_time(logs, self.checkpointer.earlier_s)
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
@@ -168,6 +199,7 @@ class _TransformCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self._trainer.num_batches_done = 0
         transforms = self._trainer.transforms
         if transforms is not None and transforms.refresh_due(state.global_step):
             try:

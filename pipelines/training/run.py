@@ -21,6 +21,7 @@ from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.models.loading import load_training_model
 from pipelines.models.lora import check_targets, lora_settings, peft_config
 from pipelines.models.reference import ModelSource, resolve_model
+from pipelines.training.anchor import make_anchor
 from pipelines.training.checkpoints import storage as checkpoint
 from pipelines.training.checkpoints import unfinished
 from pipelines.training.checkpoints.run_files import BEST_FOLDER, METRICS_FILE
@@ -153,6 +154,8 @@ def build_trainer(
         )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(MetricsCallback(partial / METRICS_FILE))
+    if config.anchor is not None and config.anchor_weight > 0:
+        trainer.anchor = make_anchor(config, tokenizer)
     trainer.install_transforms(chain_maker(config, source, architecture, int(tokenizer.pad_token_id)))
     return trainer
 

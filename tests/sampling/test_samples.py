@@ -70,7 +70,10 @@ def test_greedy_answers_are_those_of_a_plain_loop_and_every_prompt_is_asked_once
             if made[-1] == tokenizer.eos_token_id:
                 break
         assert row["messages"][-1]["content"] == tokenizer.decode(made, skip_special_tokens=True)
-        assert (row["finish"], row["num_tokens"]) == ("end" if made[-1] == tokenizer.eos_token_id else "length", len(made))
+        assert (row["finish"], row["num_tokens"]) == (
+            "end" if made[-1] == tokenizer.eos_token_id else "length",
+            len(made),
+        )
 
 
 def test_log_probabilities_are_the_models_at_the_places_that_training_sees(greedy, model, tokenizer):
@@ -96,7 +99,7 @@ def test_samples_to_one_prompt_differ_and_come_out_the_same_again(data, tmp_path
     rows = load_prepared(make(data, tmp_path / "one", batch_size=64, **options))[0]
     again = load_prepared(make(data, tmp_path / "two", batch_size=64, **options))[0]
     assert rows[:] == again[:]
-    asked = {number for number in rows["prompt_row"]}
+    asked = set(rows["prompt_row"])
     assert len(asked) == 3
     for number in asked:
         answers = [row["messages"][-1]["content"] for row in rows if row["prompt_row"] == number]
