@@ -18,9 +18,7 @@ from pipelines.core.placing import place_file
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.passes.distributions import TopLogProbs, batches_by_size, places_of, row_distributions
-
-Tokens = tuple[Sequence[int], Sequence[int]]
-"""The token ids and the labels of a row."""
+from pipelines.sampling.tokens import Tokens
 
 
 class Expectations:

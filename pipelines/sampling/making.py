@@ -21,11 +21,10 @@ from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
 from pipelines.evaluation.contract.suite import PromptItem
 from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource
-from pipelines.sampling.expectations import Expectations, Tokens
+from pipelines.sampling.expectations import Expectations
 from pipelines.sampling.prompts import Prompts, read_prompts
 from pipelines.sampling.storage import Sample, write_log_probs, write_samples
-from pipelines.tokens.conversations import encode_batch
-from pipelines.tokens.labels import IGNORED
+from pipelines.sampling.tokens import training_tokens
 from pipelines.tokens.tokenizer import load_source_tokenizer
 
 if TYPE_CHECKING:
@@ -100,36 +99,6 @@ def make_samples(config: SampleConfig, source: ModelSource, device: torch.device
         for part in (_ANSWERING, _LOOKING):
             shutil.rmtree(writer.path / part, ignore_errors=True)
         writer.summary = _summary(prompts, answers, samples)
-
-
-def training_tokens(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase) -> list[Tokens]:
-    """The rows in tokens as training has them, with labels on the last answer alone.
-
-    The end of turn that the template puts after an answer that was cut off is not labelled: the model did not end
-    there.
-    """
-    encoded = encode_batch(
-        [sample.messages for sample in samples],
-        tokenizer,
-        train_from=[len(sample.messages) - 1 for sample in samples],
-        places=[f"the answer to row {sample.prompt}" for sample in samples],
-    )
-    return [
-        (row.input_ids, row.labels if sample.finish == "end" else _without_end(row.labels, tokenizer))
-        for row, sample in zip(encoded, samples, strict=True)
-    ]
-
-
-def _without_end(labels: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    kept = list(labels)
-    special = set(tokenizer.all_special_ids)
-    for index in reversed(range(len(kept))):
-        if kept[index] == IGNORED:
-            continue
-        if kept[index] not in special:
-            break
-        kept[index] = IGNORED
-    return kept
 
 
 def _items(prompts: Prompts, answers: int) -> list[PromptItem]:

@@ -39,11 +39,9 @@ class Anchor:
     ) -> None:
         self._rows, self._schedule = rows, schedule
         self._kind, self._weight, self._pad = kind, weight, pad_token_id
-        self._sum: Tensor | None = None
-        self._places = 0
 
-    def loss(self, model: Any, *, step: int, batch: int, num_batches: int) -> Tensor:
-        """This forward pass's part of the step's anchor loss, to be added to the loss of its safety rows.
+    def loss(self, model: Any, *, step: int, batch: int, num_batches: int) -> tuple[Tensor, dict[str, float]]:
+        """This forward pass's part of the step's anchor loss, to be added to the loss of its safety rows. Collective.
 
         The parts of all ranks and accumulated batches sum up to the loss of the step.
 
@@ -54,24 +52,20 @@ class Anchor:
             num_batches: the number of accumulated batches of the step.
 
         Returns:
-            A float32 scalar.
+            The part, a float32 scalar; and figures whose mean over the batches of a step is the mean loss at a place,
+            without the weight, and the number of places.
         """
         numbers = self._schedule.step(step)
         mine, share = part_of(numbers, batch * world_size() + rank(), num_batches * world_size())
         rows = [self._rows[number] for number in mine]
         total = share * self._sum_over(rows, self._logits(model, rows))
-        self._sum = total.detach() + (0.0 if self._sum is None else self._sum)
-        self._places += sum(self._rows.num_places(number) for number in mine) if share else 0
-        return self._weight * total / sum(map(self._rows.num_places, numbers))
-
-    def figures(self, device: torch.device) -> dict[str, float]:
-        """The mean loss at a place and the number of places since the last call. Collective."""
-        values = torch.tensor([0.0 if self._sum is None else float(self._sum), float(self._places)], device=device)
+        whole = sum(map(self._rows.num_places, numbers))
+        # Trainers log the mean over batches, which is the mean over steps of these.
+        seen = torch.stack([total.detach(), total.new_tensor(share * sum(map(self._rows.num_places, mine)))])
         if world_size() > 1:
-            dist.all_reduce(values)
-        self._sum, self._places = None, 0
-        total, places = values.tolist()
-        return {f"anchor/{self._kind}": total / max(1.0, places), "anchor/tokens": places}
+            dist.all_reduce(seen)
+        loss, places = (num_batches * seen).tolist()
+        return self._weight * total / whole, {f"anchor/{self._kind}": loss / whole, "anchor/tokens": places}
 
     def _logits(self, model: Any, rows: Sequence[AnchorRow]) -> list[Tensor]:
         """For each row the logits ``[places, vocabulary]`` at its places."""

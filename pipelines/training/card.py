@@ -67,10 +67,13 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
 
 
 def _mixed_in(config: TrainConfig) -> str:
-    several = f" {len(config.data)} data sets are trained on together." if config.data[1:] else ""
-    if not isinstance(config, TrainSftConfig) or config.replay_ratio is None:
-        return several
-    return f"{several} General data is mixed in: {config.replay_ratio:g} of the samples."
+    text = f" {len(config.data)} data sets are trained on together." if config.data[1:] else ""
+    if isinstance(config, TrainSftConfig) and config.replay_ratio is not None:
+        text += f" General data is mixed in: {config.replay_ratio:g} of the samples."
+    if config.anchor is not None and config.anchor_weight > 0:
+        by = "divergence from the starting model" if config.anchor_kind == "kl" else "cross-entropy"
+        text += f" Anchor rows are held by {by}: {config.anchor_ratio:g} of the rows, weight {config.anchor_weight:g}."
+    return text
 
 
 def _selected(config: TrainConfig, final: dict[str, Any]) -> str:

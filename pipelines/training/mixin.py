@@ -116,13 +116,15 @@ class TransformMixin:
         if self.anchor is None or return_outputs or not self.model.training:  # type: ignore[attr-defined]
             return loss
         num_batches = int(self.current_gradient_accumulation_steps)  # type: ignore[attr-defined]
-        part = self.anchor.loss(
+        part, figures = self.anchor.loss(
             model,
             step=self.state.global_step,  # type: ignore[attr-defined]
             batch=self.num_batches_done,
             num_batches=num_batches,
         )
         self.num_batches_done += 1
+        for name, value in figures.items():
+            self._metrics["train"][name].append(value)  # type: ignore[attr-defined]
         # Engines average gradients over ranks, and the trainer divides by the number of batches a loss that is the mean
         # over one batch; the anchor's parts are to be summed.
         counts_items = self.model_accepts_loss_kwargs and num_items_in_batch is not None  # type: ignore[attr-defined]
@@ -140,8 +142,6 @@ class TransformMixin:
         """The trainer's log with the transforms' figures beside the loss, under their names."""
         if self.transforms is not None and "loss" in logs:
             logs |= self.transforms.figures()
-        if self.anchor is not None and "loss" in logs:
-            logs |= self.anchor.figures(self.args.device)  # type: ignore[attr-defined]
         if self.checkpointer is not None and "train_runtime" in logs:
             _count_earlier_time(logs, self.checkpointer.earlier_s)
         super().log(logs, *args, **kwargs)  # type: ignore[misc]

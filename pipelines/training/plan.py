@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from data_registry.prepared import load_prepared
 from pipelines.basis.opening import open_basis
 from pipelines.configs.common import EngineConfig
 from pipelines.configs.train import TrainConfig
@@ -12,6 +13,7 @@ from pipelines.core.job import world_size
 from pipelines.engine.deepspeed_config import deepspeed_config, plan_text
 from pipelines.models.reference import ModelSource
 from pipelines.models.summary import summarize_model
+from pipelines.training.data.anchors import rows_per_step
 from pipelines.training.data.plan import DataPlan, Rows
 
 _SCOPES = {"tensor": "", "layer": "a subspace for each layer, ", "global": "one subspace for all parameters, "}
@@ -107,6 +109,11 @@ def _projection(config: TrainConfig) -> Rows:
 
 def _others(config: TrainConfig) -> Rows:
     rows = [("frozen", ", ".join(config.freeze))] if config.freeze else []
+    if config.anchor is not None:
+        number = rows_per_step(config.batch_size * config.accumulation * num_ranks(config), config.anchor_ratio)
+        of = len(load_prepared(config.anchor, task="sft")[0])
+        how = f"{config.anchor_kind}, weight {config.anchor_weight:g}"
+        rows.append(("anchor", f"{config.anchor}: {number} of {of} rows beside those of each step, {how}"))
     if config.track_change:
         rows.append(("change", "tracked: each rank keeps a copy of its starting weights"))
     return rows

@@ -176,7 +176,9 @@ def main(directory: Path) -> None:
     world.sample()
     basis = world.basis()
     alone = world_size() == 1
-    engines = {name: dict(ENGINES[name]) for name in ENGINES if name.startswith("alone") == alone}
+    engines = {
+        name: dict(ENGINES[name]) for name in ENGINES if name.startswith("alone") == alone and "offload" not in name
+    }
     if not alone:
         engines["data-parallel"] = {}
         engines["data-parallel, whole batch"] = {"micro": ROWS // 2}

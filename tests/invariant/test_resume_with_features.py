@@ -1,4 +1,4 @@
-"""Packing, replay and the held-out loss in runs that are stopped and go on: they are the run that was never stopped."""
+"""Packing, replay, anchors and the held-out loss in stopped runs that go on: they are the run that never stopped."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from pipelines.commands import sample
+from pipelines.configs.sample import SampleConfig
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
 from tests.distributed import worlds
 from tests.invariant.resume_worker import call, call_stopped, record
@@ -23,6 +25,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, number, seed in (("data", 16, 1), ("other", 7, 2)):
         worlds.make_data(directory / name, number, seed=seed)
         worlds.make_pairs(directory / f"{name}-pairs", number, seed=seed)
+    sample.run(
+        SampleConfig(
+            model=str(directory / "model"), data=directory / "other", out=directory / "samples", max_new_tokens=8,
+            log_probs=16,
+        )
+    )  # fmt: skip
     return directory
 
 
@@ -38,14 +46,18 @@ def config(world: Path, out: Path, method: str, options: dict[str, Any]) -> Trai
     ("method", "options"),
     [
         ("sft", {"replay": "other", "replay_ratio": 0.3, "epochs": 3}),
+        ("sft", {"anchor": "samples", "max_steps": 11}),
+        ("dpo", {"anchor": "other", "anchor_kind": "ce", "max_steps": 9}),
         ("sft", {"packing": True, "max_length": 64, "epochs": 4}),
         ("sft", {"eval_data": "other", "eval_every": 2, "early_stopping": 3, "select": "best", "max_steps": 40}),
         ("dpo", {"eval_data": "other-pairs", "eval_every": 2, "select": "best", "max_steps": 9}),
     ],
-    ids=["replay", "packing", "held-out loss", "held-out loss of DPO"],
+    ids=["replay", "anchor", "anchor of DPO", "packing", "held-out loss", "held-out loss of DPO"],
 )
 def test_going_on_is_never_having_stopped(world: Path, tmp_path: Path, method: str, options: dict[str, Any]) -> None:
-    options = {key: world / value if key in ("replay", "eval_data") else value for key, value in options.items()}
+    options = {
+        key: world / value if key in ("replay", "anchor", "eval_data") else value for key, value in options.items()
+    }
     whole = record(call(config(world, tmp_path / "whole", method, options)))
     stopping = config(world, tmp_path / "stopped", method, options)
     assert "saved; the same command goes on" in call_stopped(stopping, after=STOP)

@@ -18,9 +18,9 @@ from pipelines.configs.sample import SampleConfig
 from pipelines.core.config import resolve
 from pipelines.passes.distributions import places_of
 from pipelines.sampling.expectations import Expectations
-from pipelines.sampling.making import training_tokens
 from pipelines.sampling.prompts import read_prompts
 from pipelines.sampling.storage import Sample, StoredLogProbs
+from pipelines.sampling.tokens import training_tokens
 from pipelines.tokens.chat_template import render_prompt
 from pipelines.tokens.tokenizer import load_tokenizer
 from tests.preparing.small_sources import prepare

@@ -13,8 +13,8 @@ from data_registry.core.errors import ConfigError, InputError
 from data_registry.prepared import SAMPLES, load_prepared
 from pipelines.configs.train import TrainConfig
 from pipelines.passes.distributions import TopLogProbs, places_of
-from pipelines.sampling.making import training_tokens
 from pipelines.sampling.storage import Sample, StoredLogProbs
+from pipelines.sampling.tokens import training_tokens
 from pipelines.tokens.conversations import encode_dataset
 
 # The orders of safety rows and of replay rows have the numbers 0 and 1.

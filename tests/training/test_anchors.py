@@ -1,0 +1,113 @@
+"""Which anchor rows belong to a step and to each of its forward passes; and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from data_registry.core.errors import ConfigError, OgpsaError
+from data_registry.testbed import MODEL_DIR
+from data_registry.testbed.pools import rows as pool_rows
+from pipelines.commands import sample
+from pipelines.configs.sample import SampleConfig
+from pipelines.configs.train import TrainSftConfig
+from pipelines.core.config import resolve
+from pipelines.tokens.tokenizer import load_tokenizer
+from pipelines.training.data.anchors import AnchorRows, AnchorSchedule, part_of, rows_per_step
+from tests.preparing.small_sources import prepare
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**32 - 1), st.integers(0, 50))
+def test_every_pass_has_every_row_once_and_each_pass_another_order(num_rows, per_step, seed, start):
+    schedule = AnchorSchedule(num_rows, per_step, seed)
+    steps = [schedule.step(number) for number in range(start + 80)]
+    assert all(len(step) == per_step for step in steps)
+    places = [row for step in steps for row in step]
+    for first in range(0, len(places) - num_rows, num_rows):
+        assert sorted(places[first : first + num_rows]) == list(range(num_rows))
+    assert schedule.step(start) == AnchorSchedule(num_rows, per_step, seed).step(start)
+    if num_rows > 12:
+        assert places[:num_rows] != places[num_rows : 2 * num_rows]
+        assert places[:num_rows] != AnchorSchedule(num_rows, num_rows, seed + 1).step(0)
+
+
+@given(st.lists(st.integers(0, 99), min_size=1, max_size=20), st.integers(1, 25))
+def test_the_passes_of_a_step_share_its_rows(rows, num_slots):
+    parts = [part_of(rows, slot, num_slots) for slot in range(num_slots)]
+    counted = Counter(row for part, weight in parts if weight for row in part)
+    assert counted == Counter(rows)
+    assert all(part for part, _ in parts)
+    assert {weight for _, weight in parts} <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("num_safety", "ratio", "expected"), [(16, 0.25, 5), (12, 0.25, 4), (8, 0.5, 8), (4, 0.01, 1), (6, 0.4, 4)]
+)
+def test_rows_of_a_step(num_safety, ratio, expected):
+    assert rows_per_step(num_safety, ratio) == expected
+    share = Fraction(str(ratio))
+    assert expected == 1 or abs(expected - num_safety * share / (1 - share)) <= Fraction(1, 2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    source = folder / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in pool_rows("general", num_samples=4)))
+    return prepare(source, folder / "prepared").path
+
+
+@pytest.fixture(scope="module")
+def samples(data, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("samples") / "own"
+    flags = {"model": str(MODEL_DIR), "data": str(data), "out": str(out), "log_probs": 5, "max_new_tokens": 20}
+    return sample.run(resolve(SampleConfig, flags=flags)).path
+
+
+def config(**options) -> TrainSftConfig:
+    return resolve(TrainSftConfig, flags={"model": str(MODEL_DIR), "data": "data", "out": "out", **options})
+
+
+def test_long_rows_are_cut_with_what_was_expected_at_them(samples):
+    tokenizer = load_tokenizer(MODEL_DIR)
+    whole = AnchorRows(config(anchor=samples), tokenizer)
+    longest = max(len(whole[index].ids) for index in range(len(whole)))
+    cut = AnchorRows(config(anchor=samples, max_length=longest - 1), tokenizer)
+    for index in range(len(cut)):
+        assert len(cut[index].start.ids) == len(cut[index].places) == cut.num_places(index)
+    assert sum(map(cut.num_places, range(len(cut)))) < sum(map(whole.num_places, range(len(whole))))
+    with pytest.raises(OgpsaError, match="--max-length 2"):
+        AnchorRows(config(anchor=samples, max_length=2), tokenizer)
+
+
+def test_divergence_needs_samples_with_log_probabilities_of_the_same_tokens(data, samples, tmp_path):
+    tokenizer = load_tokenizer(MODEL_DIR)
+    with pytest.raises(ConfigError, match="own answers"):
+        AnchorRows(config(anchor=data), tokenizer)
+    assert AnchorRows(config(anchor=data, anchor_kind="ce"), tokenizer)[0].start is None
+    assert len(AnchorRows(config(anchor=samples), tokenizer)) == 4
+    with pytest.raises(ConfigError, match="another tokenizer"):
+        AnchorRows(config(anchor=samples), _with_other_numbers(tokenizer))
+
+
+def _with_other_numbers(tokenizer):
+    """The tokenizer with the numbers of its words the other way round."""
+    made = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = made["model"]["vocab"]
+    words = [word for word in vocabulary if word.isalpha()]
+    numbers = [vocabulary[word] for word in words]
+    vocabulary.update(zip(words, reversed(numbers), strict=True))
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(made))
+    return tokenizer
+
+
+def test_options_of_an_anchor_need_one():
+    with pytest.raises(ConfigError, match="--anchor-ratio and --anchor-weight"):
+        config(anchor_ratio=0.5, anchor_weight=2.0)
