@@ -14,8 +14,8 @@ def execute(config: SampleConfig) -> int:
     from pipelines.commands import sample
 
     result = sample.run(config)
-    then = ["ogpsa", "train-sft", config.model, "--data", "DATA", "--replay", str(result.path), "--replay-ratio",
-            "0.25", "--out", "runs/sft"]  # fmt: skip
+    kind = [] if config.log_probs else ["--anchor-kind", "ce"]
+    then = ["ogpsa", "train-sft", config.model, "--data", "DATA", "--anchor", str(result.path), *kind, "--out", "RUN"]
     details = console.summary_lines(result.manifest.summary)
     console.finished("samples", result, console.command_text(then), details=details)
     return 0

@@ -19,7 +19,7 @@ class SampleConfig(OutputConfig):
         "ogpsa sample MODEL --data data/general --out samples/general",
         "ogpsa sample MODEL --data data/general --log-probs 64 --precision bf16 --num-procs 8 --out samples/general",
         "ogpsa sample MODEL --data data/gsm8k --answers 4 --temperature 1 --top-p 0.95 --out samples/gsm8k",
-        "ogpsa train-sft MODEL --data data/safety --replay samples/general --replay-ratio 0.25 --out runs/sft",
+        "ogpsa train-sft MODEL --data data/safety --anchor samples/general --out runs/anchored",
     )
 
     model: str = option(..., "Model: a directory, a hub id, or a run of ogpsa.", positional=True, runtime=True)

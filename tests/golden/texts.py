@@ -6,14 +6,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.configs import commands
 from tests.golden import chain
 from tests.golden.normalising import digest, normal, without_figures
 from tests.golden.workspace import ROOT, Answer, Workspace
 
-COMMANDS = (
-    "quickstart", "doctor", "prepare-data", "build-basis", "train-sft", "train-dpo", "evaluate", "report", "run",
-    "slurm", "merge", "inspect", "chat", "testbed",
-)  # fmt: skip
+COMMANDS = tuple(command.name for command in commands.COMMANDS)
 RECIPES = ("testbed", "lora-24gb", "paper")
 _PROFILE = """\
 partition: gpu
