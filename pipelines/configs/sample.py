@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
-
 from pipelines.configs.common import OutputConfig, Precision
 from pipelines.core.config import option
 
@@ -32,12 +30,13 @@ class SampleConfig(OutputConfig):
     batch_size: int = option(64, "Rows of one forward pass.", short="b", ge=1, runtime=True)
 
     answers: int = option(
-        1, "Answers to each prompt; more than one needs --temperature, and each has its own seed.", panel="Answers",
-        ge=1,
-    )  # fmt: skip
+        1, "Answers to each prompt, each with its own seed.", panel="Answers", needs="temperature", off=1, ge=1
+    )
     max_new_tokens: int = option(256, "Longest answer in tokens.", panel="Answers", ge=1)
-    temperature: float = option(0.0, "Temperature of sampling; 0 is greedy.", panel="Answers", ge=0)
-    top_p: float = option(1.0, "Sample from this share of probability.", panel="Answers", gt=0, le=1)
+    temperature: float = option(0.0, "Temperature of sampling; 0 is greedy.", panel="Answers", off=0.0, ge=0)
+    top_p: float = option(
+        1.0, "Sample from this share of probability.", panel="Answers", needs="temperature", gt=0, le=1
+    )
     backend: Literal["transformers", "vllm"] = option(
         "transformers", "What makes answers: transformers, or vllm where it is installed.", panel="Answers"
     )
@@ -59,18 +58,7 @@ class SampleConfig(OutputConfig):
     )
     precision: Precision = option("fp32", "Arithmetic: fp32 or bf16.", panel="Model")
     chat_template: Path | None = option(
-        None, "Jinja chat template to use instead of the tokenizer's own.", panel="Model"
+        None, "Jinja chat template to use instead of the tokenizer's own.", panel="Model", runtime=True
     )
-    revision: str | None = option(None, "Revision of a model on the hub.", panel="Model")
+    revision: str | None = option(None, "Revision of a model on the hub.", panel="Model", runtime=True)
     trust_remote_code: bool = option(False, "Run Python code that the model's repository brings.", panel="Model")
-
-    @model_validator(mode="after")
-    def _complete(self) -> SampleConfig:
-        problems = []
-        if self.temperature == 0 and self.answers > 1:
-            problems.append("--answers above 1 needs --temperature: greedy answers to one prompt are all the same")
-        if self.temperature == 0 and self.top_p < 1:
-            problems.append("option --top-p is for sampling: add --temperature")
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self

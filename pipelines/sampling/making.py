@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from data_registry.core.errors import InputError
-from data_registry.core.manifest import InputRecord, hash_file
+from data_registry.core.manifest import InputRecord
 from pipelines.configs.sample import SampleConfig
 from pipelines.core.artifact import ArtifactWriter, partial_path
 from pipelines.core.job import is_main
+from pipelines.core.option_files import option_file_inputs
 from pipelines.evaluation.answering.asking import Asked, answer_all, ask
 from pipelines.evaluation.answering.opening import backend_of, open_model
 from pipelines.evaluation.answering.vllm_backend import VllmEngine, check_installed
@@ -45,16 +46,8 @@ def sample_inputs(config: SampleConfig, source: ModelSource) -> list[InputRecord
     """
     if config.backend == "vllm":
         check_installed()
-    records = [source.input_record(), read_prompts(config.data, config.num_samples, config.seed).record]
-    if config.chat_template is not None:
-        try:
-            digest = hash_file(config.chat_template)
-        except OSError as error:
-            raise InputError(f"the chat template cannot be read: {error}", where=str(config.chat_template)) from error
-        records.append(
-            InputRecord(role="chat template", path=str(config.chat_template), kind="file", fingerprint=digest)
-        )
-    return records
+    prompts = read_prompts(config.data, config.num_samples, config.seed)
+    return [source.input_record(), prompts.record, *option_file_inputs({"chat template": config.chat_template})]
 
 
 def decoding_of(config: SampleConfig) -> Decoding:

@@ -19,6 +19,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "quickstart": {},
     "doctor": {},
     "prepare-data": {"source": "rows.jsonl", "out": "o"},
+    "sample": {"model": "m", "data": "d", "out": "o"},
     "build-basis": {"model": "m", "reference": ["r"], "out": "o"},
     "train-sft": {"model": "m", "data": ["d"], "out": "o"},
     "train-dpo": {"model": "m", "data": ["d"], "out": "o"},
@@ -39,11 +40,15 @@ RUNTIME: dict[str, set[str]] = {
         "streaming", "registry", "tokenizer", "chat_template", "max_dropped", "preview", "num_workers",
         "list", "describe",
     },
+    "sample": {"model", "data", "batch_size", "num_procs", "chat_template", "revision"},
     "build-basis": {"model", "reference"},
     "train-sft": {
-        "model", "data", "basis", "eval_data", "replay", "save_every", "keep", "resume", "log_every", "report_to",
+        "model", "data", "basis", "anchor", "eval_data", "replay", "save_every", "keep", "resume",
+        "log_every", "report_to",
     },
-    "train-dpo": {"model", "data", "basis", "eval_data", "save_every", "keep", "resume", "log_every", "report_to"},
+    "train-dpo": {
+        "model", "data", "basis", "anchor", "eval_data", "save_every", "keep", "resume", "log_every", "report_to",
+    },
     "evaluate": {
         "model", "data", "harmful", "harmless", "task_dir", "batch_size", "rejudge", "baseline", "download_only",
         "num_procs", "chat_template", "revision",
@@ -59,6 +64,10 @@ RESULT: dict[str, set[str]] = {
     "prepare-data": {
         "source", "format", "task", "columns", "tags", "where", "source_split", "subset", "revision", "num_samples",
         "seed", "split", "heldout_fraction", "system", "trust_remote_code", "max_length",
+    },
+    "sample": {
+        "num_samples", "seed", "answers", "max_new_tokens", "temperature", "top_p", "backend", "log_probs", "precision",
+        "trust_remote_code",
     },
     "build-basis": {"objective", "beta", "num_samples", "seed", "dtype", "batch_size", "max_length"},
     "train-sft": {"packing", "replay_ratio"},
@@ -83,7 +92,7 @@ TRAINING_RESULT = {
     "space", "scope", "momentum", "refresh_every", "refresh_samples", "strength", "eval_split", "eval_every",
     "early_stopping", "min_delta", "select", "weights", "epochs", "max_steps", "learning_rate", "batch_size",
     "accumulation", "freeze", "track_change", "schedule", "warmup_steps", "weight_decay", "max_grad_norm",
-    "max_length", "seed", "trainer",
+    "max_length", "seed", "trainer", "anchor_kind", "anchor_ratio", "anchor_weight",
 }  # fmt: skip
 # Commands that make no artifact of their own have no identity.
 MAKE_NOTHING = {"doctor", "inspect", "chat", "run", "slurm"}
@@ -301,7 +310,7 @@ def test_which_options_need_others() -> None:
     lora, engine = {"lora_alpha", "lora_dropout", "lora_targets"}, {"offload"}
     training = {
         "space", "scope", "momentum", "refresh_every", "refresh_samples", "strength", "eval_every", "early_stopping",
-        "min_delta", "select", "keep",
+        "min_delta", "select", "keep", "anchor_kind", "anchor_ratio", "anchor_weight",
     }  # fmt: skip
     assert found["build-basis"] == lora | engine | {"beta"}
     assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio"}

@@ -109,5 +109,5 @@ def _with_other_numbers(tokenizer):
 
 
 def test_options_of_an_anchor_need_one():
-    with pytest.raises(ConfigError, match="--anchor-ratio and --anchor-weight"):
+    with pytest.raises(ConfigError, match="--anchor-ratio needs --anchor"):
         config(anchor_ratio=0.5, anchor_weight=2.0)
