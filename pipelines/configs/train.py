@@ -154,11 +154,8 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
         panel="Checkpoints",
         ge=0,
         runtime=True,
-        off=0,
     )
-    keep: int = option(
-        2, "Keep the last K checkpoints while training.", panel="Checkpoints", ge=1, runtime=True, needs="save_every"
-    )
+    keep: int = option(2, "Keep the last K checkpoints while training.", panel="Checkpoints", ge=1, runtime=True)
     resume: bool = option(
         True, "Go on from the last checkpoint of an unfinished run.", panel="Checkpoints", runtime=True
     )

@@ -103,10 +103,6 @@ def create_suites(names: Sequence[str], request: SuiteRequest) -> list[AnySuite]
     problems += [f"suite '{name}' needs a prepared data set: --data DIR" for name in takers if not request.data]
     if request.data and not takers and not problems:
         problems.append(f"--data is for the suites {', '.join(_TAKES_DATA)}: add --suite reference-loss, or another")
-    if (request.harmful or request.harmless) and "prompts" not in names:
-        problems.append("--harmful and --harmless are for the suite prompts: add --suite prompts")
-    if "capability" not in names:
-        problems += [f"{flag} is for the suite capability: add --suite capability" for flag in request.task_options()]
     if problems:
         raise ConfigError(problems)
     return [_create(name, _routed(name, takers, request)) for name in names]

@@ -157,7 +157,7 @@ def test_other_options_leave_it_alone(stopped: Run) -> None:
 def test_overwriting_goes_on_too_and_the_old_run_stays_until_then(cli: Cli, made: Path, tmp_path: Path) -> None:
     undisturbed, run = Run(cli, made, tmp_path / "undisturbed"), Run(cli, made, tmp_path / "run")
     assert undisturbed().code == 0
-    assert run("--seed", "1", "--epochs", "1").code == 0
+    assert run("--seed", "1", "--max-steps", "3").code == 0
     old = contents(run.out)
     assert run("--overwrite", "--save-every", "1", stop_after=4).code == 75
     assert contents(run.out) == old

@@ -226,7 +226,7 @@ def contrary_to(command: str, name: str) -> dict[str, Any]:
     found = {
         "tags": {"format": "alpaca"}, "rank": {"output": "model"}, "max_shard_gb": {"output": "adapter"},
         "safe": {"method": "safelora"}, "weights": {"method": "safelora"}, "top_p": {"temperature": 0.0},
-        "keep": {"save_every": 0}, "aligned": {"method": "linear"}, "unaligned": {"method": "linear"},
+        "aligned": {"method": "linear"}, "unaligned": {"method": "linear"},
         "threshold": {"method": "linear"}, "merge_type": {"method": "linear"},
         "cos_threshold": {"threshold": "auto", "merge_fraction": 0.5},
     }  # fmt: skip
@@ -310,7 +310,7 @@ def test_which_options_need_others() -> None:
     lora, engine = {"lora_alpha", "lora_dropout", "lora_targets"}, {"offload"}
     training = {
         "space", "scope", "momentum", "refresh_every", "refresh_samples", "strength", "eval_every", "early_stopping",
-        "min_delta", "select", "keep", "anchor_kind", "anchor_ratio", "anchor_weight",
+        "min_delta", "select", "anchor_kind", "anchor_ratio", "anchor_weight",
     }  # fmt: skip
     assert found["build-basis"] == lora | engine | {"beta"}
     assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio"}

@@ -250,9 +250,9 @@ def test_tasks_that_cannot_be_run_are_named(tasks, tmp_path):
     assert "'tiny_words' is given twice" in refusal(ConfigError, task=["tiny_words", "tiny_words"])
     assert "does not exist" in refusal(InputError, task_dir=tmp_path / "none")
     assert "lm-eval has no task 'tiny_wordz'" in refusal(ConfigError, task=["tiny_wordz"])
-    flags = refusal(ConfigError, suite=["testbed"], shots=0)
-    assert "--task is for the suite capability" in flags
-    assert "--shots is for the suite capability" in flags
+    flags = refusal(ValueError, suite=["testbed"], shots=0)
+    assert "--task needs --suite capability" in flags
+    assert "--shots needs --suite capability" in flags
     broken = tmp_path / "broken"
     broken.mkdir()
     task = yaml.safe_load((tasks / "tiny_choice.yaml").read_text())

@@ -200,7 +200,7 @@ def test_a_suite_file_that_is_wrong_says_where(tmp_path, name):
 def test_options_without_effect_are_refused(tmp_path, files):
     with pytest.raises(ConfigError, match="--max-new-tokens and --temperature: none of the suites testbed"):
         evaluate.run(config(tmp_path / "r", suite=["testbed"], temperature=0.5))
-    with pytest.raises(ConfigError, match="--harmful and --harmless are for the suite prompts"):
+    with pytest.raises(ValueError, match="--harmful needs --suite prompts"):
         evaluate.run(config(tmp_path / "r", suite=["testbed"], max_new_tokens=None, **files))
     with pytest.raises(ConfigError, match="needs files with prompts"):
         evaluate.run(config(tmp_path / "r"))

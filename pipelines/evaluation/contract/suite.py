@@ -131,14 +131,6 @@ class SuiteRequest:
         """How answers are made, with a suite's own limit where none was asked for."""
         return Decoding(self.max_new_tokens or max_new_tokens, self.temperature, self.top_p, self.seed)
 
-    def task_options(self) -> list[str]:
-        """The options for lm-eval's tasks that were given."""
-        given = {
-            "--task": self.tasks, "--task-dir": self.task_dir, "--shots": self.shots is not None,
-            "--chat-prompts": self.chat_prompts,
-        }  # fmt: skip
-        return [flag for flag, value in given.items() if value]
-
 
 @dataclass(frozen=True)
 class SuiteOutcome:
