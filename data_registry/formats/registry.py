@@ -13,6 +13,7 @@ from data_registry.formats.conversations import MESSAGES, SHAREGPT, TRANSCRIPTS
 from data_registry.formats.layout import TAGS, Columns, Format, Layout, fields_of, missing_fields
 from data_registry.formats.pairs import ALPACA, GSM8K, PROMPT_COMPLETION, QUESTION_ANSWER
 from data_registry.formats.preferences import PREFERENCE, SAFERLHF
+from data_registry.formats.transcripts import check_no_transcript
 from data_registry.schema import EMPTY, UNREADABLE, RejectedRow, Row, Task
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def make_layout(
     if problems:
         raise ConfigError(problems)
     rest: Columns = dict.fromkeys(found.columns, ()) if only else found.columns
-    return Layout(name, {**rest, **{key: (column,) for key, column in columns.items()}}, {**TAGS, **tags})
+    return Layout(name, {**rest, **{key: (column,) for key, column in columns.items()}}, {**TAGS, **tags}, only)
 
 
 def detect(
@@ -170,4 +171,6 @@ def read_row(row: Mapping[str, Any], layout: Layout, task: Task) -> Row:
         if null:
             raise RejectedRow(EMPTY, f"'{null[0]}' is null")
         raise RejectedRow(UNREADABLE, f"there is no '{names[0]}' among the columns {', '.join(map(str, row))}")
-    return known.read(fields, task, layout.tags)
+    found = known.read(fields, task, layout.tags)
+    check_no_transcript(found)
+    return found

@@ -35,6 +35,7 @@ class Request:
         entry: the registry's entry if the source was given by its name there, else None.
         where: the values that columns must have for a row to be taken.
         num_samples: the number of rows to draw; None for all.
+        ignore: columns and keys of messages that may be lost.
     """
 
     source: Source
@@ -42,13 +43,15 @@ class Request:
     entry: Entry | None
     where: Mapping[str, str]
     num_samples: int | None
+    ignore: tuple[str, ...] = ()
 
     def inputs(self) -> list[InputRecord]:
         """The manifest's records of the source and of its registry entry."""
         records = self.source.inputs()
         if self.entry is not None:
             told = self.entry.model_dump_json(include={"task", "source", "format", "columns", "only_columns", "tags"})
-            fingerprint = hashlib.sha256(f"{told}{dict(self.where)}{self.num_samples}".encode()).hexdigest()
+            told += f"{dict(self.where)}{self.num_samples}{self.entry.ignore_columns or ''}"
+            fingerprint = hashlib.sha256(told.encode()).hexdigest()
             records.append(InputRecord(role="entry", path=self.entry.name, kind="entry", fingerprint=fingerprint))
         return records
 
@@ -86,6 +89,7 @@ def open_request(config: PrepareDataConfig) -> Request:
         entry,
         {**(entry.where if entry else {}), **config.where},
         num_samples,
+        tuple(dict.fromkeys([*(entry.ignore_columns if entry else ()), *config.ignore_columns])),
     )
 
 
@@ -130,6 +134,7 @@ def choose_layout(request: Request, config: PrepareDataConfig) -> tuple[Layout, 
     """
     sample = request.source.sample()
     _check_columns({**config.columns, **{key: key for key in request.where}}, sample, request.source.name)
+    sample = [{name: value for name, value in row.items() if name not in request.ignore} for row in sample]
     entry = request.entry
     asked = config.task if config.task != "auto" else None
     if config.format != AUTO and (entry is None or entry.format != config.format):
