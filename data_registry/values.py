@@ -36,8 +36,10 @@ def says_something(value: object, depth: int = 0) -> bool:
     if depth > _DEPTH:
         return True
     if isinstance(value, str):
+        if len(value) > 8:
+            return not value.isspace()
         text = value.strip()
-        return bool(text) and text not in _MISSING_TEXTS and not (len(text) <= 8 and text in _EMPTY_TEXTS)
+        return bool(text) and text not in _MISSING_TEXTS and text not in _EMPTY_TEXTS
     if isinstance(value, Mapping):
         return any(says_something(part, depth + 1) for part in value.values())
     if isinstance(value, list | tuple):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from data_registry.formats.layout import MESSAGE_TAGS, Format, Layout, Tags, columns_of, role_of
+from data_registry.formats.layout import MESSAGE_TAGS, Format, Layout, Tags, role_of
 from data_registry.formats.meanings import MESSAGE_MEANINGS, Kind, Meaning, is_ignored, normal
 from data_registry.formats.registry import find_format
 from data_registry.schema import MEANING, UNDESIRED, RejectedRow, Task
@@ -15,6 +15,8 @@ from data_registry.values import as_mark, as_number, decoded, says_something
 # Rows of one data set have few different sets of columns; hostile ones must not fill the memory.
 _MAX_KNOWN: Final = 1000
 _SHOWN: Final = 40
+# The mark that says of an answer that it must not be learnt.
+_BAD: Final = {Kind.DESIRED: False, Kind.UNDESIRED: True}
 OF_MESSAGES: Final = "messages."
 """What the names of keys of messages begin with, to tell them from columns."""
 
@@ -47,13 +49,16 @@ class ColumnCheck:
         self._columns: dict[tuple[str, ...], list[tuple[str, Meaning | None]]] = {}
         self._keys: dict[tuple[str, ...], list[tuple[str, Meaning | None]]] = {}
 
-    def __call__(self, row: Mapping[str, Any]) -> list[str]:
+    def __call__(self, row: Mapping[str, Any], used: Mapping[str, str]) -> list[str]:
         """The columns, and the keys of messages, with a value that no one uses.
+
+        Args:
+            row: the row as its source has it.
+            used: the column of each field, as ``columns_of`` finds them.
 
         Raises:
             RejectedRow: the row must not be learnt, or a column or key says something that would be lost.
         """
-        used = columns_of(row, self._layout.columns)
         taken = set(used.values())
         unused = []
         for column, meaning in self._open_columns(row):
@@ -106,10 +111,8 @@ class ColumnCheck:
             RejectedRow: the value says something that would be lost, or that the row must not be learnt.
         """
         kind, mark, number = meaning.kind, as_mark(value), as_number(value)
-        is_bad = mark is not None and (
-            (kind is Kind.DESIRED and not mark) or (kind is Kind.UNDESIRED and mark) or (kind is Kind.LEARNT and number == 0)
-        )
-        if is_bad:
+        is_bad = number == 0 if kind is Kind.LEARNT else mark is _BAD.get(kind)
+        if mark is not None and is_bad:
             raise RejectedRow(UNDESIRED, f"'{column}' is {_shown(value)}")
         by_value = f"--set where.{column}=VALUE takes rows of one value"
         if column in self._chosen_by or (kind in (Kind.DESIRED, Kind.UNDESIRED) and mark is not None):
@@ -133,34 +136,36 @@ class ColumnCheck:
             RejectedRow: the value is messages, and a key says something that would be lost.
         """
         entries = [value] if isinstance(value, dict) else value if isinstance(value, list) else []
+        # Almost every message has its role and its text alone.
+        marked = [entry for entry in entries if isinstance(entry, dict) and self._open_keys(entry)]
+        if not marked:
+            return []
         unused: list[str] = []
-        answers, masked = 0, None
-        for entry in entries:
-            if not isinstance(entry, dict) or self._tags["role"] not in entry:
-                continue
+        weights: list[float | None] = []
+        lost = None
+        for entry in marked:
             is_answer = self._is_answer(entry)
-            answers += is_answer
             for key, meaning in self._open_keys(entry):
-                if not says_something(entry[key]):
+                found, name = entry[key], OF_MESSAGES + key
+                if not says_something(found):
                     continue
-                name = OF_MESSAGES + key
-                if meaning is None or (meaning.kind is Kind.LEARNT and not is_answer):
-                    if meaning is None or as_mark(entry[key]) is not False:
-                        unused.append(name)
-                elif meaning.kind is not Kind.LEARNT:
-                    raise _lost(name, meaning, entry[key])
-                elif learnt and as_number(entry[key]) != 1:
-                    masked = masked or _lost(name, meaning, entry[key])
-                    answers -= as_number(entry[key]) == 0
-        if masked is not None:
-            if answers <= 0:
+                if meaning is not None and meaning.kind is not Kind.LEARNT:
+                    raise _lost(name, meaning, found)
+                if meaning is None or (not is_answer and as_mark(found) is not False):
+                    # A question that is to be learnt is not: only answers are.
+                    unused.append(name)
+                elif is_answer and learnt and as_number(found) != 1:
+                    weights.append(as_number(found))
+                    lost = lost or _lost(name, meaning, found)
+        if lost is not None:
+            if all(weight == 0 for weight in weights) and sum(map(self._is_answer, entries)) == len(weights):
                 raise RejectedRow(UNDESIRED, "every answer is marked as not to be learnt")
-            raise masked
+            raise lost
         return unused
 
-    def _is_answer(self, entry: Mapping[str, Any]) -> bool:
+    def _is_answer(self, entry: object) -> bool:
         try:
-            return role_of(entry[self._tags["role"]], self._tags) == "assistant"
+            return isinstance(entry, dict) and role_of(entry.get(self._tags["role"]), self._tags) == "assistant"
         except RejectedRow:
             return False
 
@@ -170,7 +175,8 @@ class ColumnCheck:
             if len(self._keys) >= _MAX_KNOWN:
                 self._keys.clear()
             own = {self._tags["role"], self._tags["content"]}
-            others = tuple(name for name in names if name not in own)
+            # Without a role it is no message, but a choice, say.
+            others = tuple(name for name in names if name not in own) if self._tags["role"] in names else ()
             self._keys[names] = list(self._meanings(others, MESSAGE_MEANINGS, OF_MESSAGES))
         return self._keys[names]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from data_registry.formats.meanings import MEANINGS, Meaning
 from data_registry.schema import UNREADABLE, Message, RejectedRow, Row, Task, message
@@ -95,13 +95,21 @@ class Layout:
 
 
 def columns_of(row: Mapping[str, Any], columns: Columns) -> dict[str, str]:
-    """The column that holds each field of a row: the first of its candidates with a value; null and NaN are none."""
+    """The column that holds each field of a row: the first of its candidates that says something.
+
+    If none does, the first with a value at all, such as empty text; null and NaN are no values.
+    """
     found = {}
     for name, candidates in columns.items():
         for column in candidates:
-            if not is_missing(row.get(column)):
+            value = row.get(column)
+            if value is None:
+                continue
+            if says_something(value):
                 found[name] = column
                 break
+            if not is_missing(value):
+                found.setdefault(name, column)
     return found
 
 
@@ -116,7 +124,7 @@ def missing_fields(fields: Fields, required: tuple[str, ...]) -> list[str]:
 
 
 def text(value: object, name: str) -> str:
-    """A text field; a number is written out, a missing value is empty.
+    """A text field; a number is written out, a missing value or an empty list is empty.
 
     Raises:
         RejectedRow: it is a list or the like, or an infinite number.
@@ -127,10 +135,12 @@ def text(value: object, name: str) -> str:
         return value
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) != float("inf"):
         return str(value)
+    if isinstance(value, list | dict) and not says_something(value):
+        return ""
     raise RejectedRow(UNREADABLE, f"'{name}' is a {type(value).__name__}, not text")
 
 
-def is_text(value: object) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     """Whether the value is a string with something in it."""
     return isinstance(value, str) and bool(value.strip()) and not is_missing(value)
 

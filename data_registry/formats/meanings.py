@@ -60,7 +60,7 @@ _INPUT = Meaning(Kind.FIELD, "holds a part of the question", "query")
 _PAIR = Meaning(
     Kind.REFUSED,
     "holds another answer, of a pair of which one is preferred",
-    remedy="--format preference --set columns.chosen=COLUMN --set columns.rejected=COLUMN reads both",
+    remedy="--format preference, with --set columns.chosen=COLUMN and --set columns.rejected=COLUMN, reads both",
 )
 _CHOICE = Meaning(Kind.REFUSED, "says which of several answers is the better one")
 _TOOLS = Meaning(Kind.REFUSED, "offers or calls tools, which the normal form has no place for")
@@ -79,7 +79,8 @@ _TOOL_NAMES = (
     *("tool_choice", "tool_responses", "tool_response", "tool_results", "tool_outputs", "tool_call_id"),
 )
 _MEDIA_NAMES = (
-    *("image", "images", "image_url", "image_path", "image_paths", "image_file", "pixel_values", "picture"),
+    *("image", "images", "image_url", "image_path", "image_paths", "pixel_values", "picture"),
+    *("image_file", "image_file_name", "image_filename"),
     *("video", "videos", "video_path", "audio", "audios", "audio_path", "speech"),
 )
 _WEIGHT_NAMES = ("weight", "weights", "loss_weight", "sample_weight", "example_weight", "train", "trainable", "loss")
@@ -118,7 +119,12 @@ _PAIR_NAMES = (
     *("non_preferred_output", "dispreferred", "dispreferred_output", "negative_response", "bad_response"),
     *("chosen", "chosen_response", "chosen_messages", "preferred_output", "hallucinated_answer"),
 )
-_CHOICE_NAMES = ("safer_response_id", "better_response_id", "preferred_response_id", "winner", "preference", "preferred")
+_CHOICE_NAMES = (
+    *("safer_response_id", "better_response_id", "preferred_response_id", "winner", "preference", "preferred"),
+)
+_DESIRED_NAMES = (
+    *("label", "kto_tag", "kto_label", "desirable", "is_desirable", "desired", "is_desired", "is_chosen", "accepted"),
+)
 
 CONVERSATION_MEANINGS: Final[Mapping[str, Meaning]] = {
     **dict.fromkeys(SYSTEM_NAMES, _SYSTEM),
@@ -132,10 +138,7 @@ CONVERSATION_MEANINGS: Final[Mapping[str, Meaning]] = {
     **dict.fromkeys(_MASK_NAMES, _MASK),
     **dict.fromkeys(("chat_template", "chat_template_kwargs", "template_kwargs"), _TEMPLATE),
     **dict.fromkeys(("reasoning_content", "thinking"), _THOUGHTS),
-    **dict.fromkeys(
-        ("label", "kto_tag", "kto_label", "desirable", "is_desirable", "desired", "is_desired", "is_chosen", "accepted"),
-        _DESIRED,
-    ),
+    **dict.fromkeys(_DESIRED_NAMES, _DESIRED),
     **dict.fromkeys(
         ("undesirable", "is_undesirable", "undesired", "is_rejected", "hallucination", "is_hallucination"), _UNDESIRED
     ),
@@ -175,7 +178,9 @@ IGNORED: Final = frozenset(
 )
 """Names of columns and keys that describe a row and say nothing of what it means."""
 
-_IGNORED_ENDINGS: Final = ("_id", "_ids", "_sha256", "_md5", "_hash", "_uuid", "_timestamp", "_url", "_index")
+_IGNORED_ENDINGS: Final = (
+    *("_id", "_ids", "_sha256", "_md5", "_hash", "_uuid", "_timestamp", "_url", "_index", "_category"),
+)
 
 
 def is_ignored(name: str) -> bool:

@@ -10,7 +10,7 @@ from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.formats.choices import CHOICES
 from data_registry.formats.conversations import MESSAGES, SHAREGPT, TRANSCRIPTS
-from data_registry.formats.layout import TAGS, Columns, Format, Layout, fields_of, missing_fields
+from data_registry.formats.layout import TAGS, Columns, Format, Layout, columns_of, fields_of, missing_fields
 from data_registry.formats.pairs import ALPACA, GSM8K, PROMPT_COMPLETION, QUESTION_ANSWER
 from data_registry.formats.preferences import PREFERENCE, SAFERLHF
 from data_registry.formats.transcripts import check_no_transcript
@@ -156,14 +156,21 @@ def _columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(str(column) for row in rows for column in row))
 
 
-def read_row(row: Mapping[str, Any], layout: Layout, task: Task) -> Row:
+def read_row(row: Mapping[str, Any], layout: Layout, task: Task, columns: Mapping[str, str] | None = None) -> Row:
     """A row in normal form.
+
+    Args:
+        row: the row as its source has it.
+        layout: how it is laid out.
+        task: what it is made into.
+        columns: the column of each field, where :func:`columns_of` has been asked already.
 
     Raises:
         RejectedRow: it cannot be used; with the reason.
     """
     known = FORMATS[layout.format]
-    fields = fields_of(row, layout.columns)
+    found = columns_of(row, layout.columns) if columns is None else columns
+    fields = {name: row[column] for name, column in found.items()}
     missing = missing_fields(fields, known.required)
     if missing:
         names = [column for field in missing[0].split("|") for column in layout.columns.get(field, ())] or missing
@@ -171,6 +178,6 @@ def read_row(row: Mapping[str, Any], layout: Layout, task: Task) -> Row:
         if null:
             raise RejectedRow(EMPTY, f"'{null[0]}' is null")
         raise RejectedRow(UNREADABLE, f"there is no '{names[0]}' among the columns {', '.join(map(str, row))}")
-    found = known.read(fields, task, layout.tags)
-    check_no_transcript(found)
-    return found
+    made = known.read(fields, task, layout.tags)
+    check_no_transcript(made)
+    return made

@@ -13,16 +13,17 @@ _ROLES: Final = {"Human": "user", "Assistant": "assistant"}
 _ANSWER_MARK: Final = re.compile(r"\s*Assistant:")
 # How a transcript or a written-out chat template ends where the answer is to follow.
 _OPEN_END: Final = re.compile(
-    r"(?:(?:^|\n)[ \t]*(?:#+[ \t]*)?assistant[ \t]*:|(?:^|\n)#+[ \t]*response[ \t]*:|<\|im_start\|>assistant|<\|assistant\|>"
-    r"|\[/INST\]|<\|start_header_id\|>assistant<\|end_header_id\|>|<start_of_turn>model)\s*$",
+    r"(?:(?:^|\n)[ \t]*(?:#+[ \t]*)?assistant[ \t]*:|(?:^|\n)#+[ \t]*response[ \t]*:"
+    r"|<\|im_start\|>assistant|<\|assistant\|>|\[/INST\]|<\|start_header_id\|>assistant<\|end_header_id\|>|<start_of_turn>model)\s*$",
     re.IGNORECASE,
 )
+_OPEN_ENDS: Final = (":", ">", "]", "assistant", "model")
 _LONGEST_END: Final = 80
 
 
 def is_transcript(value: object) -> bool:
     """Whether the value is text that begins with a turn of the Human."""
-    if not isinstance(value, str) or not value.lstrip()[:6] == "Human:":
+    if not isinstance(value, str) or not value.lstrip().startswith("Human:"):
         return False
     return value.startswith(("\n\n", "\r\n\r\n")) or "\n\nAssistant:" in _unix(value)
 
@@ -100,7 +101,8 @@ def check_no_transcript(row: Row) -> None:
             if entry["role"] != "user":
                 continue
             text = entry["content"]
-            if is_transcript(text) or _OPEN_END.search(text[-_LONGEST_END:]):
+            end = text[-_LONGEST_END:].rstrip()
+            if is_transcript(text) or (end.endswith(_OPEN_ENDS) and _OPEN_END.search(end)):
                 raise RejectedRow(
                     UNREADABLE,
                     "a message of the user is a whole conversation, its turns written out with marks up to "

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from data_registry.formats.columns import ColumnCheck, without
-from data_registry.formats.layout import Layout
+from data_registry.formats.layout import Layout, columns_of
 from data_registry.formats.registry import read_row
 from data_registry.schema import (
     DUPLICATE,
@@ -161,8 +161,9 @@ class RowReader:
                 raise RejectedRow(UNREADABLE, f"there is no column '{column}' to filter by")
             if str(entry[column]).lower() != wanted.lower():
                 raise RejectedRow(FILTERED, f"'{column}' is {entry[column]!r}")
-        unused.update(self._columns(entry))
-        row = read_row(entry, self._layout, self.task)
+        columns = columns_of(entry, self._layout.columns)
+        unused.update(self._columns(entry, columns))
+        row = read_row(entry, self._layout, self.task, columns)
         return row if self.system is None else with_system(row, self.system)
 
     def _is_in_part(self, row: Row) -> bool:

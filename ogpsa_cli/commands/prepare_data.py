@@ -114,7 +114,7 @@ def _count_lines(counts: Counts, manifest: Manifest) -> Iterator[str]:
         (counts.read, f"rows read ({manifest.summary.get('format', 'unknown format')})"),
         *((number, f"dropped as {reason}: {reasons.get(reason, '')}") for reason, number in counts.dropped.items()),
         (counts.duplicates, "duplicates left out"),
-        (counts.undesired, "left out, because they are marked as not to be learnt"),
+        (counts.undesired, "left out: marked as answers that must not be learnt"),
         (counts.filtered, "taken out by a filter"),
         (counts.other_split, "belong to the other split"),
         (counts.not_drawn, "usable, but not drawn (--num-samples)"),
