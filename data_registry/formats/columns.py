@@ -68,10 +68,9 @@ class ColumnCheck:
             if column not in self._chosen_by if meaning is None else self._is_to_be_named(column, meaning, value):
                 unused.append(column)
         for field, column in used.items():
-            is_context = self._task == "preference" and field in ("prompt", "history")
             if not (field == "rejected" and self._task == "sft"):
                 value = row[column] if field not in ("messages", "history") else _decoded(row[column])
-                unused += self._check_messages(value, learnt=not is_context)
+                unused += self._check_messages(value, is_prompt=field in ("prompt", "history"))
         return list(dict.fromkeys(unused))
 
     def _open_columns(self, row: Mapping[str, Any]) -> list[tuple[str, Meaning | None]]:
@@ -129,8 +128,12 @@ class ColumnCheck:
         remedy = f"--set columns.{meaning.field}={column} takes it in" if takes_in else ""
         raise _lost(column, meaning, value, by_value if kind in (Kind.DESIRED, Kind.UNDESIRED) else remedy)
 
-    def _check_messages(self, value: object, *, learnt: bool) -> list[str]:
+    def _check_messages(self, value: object, *, is_prompt: bool) -> list[str]:
         """The keys of messages that no one uses.
+
+        Args:
+            value: a field's value, which may be messages.
+            is_prompt: whether other messages follow; for preference nothing of a prompt is learnt.
 
         Raises:
             RejectedRow: the value is messages, and a key says something that would be lost.
@@ -154,11 +157,12 @@ class ColumnCheck:
                 if meaning is None or (not is_answer and as_mark(found) is not False):
                     # A question that is to be learnt is not: only answers are.
                     unused.append(name)
-                elif is_answer and learnt and as_number(found) != 1:
+                elif is_answer and as_number(found) != 1 and not (is_prompt and self._task == "preference"):
                     weights.append(as_number(found))
                     lost = lost or _lost(name, meaning, found)
         if lost is not None:
-            if all(weight == 0 for weight in weights) and sum(map(self._is_answer, entries)) == len(weights):
+            num_answers = len(weights) if not is_prompt else 0
+            if all(weight == 0 for weight in weights) and sum(map(self._is_answer, entries)) == num_answers:
                 raise RejectedRow(UNDESIRED, "every answer is marked as not to be learnt")
             raise lost
         return unused

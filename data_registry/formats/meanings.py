@@ -60,7 +60,7 @@ _INPUT = Meaning(Kind.FIELD, "holds a part of the question", "query")
 _PAIR = Meaning(
     Kind.REFUSED,
     "holds another answer, of a pair of which one is preferred",
-    remedy="--format preference, with --set columns.chosen=COLUMN and --set columns.rejected=COLUMN, reads both",
+    remedy="--format preference reads both, where --set columns.chosen=... and --set columns.rejected=... name them",
 )
 _CHOICE = Meaning(Kind.REFUSED, "says which of several answers is the better one")
 _TOOLS = Meaning(Kind.REFUSED, "offers or calls tools, which the normal form has no place for")

@@ -42,7 +42,11 @@ def read_preference(fields: Fields, task: Task, tags: Tags) -> Row:
     chosen = _conversation(fields, fields["chosen"])
     if task == "sft":
         return sft_row(chosen)
-    return preference_row(*split_pair(chosen, _conversation(fields, fields.get("rejected"))))
+    rejected = _conversation(fields, fields.get("rejected"))
+    if len(rejected) == 1 and rejected[0]["role"] == "assistant" and chosen[0]["role"] != "assistant":
+        # Where the chosen one is the whole conversation, the other may be the last answer alone.
+        rejected = [*chosen[:-1], *rejected]
+    return preference_row(*split_pair(chosen, rejected))
 
 
 def _conversation(fields: Fields, value: object) -> list[Message]:

@@ -8,7 +8,8 @@ from typing import Final
 
 from data_registry.schema import EMPTY, ROLES, UNREADABLE, Message, RejectedRow, Row, message
 
-_TURN: Final = re.compile(r"\n\n(Human|Assistant):")
+_TURN: Final = re.compile(r"\r?\n\r?\n(Human|Assistant):")
+_ANSWER_TURN: Final = re.compile(r"\r?\n\r?\nAssistant:")
 _ROLES: Final = {"Human": "user", "Assistant": "assistant"}
 _ANSWER_MARK: Final = re.compile(r"\s*Assistant:")
 # How a transcript or a written-out chat template ends where the answer is to follow.
@@ -25,7 +26,7 @@ def is_transcript(value: object) -> bool:
     """Whether the value is text that begins with a turn of the Human."""
     if not isinstance(value, str) or not value.lstrip().startswith("Human:"):
         return False
-    return value.startswith(("\n\n", "\r\n\r\n")) or "\n\nAssistant:" in _unix(value)
+    return value.startswith(("\n\n", "\r\n\r\n")) or _ANSWER_TURN.search(value) is not None
 
 
 def parse_transcript(transcript: object) -> list[Message]:
@@ -36,8 +37,7 @@ def parse_transcript(transcript: object) -> list[Message]:
     """
     if not isinstance(transcript, str):
         raise RejectedRow(UNREADABLE, f"a transcript is a {type(transcript).__name__}, not text")
-    text = _unix(transcript)
-    before, *parts = _TURN.split("\n\n" + text.lstrip() if is_transcript(text) else text)
+    before, *parts = _TURN.split("\n\n" + transcript.lstrip() if is_transcript(transcript) else transcript)
     if before.strip() or not parts:
         raise RejectedRow(UNREADABLE, "a transcript does not begin with a turn of the Human")
     return [message(_ROLES[role], content.strip()) for role, content in zip(parts[::2], parts[1::2], strict=True)]
@@ -108,7 +108,3 @@ def check_no_transcript(row: Row) -> None:
                     "a message of the user is a whole conversation, its turns written out with marks up to "
                     f"'{text.rstrip()[-20:].strip()}': take its turns apart",
                 )
-
-
-def _unix(text: str) -> str:
-    return text.replace("\r\n", "\n") if "\r" in text else text

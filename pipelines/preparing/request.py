@@ -12,11 +12,12 @@ from typing import Any
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import InputRecord
-from data_registry.formats.layout import Layout, fields_of
+from data_registry.formats.columns import ColumnCheck, without
+from data_registry.formats.layout import Layout, columns_of, fields_of
 from data_registry.formats.registry import AUTO, FORMATS, detect, find_format, make_layout
 from data_registry.registry.entry import Entry
 from data_registry.registry.listing import list_entries
-from data_registry.schema import Task
+from data_registry.schema import RejectedRow, Task
 from data_registry.sources.base import Source
 from data_registry.sources.files import kind_of
 from data_registry.sources.opening import Location, is_hub_id, open_source
@@ -186,3 +187,22 @@ def format_description(layout: Layout) -> str:
         key: names[0] for key, names in layout.columns.items() if names != FORMATS[layout.format].columns[key] and names
     }
     return layout.format + (f" ({', '.join(f'{key}={column}' for key, column in named.items())})" if named else "")
+
+
+def look_at_columns(request: Request, layout: Layout, task: Task) -> list[tuple[str, str]]:
+    """What the first rows hold beside what is used, as pairs of a heading and a text; empty where there is nothing.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    layout = without(layout, request.ignore)
+    check = ColumnCheck(layout, task, chosen_by=request.where, ignored=request.ignore)
+    unused: dict[str, None] = {}
+    refused: dict[str, str] = {}
+    for row in request.source.sample():
+        try:
+            unused.update(dict.fromkeys(check(row, columns_of(row, layout.columns))))
+        except RejectedRow as outcome:
+            refused.setdefault(outcome.reason, outcome.detail)
+    shown = [("not used", ", ".join(list(unused)[:12]))] if unused else []
+    return [*shown, *((f"{reason} rows", detail) for reason, detail in refused.items())]
