@@ -42,6 +42,9 @@ def _right(answer: Any, labels: list[str]) -> int:
     """The right choice's place: by its label, or by its number from 0."""
     if isinstance(answer, str) and answer.strip() in labels:
         return labels.index(answer.strip())
+    if isinstance(answer, float) and answer.is_integer():
+        # So pandas writes whole numbers of a column in which some are missing.
+        answer = int(answer)
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(labels):
         return answer
     if isinstance(answer, str) and answer.strip().isdecimal() and int(answer) < len(labels):

@@ -98,7 +98,7 @@ class ColumnCheck:
             meaning = known.get(plain)
             if not prefix and plain in self._format.ignores:
                 meaning = None
-            elif meaning is None and plain.endswith("margin"):
+            elif meaning is None and plain.endswith("margin") and len(plain) <= _SHOWN:
                 meaning = known.get("margin")
             if meaning is not None or not is_ignored(plain):
                 yield name, meaning
@@ -186,8 +186,18 @@ class ColumnCheck:
 
 
 def _is_repeated(value: object, row: Mapping[str, Any], columns: Collection[str]) -> bool:
-    """Whether one of these columns has the same text or messages."""
-    return isinstance(value, str | list | dict) and any(row[column] == value for column in columns)
+    """Whether one of these columns has the same text or messages, or a message with that text."""
+    if not isinstance(value, str | list | dict):
+        return False
+    for column in columns:
+        other = row[column]
+        if other == value:
+            return True
+        if isinstance(value, str) and isinstance(other, list):
+            texts = (part for entry in other if isinstance(entry, dict) for part in entry.values())
+            if any(isinstance(text, str) and text.strip() == value.strip() for text in texts):
+                return True
+    return False
 
 
 def _decoded(value: object) -> object:

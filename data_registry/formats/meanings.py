@@ -113,6 +113,9 @@ HISTORY_NAMES: Final = frozenset(
 )
 """Columns with earlier turns."""
 
+REJECTED_NAMES: Final = frozenset({"rejected_response", "rejected_messages", "rejected"})
+"""Columns with a rejected answer beside a conversation or an answer that is preferred to it."""
+
 _PAIR_NAMES = (
     *("rejected", "rejected_response", "rejected_responses", "rejected_messages", "rejected_output"),
     *("rejected_completion", "rejected_answer", "response_rejected", "answer_rejected", "reject", "non_preferred"),

@@ -22,6 +22,7 @@ REJECTED: Final = "rejected.jsonl"
 # Rows of which not one is usable are of another kind than the options say: the rest need not be read.
 _HOPELESS_AFTER: Final = 5000
 _MAX_NAMES: Final = 200
+_NAME_CHARACTERS: Final = 200
 OTHER_NAMES: Final = "others"
 """Stands for columns that are not used, beyond the first two hundred."""
 
@@ -154,7 +155,8 @@ class Selection:
 
     def _count_names(self, outcome: Outcome) -> None:
         self.ignored |= outcome.ignored
-        for name, number in outcome.unused.items():
+        for full_name, number in outcome.unused.items():
+            name = full_name[:_NAME_CHARACTERS]
             known = name in self.unused or len(self.unused) < _MAX_NAMES
             self.unused[name if known else OTHER_NAMES] += number
 

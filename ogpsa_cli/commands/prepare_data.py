@@ -96,6 +96,8 @@ def _entry_rows(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "source", f"{place.kind} {place.name}"
     yield from ((name, value) for name, value in settings.items() if value)
     yield "format", entry.format
+    if entry.ignore_columns:
+        yield "columns left out", ", ".join(entry.ignore_columns)
     groups = {"columns": entry.columns, "tags": entry.tags, "only rows with": entry.where}
     yield from (
         (name, ", ".join(f"{key}={value}" for key, value in group.items())) for name, group in groups.items() if group
@@ -129,7 +131,10 @@ def _name_lines(manifest: Manifest) -> Iterator[str]:
     """Lines that name the columns that no one uses, and those to be ignored that are not there."""
     unused: dict[str, int] = manifest.summary.get("unused_columns", {})
     if unused:
-        named = [f"{_short(name)} ({number:,} rows)" for name, number in list(unused.items())[:_NAMES]]
+        named = [
+            f"{_short(name)} ({number:,} row{'s' if number > 1 else ''})"
+            for name, number in list(unused.items())[:_NAMES]
+        ]
         more = f" and {len(unused) - _NAMES} more" if len(unused) > _NAMES else ""
         yield f"  not used: {', '.join(named)}{more}"
         yield "    if one belongs to a row, say what it is:  --set columns.FIELD=COLUMN"
@@ -140,6 +145,7 @@ def _name_lines(manifest: Manifest) -> Iterator[str]:
 
 
 def _short(name: str) -> str:
+    name = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
     return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."
 
 

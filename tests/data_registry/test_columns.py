@@ -180,6 +180,9 @@ def test_the_same_text_twice_is_no_loss() -> None:
     assert kept(outcome) == [system("s"), *TALK]
     outcome = read({"prompt": "a", "chosen": "A", "rejected": "B", "response": "A"}, "preference", "preference")
     assert not outcome.unused
+    # UltraChat and its kin repeat the first question.
+    assert not read({"prompt": "a", "messages": TALK}, "messages").unused
+    assert read({"prompt": "other", "messages": TALK}, "messages").unused == {"prompt": 1}
 
 
 def test_a_prompt_beside_whole_conversations_is_part_of_them() -> None:

@@ -71,6 +71,13 @@ def test_words_that_hold_nan_are_words() -> None:
     assert read_row(row, make_layout("qa"), "sft")["messages"][1] == bot("It is nan.")
 
 
+def test_whole_numbers_that_pandas_wrote_as_fractions_name_a_choice() -> None:
+    row = {"question": "a", "choices": ["x", "y"], "answer": 1.0}
+    assert read_row(row, make_layout("choices"), "sft")["messages"][1] == bot("B. y")
+    with pytest.raises(RejectedRow):
+        read_row({**row, "answer": 0.5}, make_layout("choices"), "sft")
+
+
 def test_infinity_is_no_text() -> None:
     with pytest.raises(RejectedRow, match="float"):
         read_row({"question": "a", "answer": float("inf")}, make_layout("qa"), "sft")

@@ -44,7 +44,7 @@ def test_columns_without_a_use_are_named_once_with_their_counts(tmp_path: Path) 
 
 
 def test_many_and_long_names_are_cut(tmp_path: Path) -> None:
-    rows = [{**alpaca(i), f"{'x' * 500} {i}": 1} for i in range(300)]
+    rows = [{**alpaca(i), f"{i} {'x' * 500}": 1} for i in range(300)]
     result = prepare(write(tmp_path / "a.jsonl", rows), tmp_path / "out")
     assert len(result.manifest.summary["unused_columns"]) == 201
     assert all(len(line) < 1000 for line in _name_lines(result.manifest))
@@ -99,9 +99,9 @@ REFUSED: dict[str, tuple[list[dict[str, Any]], str]] = {
         "messages.tool_calls.*--ignore-columns messages.tool_calls",
     ),
     "margins": ([{"prompt": "q", "chosen": "A", "rejected": "B", "margin": 0.5}], "'margin'.*--ignore-columns margin"),
-    "a rejected answer": (
-        [{"query": "q", "response": "A", "rejected_response": "B"}],
-        "'rejected_response'.*preference",
+    "a list of rejected answers": (
+        [{"query": "q", "response": "A", "rejected_responses": ["B", "C"]}],
+        "'rejected_responses'.*preference",
     ),
 }
 
@@ -113,6 +113,35 @@ def test_rows_whose_meaning_would_be_lost_are_refused_by_name(tmp_path: Path, ro
     assert caught.value.exit_code == 2
     assert re.search(says, str(caught.value), re.DOTALL)
     assert not (tmp_path / "out").exists()
+
+
+SWIFT: dict[str, dict[str, Any]] = {
+    "messages": {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "A"}],
+        "rejected_response": "B",
+    },
+    "whole conversations": {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "A"}],
+        "rejected_messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "B"}],
+    },
+    "query and response": {"query": "q", "response": "A", "rejected_response": "B"},
+    "alpaca": {"instruction": "q", "input": "", "output": "A", "rejected": "B"},
+}
+
+
+@pytest.mark.parametrize("row", SWIFT.values(), ids=SWIFT)
+def test_rejected_answers_beside_an_answer_make_pairs(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = write(tmp_path / "a.jsonl", [row])
+    prepare(path, tmp_path / "out")
+    (found,) = load_prepared(tmp_path / "out", task="preference")[0]
+    assert {name: messages[-1]["content"] for name, messages in found.items()} == {
+        "prompt": "q",
+        "chosen": "A",
+        "rejected": "B",
+    }
+    prepare(path, tmp_path / "pairs", task="preference")
+    prepare(path, tmp_path / "sft", task="sft")
+    assert answers(tmp_path / "sft") == ["A"]
 
 
 def test_ignoring_permits_what_would_be_refused(tmp_path: Path) -> None:
