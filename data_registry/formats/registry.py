@@ -151,6 +151,8 @@ def detect(
 
 def _as_pairs(layout: Layout, rows: Sequence[Mapping[str, Any]]) -> Layout:
     """The layout, or that of preference pairs if most rows hold a rejected answer besides (as ms-swift has them)."""
+    if FORMATS[layout.format].tagged:
+        return layout
     for column in _columns_of(rows):
         holding = [row for row in rows if says_something(row.get(column))]
         if normal(column) not in REJECTED_NAMES or 2 * len(holding) <= len(rows):
