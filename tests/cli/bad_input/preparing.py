@@ -89,6 +89,18 @@ def more_dropped_than_allowed(place: Place) -> Arguments:
     return prepare(place.rows("rows.jsonl", rows), "--format", "alpaca")
 
 
+@case(CONFIGURATION, "messages.tool_calls.*--ignore-columns messages.tool_calls")
+def answers_that_call_tools(place: Place) -> Arguments:
+    answer = {"role": "assistant", "content": "Let me look.", "tool_calls": [{"type": "function"}]}
+    return prepare(place.rows("rows.jsonl", [{"messages": [{"role": "user", "content": "Who?"}, answer]}]))
+
+
+@case(CONFIGURATION, "no usable row.*2 marked as not to be learnt")
+def answers_that_are_all_undesired(place: Place) -> Arguments:
+    rows = [{"prompt": f"Question {n}?", "completion": "Harm.", "label": False} for n in range(2)]
+    return prepare(place.rows("rows.jsonl", rows))
+
+
 @case(CONFIGURATION, "fewer than the 50")
 def more_samples_than_rows(place: Place) -> Arguments:
     return prepare(place.rows("rows.jsonl", [ALPACA]), "--num-samples", "50")
