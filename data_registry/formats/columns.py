@@ -219,4 +219,5 @@ def _shown(value: object) -> str:
         return str(value)
     if not isinstance(value, str):
         return f"a {type(value).__name__}"
-    return f"'{value[:_SHOWN]}...'" if len(value) > _SHOWN else f"'{value}'"
+    text = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
+    return f"'{text.encode('utf-8', 'backslashreplace').decode()}'"

@@ -156,7 +156,8 @@ class Selection:
     def _count_names(self, outcome: Outcome) -> None:
         self.ignored |= outcome.ignored
         for full_name, number in outcome.unused.items():
-            name = full_name[:_NAME_CHARACTERS]
+            # A name of JSON may hold half of a surrogate pair, which no file can.
+            name = full_name[:_NAME_CHARACTERS].encode("utf-8", "backslashreplace").decode()
             known = name in self.unused or len(self.unused) < _MAX_NAMES
             self.unused[name if known else OTHER_NAMES] += number
 

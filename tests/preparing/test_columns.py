@@ -50,6 +50,13 @@ def test_many_and_long_names_are_cut(tmp_path: Path) -> None:
     assert all(len(line) < 1000 for line in _name_lines(result.manifest))
 
 
+def test_names_that_are_no_text_are_named_all_the_same(tmp_path: Path) -> None:
+    rows = [{**alpaca(0), "half \ud800": 1, "turn\u001b[31m red": 2}]
+    result = prepare(write(tmp_path / "a.jsonl", rows), tmp_path / "out")
+    assert set(result.manifest.summary["unused_columns"]) == {"half \\ud800", "turn\u001b[31m red"}
+    assert all(line.isprintable() for line in _name_lines(result.manifest))
+
+
 def test_undesired_answers_are_left_out_and_counted(tmp_path: Path) -> None:
     rows = [kto(i, label) for i, label in enumerate([True, False, 1, 0, "true", "False", None])]
     result = prepare(write(tmp_path / "a.jsonl", rows), tmp_path / "out", max_dropped=0)
