@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from data_registry.core.unreadable import Unreadable
 from data_registry.values import is_missing
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def message(role: str, content: object) -> Message:
     """
     if is_missing(content):
         raise RejectedRow(EMPTY, f"the text of the {role} is missing")
+    if isinstance(content, Unreadable):
+        raise RejectedRow(UNREADABLE, f"the text of the {role} is {content.detail}")
     if not isinstance(content, str):
         raise RejectedRow(UNREADABLE, f"the text of the {role} is a {type(content).__name__}")
     return {"role": role, "content": content}

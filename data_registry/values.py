@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Final
+
+from data_registry.core.json_text import decode
 
 # What pandas makes of a missing value where it writes text.
 _MISSING_TEXTS: Final = frozenset({"nan", "NaN", "NAN", "<NA>", "NaT"})
@@ -69,12 +70,11 @@ def as_number(value: object) -> float | None:
 def decoded(value: object) -> object:
     """A list from its JSON text, as CSV files have it; anything else as it is.
 
+    What Python cannot hold is :class:`Unreadable`.
+
     Raises:
         ValueError: the text begins like a list and is no JSON.
     """
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except RecursionError as error:
-            raise ValueError("values are nested too deeply") from error
+        return decode(value)
     return value

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
+from data_registry.core.shown import message
 from pipelines.core.job import rank
 
 if TYPE_CHECKING:
@@ -215,11 +216,11 @@ def show_error(what: str, *, where: str | None = None, fix: str | None = None) -
     """Print an error on standard error: what was found, where, what to do next."""
     prefix = "" if rank() == 0 else f"[rank {rank()}] "
     typer.secho(f"{prefix}error: ", err=True, nl=False, fg=typer.colors.RED, bold=True, color=_colour())
-    typer.echo(what, err=True)
+    typer.echo(message(what), err=True)
     for name, text in (("where:", where), ("fix:", fix)):
         if text:
             typer.secho(f"  {name:<6} ", err=True, nl=False, dim=True, color=_colour())
-            typer.echo(text, err=True)
+            typer.echo(message(text), err=True)
 
 
 def show_ogpsa_error(error: OgpsaError) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
+from data_registry.core.unreadable import Unreadable
 from data_registry.formats.meanings import MEANINGS, Meaning
 from data_registry.schema import UNREADABLE, Message, RejectedRow, Row, Task, message
 from data_registry.values import decoded, is_missing, says_something
@@ -191,7 +192,9 @@ def as_messages(value: object, tags: Tags) -> list[Message]:
     try:
         value = decoded(value)
     except ValueError as error:
-        raise RejectedRow(UNREADABLE, f"a conversation is not JSON: {error}") from error
+        raise RejectedRow(UNREADABLE, f"a conversation is {error}") from error
+    if isinstance(value, Unreadable):
+        raise RejectedRow(UNREADABLE, f"a conversation is {value.detail}")
     if not isinstance(value, list):
         raise RejectedRow(UNREADABLE, f"a conversation is a {type(value).__name__}, not a list of messages")
     return [as_message(entry, tags) for entry in value]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from data_registry.core.shown import clipped, shown
+from data_registry.core.unreadable import Unreadable
 from data_registry.formats.columns import ColumnCheck, without
 from data_registry.formats.layout import Layout, columns_of
 from data_registry.formats.registry import read_row
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 Part = Literal["all", "train", "heldout"]
 _EXCERPT_CHARACTERS: Final = 400
+_EXCERPT_DEPTH: Final = 8
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,11 @@ class RowReader:
             if column not in entry:
                 raise RejectedRow(UNREADABLE, f"there is no column '{column}' to filter by")
             if str(entry[column]).lower() != wanted.lower():
-                raise RejectedRow(FILTERED, f"'{column}' is {entry[column]!r}")
+                raise RejectedRow(FILTERED, f"'{column}' is {shown(entry[column])}")
         columns = columns_of(entry, self._layout.columns)
+        for column in columns.values():
+            if isinstance(entry[column], Unreadable):
+                raise RejectedRow(UNREADABLE, f"'{column}' is {entry[column].detail}")
         unused.update(self._columns(entry, columns))
         row = read_row(entry, self._layout, self.task, columns)
         return row if self.system is None else with_system(row, self.system)
@@ -178,19 +183,16 @@ def reject(chunk: Chunk, number: int, outcome: RejectedRow, entry: object) -> Re
     return Rejection(chunk.place(number), number, outcome.reason, outcome.detail, excerpt(content))
 
 
-def excerpt(value: Any) -> Any:
-    """A value as JSON can hold it, long texts cut in the middle and long lists after some elements."""
+def excerpt(value: Any, depth: int = _EXCERPT_DEPTH) -> Any:
+    """A value as JSON can hold it: long texts cut in the middle, long lists after some elements, deep values shown."""
     if isinstance(value, str):
-        if len(value) > _EXCERPT_CHARACTERS:
-            half = _EXCERPT_CHARACTERS // 2
-            value = f"{value[:half]} ... {len(value) - 2 * half} characters ... {value[-half:]}"
-        return value.encode("utf-8", "backslashreplace").decode()
+        return clipped(value, _EXCERPT_CHARACTERS).encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict | list | tuple) and not depth:
+        return excerpt(shown(value))
     if isinstance(value, dict):
-        return {str(key): excerpt(part) for key, part in list(value.items())[:20]}
+        return {excerpt(str(key)): excerpt(part, depth - 1) for key, part in list(value.items())[:20]}
     if isinstance(value, list | tuple):
-        return [excerpt(part) for part in value[:10]]
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return excerpt(str(value))
-    return value
+        return [excerpt(part, depth - 1) for part in value[:10]]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return excerpt(str(value))

@@ -210,7 +210,8 @@ class RejectedFile:
 
     def __init__(self, path: Path) -> None:
         self.examples: dict[str, str] = {}
-        self._stream = path.open("w", encoding="utf-8")
+        # Half of a surrogate pair is written as JSON writes it, by its number.
+        self._stream = path.open("w", encoding="utf-8", errors="backslashreplace")
 
     def __enter__(self) -> RejectedFile:
         return self

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from data_registry.core.documents import suggest
+from data_registry.core.documents import read_text, suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import InputRecord, hash_file
 from data_registry.formats.layout import is_text
@@ -108,10 +108,7 @@ def _locate(spec: PromptSetSpec, base: Path | None) -> tuple[Location, PromptLay
 
 
 def _text_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"'{path}' cannot be read as text: {error}") from error
+    lines = read_text(path, "prompt set").splitlines()
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield f"{path}:{number}", {"prompt": line.strip()}

@@ -16,8 +16,11 @@ from pydantic.config import JsonDict
 
 from data_registry.core.documents import check_mapping, explain_value, field_names, read_text, suggest
 from data_registry.core.errors import ConfigError
+from data_registry.core.shown import clipped
 from pipelines.core import other_names
 from pipelines.core.needs import idle_options
+
+_DEEPEST = 20
 
 ConfigT = TypeVar("ConfigT", bound="CommandConfig")
 
@@ -254,8 +257,12 @@ def _parse_assignment(config_class: type[CommandConfig], assignment: str) -> tup
     try:
         value = parse_yaml(text, where="--set")
     except ConfigError as error:
-        raise ConfigError(f"--set {assignment}: {error.what}") from error
+        raise ConfigError(f"--set {clipped(assignment, 200)}: {error.what}") from error
     first = first.replace("-", "_")
+    if len(rest) >= _DEEPEST:
+        raise ConfigError(
+            f"--set {clipped(assignment, 200)}: the key has {len(rest) + 1} parts; no option has so many"
+        )
     if rest:
         return [first, *rest], value
     translated, problems = _translated(config_class, {first: value})
@@ -274,7 +281,7 @@ def _assign(
     for parent in path[:-1]:
         below = target.setdefault(parent, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"--set {assignment}: '{parent}' is not a group of options")
+            raise ConfigError(f"--set {clipped(assignment, 200)}: '{parent}' is not a group of options")
         target[parent] = target = dict(below)
     target[path[-1]] = value
 
