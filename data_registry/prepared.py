@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from data_registry.core.arrow_values import DAMAGE, checked
 from data_registry.core.errors import ArtifactError, InputError, first_line
 from data_registry.core.manifest import Manifest, is_artifact, open_artifact
-from data_registry.schema import COLUMNS, arrow_schema
+from data_registry.schema import COLUMNS, Task, arrow_schema
 
 if TYPE_CHECKING:
     import datasets
@@ -58,7 +58,7 @@ def load_prepared(
         rows = datasets.load_from_disk(str(path))
         if not isinstance(rows, datasets.Dataset) or set(COLUMNS[found]) - set(rows.column_names):
             raise ArtifactError(f"'{path}' does not hold the columns {', '.join(COLUMNS[found])}", where=str(path))
-        _check_rows(rows, arrow_schema(found))
+        _check_rows(rows, arrow_schema(cast("Task", found)))
     except (pyarrow.ArrowException, *DAMAGE) as error:
         raise ArtifactError(f"the rows of '{path}' cannot be read: {first_line(error)}", where=str(path)) from error
     return rows, manifest
@@ -68,7 +68,7 @@ def _check_rows(rows: datasets.Dataset, schema: pa.Schema) -> None:
     """Check all rows as far as Arrow can, so that none ends the process by a signal when it is taken out.
 
     Raises:
-        pyarrow.ArrowInvalid: a batch is damaged, or a column is of another type than prepared rows have or lacks values.
+        pyarrow.ArrowInvalid: a batch is damaged, or a column has another type than prepared rows, or lacks values.
     """
     import pyarrow as pa
 

@@ -27,11 +27,12 @@ def checked(batches: Iterable[pa.RecordBatch], *, as_text: bool = False) -> Iter
 
     Raises:
         pyarrow.ArrowInvalid: a batch is damaged, or a column appears twice; the message names the column.
+        UnicodeDecodeError: the name of a column is not UTF-8.
     """
     import pyarrow as pa
 
     for batch in batches:
-        names = batch.schema.names
+        names = [_name(field) for field in batch.schema]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise pa.ArrowInvalid(f"the column '{twice}' appears twice")
@@ -45,6 +46,13 @@ def checked(batches: Iterable[pa.RecordBatch], *, as_text: bool = False) -> Iter
             except pa.ArrowException as error:
                 raise pa.ArrowInvalid(f"column '{name}': {first_line(error)}") from error
         yield batch
+
+
+def _name(field: pa.Field) -> str:
+    """The name of a column, or of a part of one; fails where it or one below it is not UTF-8."""
+    for index in range(field.type.num_fields):
+        _name(field.type.field(index))
+    return str(field.name)
 
 
 def _check(array: pa.Array) -> None:

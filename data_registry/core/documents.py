@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from data_registry.core.errors import ConfigError, InputError
-from data_registry.core.regular_files import open_regular, special
+from data_registry.core.regular_files import open_regular
 from data_registry.core.shown import shown as shown_value
 
 MAX_BYTES = 64 << 20
@@ -58,11 +58,8 @@ def read_text(path: Path, what: str) -> str:
     Raises:
         InputError: it cannot be read, is no regular file (a pipe, a device), or is not text.
     """
-    found = special(path)
-    if found is not None:
-        raise InputError(f"'{path}' is {found}, where a {what} is needed")
     try:
-        with open_regular(path) as stream:
+        with open_regular(path, f"a {what}") as stream:
             data = stream.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise InputError(f"'{path}' is longer than {MAX_BYTES >> 20} MB, and so no {what}")

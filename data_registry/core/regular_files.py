@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable
@@ -31,39 +32,51 @@ def special(path: Path) -> str | None:
         return None
 
 
-def check_regular(path: Path) -> None:
-    """Refuse what has no end or cannot be read twice; nothing is opened.
+def check_regular(path: Path, needed: str = "a file that can be read twice") -> None:
+    """Refuse what has no end or cannot be read twice.
+
+    Args:
+        path: the path; links are followed.
+        needed: what is needed instead, for the error.
 
     Raises:
         InputError: it is a pipe, a socket, a device or a directory.
     """
     found = special(path)
     if found is not None:
-        _refuse(path, found)
+        _refuse(path, found, needed)
 
 
-def _refuse(path: Path, found: str) -> None:
+def _refuse(path: Path, found: str, needed: str) -> None:
+    if found == _SPECIAL[stat.S_IFIFO]:
+        # Who waits for a reader of the pipe would wait for ever.
+        with contextlib.suppress(OSError):
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
     reached = f", a link to '{os.path.realpath(path)}'," if path.is_symlink() else ""
     raise InputError(
-        f"'{path}'{reached} is {found}, where a file is needed that can be read twice",
-        fix=None if found == "a directory" else "write its content to a file first, and name that",
+        f"'{path}'{reached} is {found}, where {needed} is needed",
+        fix=None if found == _SPECIAL[stat.S_IFDIR] else "write its content to a file first, and name that",
     )
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path, needed: str = "a file that can be read twice") -> BinaryIO:
     """A regular file, opened to be read.
+
+    Args:
+        path: the path; links are followed.
+        needed: what is needed, for the error.
 
     Raises:
         InputError: it is a pipe, a socket, a device or a directory.
         OSError: it cannot be opened.
     """
-    check_regular(path)
+    check_regular(path, needed)
     # If a pipe was put in its place since, this does not wait for a writer.
     stream = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     found = _SPECIAL.get(stat.S_IFMT(os.fstat(stream.fileno()).st_mode))
     if found is not None:
         stream.close()
-        _refuse(path, found)
+        _refuse(path, found, needed)
     return stream
 
 

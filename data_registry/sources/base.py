@@ -120,26 +120,29 @@ class Source(ABC):
         """
 
     def sample(self, num_rows: int = 50, within: int = 10_000) -> list[RawRow]:
-        """The first readable rows, of the first ``within`` entries.
+        """The first readable rows, of the first ``within`` entries; rows with an unreadable value only if all have one.
 
         Raises:
             InputError: there is none; with what the first entry is instead.
         """
         rows: list[RawRow] = []
+        whole: list[RawRow] = []
         problem, seen = None, 0
         for chunk in self.chunks():
             for number, entry in chunk.entries():
                 if isinstance(entry, dict):
                     rows.append(entry)
+                    if not any(isinstance(value, Unreadable) for value in entry.values()):
+                        whole.append(entry)
                 elif problem is None:
                     problem = f"{chunk.place(number)}: {entry.detail}"
                 seen += 1
                 if len(rows) == num_rows:
-                    return rows
+                    return whole or rows
             if seen >= within:
                 break
         if not rows:
             raise InputError(
                 f"'{self.name}' has no readable row" if problem else f"'{self.name}' is empty", where=problem
             )
-        return rows
+        return whole or rows

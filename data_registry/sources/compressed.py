@@ -72,8 +72,9 @@ def _decompressed(raw: BinaryIO, compression: str, stack: ExitStack) -> BinaryIO
 
         stream = stack.enter_context(pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd"))
         return cast("BinaryIO", io.BufferedReader(stream, CHUNK_BYTES))
-    opener = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}[compression]
-    return cast("BinaryIO", io.BufferedReader(stack.enter_context(opener(raw, "rb")), CHUNK_BYTES))
+    if compression == "gzip":
+        return cast("BinaryIO", stack.enter_context(gzip.GzipFile(fileobj=raw)))
+    return cast("BinaryIO", stack.enter_context(bz2.BZ2File(raw) if compression == "bzip2" else lzma.LZMAFile(raw)))
 
 
 def check_text(path: Path, called: str) -> bool:

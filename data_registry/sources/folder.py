@@ -37,7 +37,10 @@ def within(folder: Path, name: str) -> Path:
 
     Raises:
         InputError: the name is an address, or leads out of the folder.
+        TypeError: it is no text.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"a {type(name).__name__} where the name of a file is expected")
     if "://" in name or "::" in name or "\x00" in name:
         raise InputError(
             f"the folder '{folder}' names '{name}', which does not lie in it: a local folder is read from that folder "

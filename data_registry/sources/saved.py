@@ -41,18 +41,15 @@ class SavedSource(Files):
         elif split is not None:
             raise ConfigError(f"'{path}' has no splits, so that --source-split {split} cannot be read")
         state = _read(root / STATE)
-        entries = state.get("_data_files")
-        names = (
-            [entry.get("filename") for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-        )
-        if not names or not all(isinstance(name, str) for name in names):
-            raise _damaged(root, f"{STATE} names no files")
+        try:
+            files = [within(root, entry["filename"]) for entry in state["_data_files"]]
+        except (KeyError, TypeError) as error:
+            raise _damaged(root, f"{STATE} does not name its files") from error
         if state.get("_indices_data_files") or state.get("_indices_files"):
             raise InputError(
                 f"'{root}' was saved with a selection of rows that is not read",
                 fix="save it again with a newer version of datasets",
             )
-        files = [within(root, name) for name in names]
         for file in files:
             if not file.is_file():
                 raise _damaged(root, f"its file '{file.name}' is missing")

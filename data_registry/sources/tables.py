@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from data_registry.core.arrow_values import DAMAGE, checked
 from data_registry.core.errors import InputError, first_line
-from data_registry.core.regular_files import open_regular
 from data_registry.sources.base import CHUNK_ROWS, Chunk
 from data_registry.sources.compressed import check_binary
 
@@ -30,7 +29,7 @@ def _parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
     check_binary(path, "Parquet")
-    with open_regular(path) as stream, pq.ParquetFile(stream, page_checksum_verification=True) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         yield from file.iter_batches(batch_size=CHUNK_ROWS)
 
 
@@ -49,7 +48,7 @@ def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 
     check_binary(path, "Arrow")
-    with open_regular(path) as stream:
+    with pa.OSFile(str(path)) as stream:
         as_file = stream.read(6) == b"ARROW1"
         stream.seek(0)
         if not as_file:
@@ -80,9 +79,10 @@ def numbered(batches: Iterable[pa.RecordBatch], where: str, what: str = "table")
                 part = batch.slice(start, CHUNK_ROWS)
                 yield Chunk(where, range(first, first + part.num_rows), "row", part)
                 first += part.num_rows
-    except (pa.ArrowException, *DAMAGE) as error:
+    except (pa.ArrowException, MemoryError, *DAMAGE) as error:
         place = where if first == 1 else f"{where}, after row {first - 1}"
-        raise InputError(f"the {what} is damaged: {first_line(error)}", where=place) from error
+        said = "it asks for more memory than there is" if isinstance(error, MemoryError) else first_line(error)
+        raise InputError(f"the {what} is damaged: {said}", where=place) from error
 
 
 def dataset_batches(rows: datasets.Dataset) -> Iterator[pa.RecordBatch]:
