@@ -79,7 +79,7 @@ def decode(data: bytes | str) -> Any:
 
 def _is_too_deep(value: Any) -> bool:
     level = [value] if isinstance(value, dict | list) else []
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [
             part
             for whole in level

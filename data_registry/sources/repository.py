@@ -98,10 +98,12 @@ def _patterns(data_files: Any, folder: Path) -> dict[str, list[str]]:
     else:
         pairs = list(data_files.items()) if isinstance(data_files, dict) else [("train", data_files)]
     for split, patterns in pairs:
-        found = patterns if isinstance(patterns, list) else [patterns]
+        found = patterns if isinstance(patterns, list) else [patterns]  # one text stands for a list of one
         if not found or not all(isinstance(pattern, str) and pattern for pattern in found):
             raise ConfigError("'data_files' is not made of splits and their paths", where=str(folder / CARD))
         by_split.setdefault(str(split), []).extend(found)
+    if not by_split:
+        raise ConfigError("'data_files' names no files", where=str(folder / CARD))
     return by_split
 
 

@@ -50,6 +50,8 @@ class SavedSource(Files):
                 f"'{root}' was saved with a selection of rows that is not read",
                 fix="save it again with a newer version of datasets",
             )
+        if not files:
+            raise _damaged(root, f"{STATE} names no files")
         for file in files:
             if not file.is_file():
                 raise _damaged(root, f"its file '{file.name}' is missing")
