@@ -252,8 +252,9 @@ def record_command(arguments: Sequence[str]) -> None:
 
 
 def command_line() -> list[str]:
-    """The command as the user typed it, for the manifest."""
-    return ["ogpsa", *(sys.argv[1:] if _recorded_command is None else _recorded_command)]
+    """The command as the user typed it, for the manifest; bytes that are not UTF-8 are written by their numbers."""
+    arguments = sys.argv[1:] if _recorded_command is None else _recorded_command
+    return ["ogpsa", *(argument.encode("utf-8", "backslashreplace").decode() for argument in arguments)]
 
 
 def _sync_tree(root: Path) -> None:

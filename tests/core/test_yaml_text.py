@@ -72,7 +72,7 @@ def test_aliases_that_people_write_are_read() -> None:
     }
     assert len(parse_yaml(laughs(5), where="c")["a4"]) == 10
     assert parse_yaml("", where="c") is None
-    assert 10**5 < MAX_VALUES
+    assert MAX_VALUES > 10**5
 
 
 def test_options_full_of_aliases_are_told_in_a_screen(tmp_path: Path) -> None:
@@ -101,7 +101,9 @@ pieces = st.lists(
 
 @given(text=pieces)
 def test_any_text_is_a_value_or_an_error_for_the_user(text: str) -> None:
+    said = ""
     try:
         parse_yaml(text, where="c.yaml")
     except ConfigError as error:
-        assert len(str(error)) < 1000
+        said = str(error)
+    assert len(said) < 1000
