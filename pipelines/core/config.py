@@ -260,9 +260,7 @@ def _parse_assignment(config_class: type[CommandConfig], assignment: str) -> tup
         raise ConfigError(f"--set {clipped(assignment, 200)}: {error.what}") from error
     first = first.replace("-", "_")
     if len(rest) >= _DEEPEST:
-        raise ConfigError(
-            f"--set {clipped(assignment, 200)}: the key has {len(rest) + 1} parts; no option has so many"
-        )
+        raise ConfigError(f"--set {clipped(assignment, 200)}: the key has {len(rest) + 1} parts; no option has so many")
     if rest:
         return [first, *rest], value
     translated, problems = _translated(config_class, {first: value})
