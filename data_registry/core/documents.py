@@ -69,7 +69,7 @@ def read_text(path: Path, what: str) -> str:
     except OSError as error:
         raise InputError(f"the {what} '{path}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"the {what} '{path}' is not text: {error.reason}") from error
+        raise InputError(f"the {what} '{path}' is not text in UTF-8: {error.reason}") from error
 
 
 def parse(

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 VALUE_CHARACTERS: Final = 200
 PROBLEM_CHARACTERS: Final = 600
-MESSAGE_CHARACTERS: Final = 4000
-MESSAGE_LINES: Final = 40
-MOST_PROBLEMS: Final = 25
+MESSAGE_CHARACTERS: Final = 2400
+MESSAGE_LINES: Final = 30
+MOST_PROBLEMS: Final = 20
 
 
 class _Short(reprlib.Repr):
