@@ -224,7 +224,7 @@ def earlier_turns(value: object) -> list[Message]:
     try:
         value = decoded(value)
     except ValueError as error:
-        raise RejectedRow(UNREADABLE, f"the history is not JSON: {error}") from error
+        raise RejectedRow(UNREADABLE, f"the history is {error}") from error
     for tags in (MESSAGE_TAGS, TAGS):
         if is_messages(value, tags["role"], tags["content"]):
             return as_messages(value, tags)
