@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_registry.core.errors import first_line
+from pipelines.models.text_config import text_setting
 
 _CONFIG, _ADAPTER_CONFIG = "config.json", "adapter_config.json"
 _MAX_HEADER_BYTES = 100 << 20
@@ -69,18 +70,17 @@ def summarize_model(directory: Path) -> ModelSummary:
         except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
             problems.append(f"{file.name} is damaged: {error}")
     problems += _missing(directory, files)
-    text_config = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
-    assert isinstance(text_config, dict)
-    architectures = config.get("architectures") or ["unknown"]
+    architectures = config.get("architectures")
+    named = architectures[0] if isinstance(architectures, list) and architectures else "unknown"
     return ModelSummary(
-        architecture=f"PEFT {adapter.get('peft_type', '')}".strip() if adapter else str(architectures[0]),
+        architecture=f"PEFT {adapter.get('peft_type', '')}".strip() if adapter else str(named),
         model_type=str(config.get("model_type", "")),
         num_parameters=sum(elements.values()),
         dtypes=dict(elements),
         size_bytes=size,
-        hidden_size=_integer(text_config.get("hidden_size")),
-        num_layers=_integer(text_config.get("num_hidden_layers")),
-        vocab_size=_integer(text_config.get("vocab_size")),
+        hidden_size=text_setting(config, "hidden_size"),
+        num_layers=text_setting(config, "num_hidden_layers"),
+        vocab_size=text_setting(config, "vocab_size"),
         has_tokenizer=any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model")),
         has_chat_template=_has_template(directory),
         adapts=str(adapter.get("base_model_name_or_path")) if adapter else None,
@@ -131,10 +131,6 @@ def _read_object(path: Path, problems: list[str]) -> dict[str, Any]:
         problems.append(f"{path.name} holds no JSON object")
         return {}
     return content
-
-
-def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def _has_template(directory: Path) -> bool:
