@@ -26,12 +26,14 @@ from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.engine.shards.access import ShardAccess
+from pipelines.models.limits import limits_of_source
 from pipelines.models.loading import load_training_model
 from pipelines.models.lora import add_adapters, lora_settings
 from pipelines.models.reference import ModelSource
 from pipelines.passes.engine import ReferenceEngine, reference_engine, zero3_loading
 from pipelines.passes.gradients import Objective, ReferenceResult, reference_gradients
 from pipelines.passes.log_probs import add_loss_head
+from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_source_tokenizer
 from pipelines.weights.writing import write_tensors
 
@@ -64,13 +66,15 @@ def tokenised_references(config: BuildBasisConfig, source: ModelSource) -> tuple
         source, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )
     loss = reference_loss(config.objective)
+    limits = limits_of_source(source, trust_remote_code=config.trust_remote_code)
+    bounds = Bounds(config.max_length, config.drop_too_long, limits)
     references = []
     for path in config.reference:
         dataset, _ = load_prepared(path, task=loss.task)
         if len(dataset) < config.num_samples:
             logger.info("%s has %d samples, fewer than the %d asked for", path, len(dataset), config.num_samples)
         drawn = random.Random(config.seed).sample(range(len(dataset)), min(config.num_samples, len(dataset)))
-        samples = loss.encode(dataset.select(drawn), tokenizer, config.max_length, name=path.name)
+        samples = loss.encode(dataset.select(drawn), tokenizer, bounds, name=path.name)
         references.append(ReferenceSet(path.name, samples, loss))
     return references, int(tokenizer.pad_token_id)
 

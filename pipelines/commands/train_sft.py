@@ -28,5 +28,7 @@ def plan(config: TrainSftConfig) -> list[tuple[str, str]]:
     return steps.plan_training(
         config,
         task="sft",
-        data_plan=lambda source: sft_data_plan(config, inputs.load_training_tokenizer(config, source)),
+        data_plan=lambda source: sft_data_plan(
+            config, inputs.load_training_tokenizer(config, source), inputs.training_bounds(config, source)
+        ),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pipelines.configs.common import EngineConfig, LoraConfig, OutputConfig
+from pipelines.configs.common import DROP_TOO_LONG_HELP, EngineConfig, LoraConfig, OutputConfig
 from pipelines.configs.objectives import OBJECTIVES_HELP, ObjectiveName
 from pipelines.core.config import option
 
@@ -34,3 +34,4 @@ class BuildBasisConfig(OutputConfig, EngineConfig, LoraConfig):
     dtype: Literal["fp32", "bf16"] = option("fp32", "Number format in which the rows are stored.")
     batch_size: int = option(4, "Samples of one forward pass, per process.", short="b", ge=1)
     max_length: int = option(2048, "Longest sequence in tokens; longer ones are cut.", ge=2)
+    drop_too_long: bool = option(False, DROP_TOO_LONG_HELP)

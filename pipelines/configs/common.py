@@ -10,6 +10,11 @@ from pipelines.core.config import CommandConfig, option
 Precision = Literal["fp32", "bf16"]
 ZeroStage = Literal[0, 1, 2, 3]
 
+DROP_TOO_LONG_HELP = (
+    "Leave out rows longer than --max-length or than the model's positions; otherwise the first are cut, and the "
+    "second refused."
+)
+
 
 class OutputConfig(CommandConfig):
     """Where a command writes, and how it runs."""

@@ -9,7 +9,14 @@ from typing import Any, ClassVar, Literal
 from pydantic import field_validator
 
 from pipelines.configs.anchors import AnchorConfig
-from pipelines.configs.common import EngineConfig, LoraConfig, OutputConfig, PassThrough, split_numbers
+from pipelines.configs.common import (
+    DROP_TOO_LONG_HELP,
+    EngineConfig,
+    LoraConfig,
+    OutputConfig,
+    PassThrough,
+    split_numbers,
+)
 from pipelines.configs.heldout import HeldOutConfig
 from pipelines.configs.sft_data import SftDataConfig
 from pipelines.core.config import CommandConfig, option
@@ -147,6 +154,7 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
         1.0, "Clip the projected gradient to this norm; 0 does not clip.", panel="Training", ge=0
     )
     max_length: int = option(2048, "Longest sequence in tokens; longer ones are cut.", panel="Training", ge=2)
+    drop_too_long: bool = option(False, DROP_TOO_LONG_HELP, panel="Training")
     seed: int = option(42, "Seed of data order, dropout and adapters.", panel="Training")
     save_every: int = option(
         100,

@@ -17,7 +17,6 @@ from pipelines.core.job import is_main
 from pipelines.evaluation.answering.asking import answer_all, ask
 from pipelines.evaluation.answering.backend import Backend, TransformersBackend
 from pipelines.evaluation.answering.store import write_generations
-from pipelines.evaluation.answering.token_ids import check_token_ids, check_token_range
 from pipelines.evaluation.answering.vllm_backend import VllmEngine
 from pipelines.evaluation.contract.answer import StoredAnswer, write_answers
 from pipelines.evaluation.contract.results import RESULTS_FILE, Results, hash_text
@@ -25,9 +24,11 @@ from pipelines.evaluation.contract.suite import AnySuite, GeneratingSuite, Suite
 from pipelines.evaluation.contract.verdict import Judge, StoredVerdict, judge_answers, write_verdicts
 from pipelines.evaluation.judges.registry import BUILT_IN, JUDGES, named_judge
 from pipelines.evaluation.request import ANSWERING, JUDGING, work_folder
+from pipelines.models.limits import limits_of_model
 from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource
 from pipelines.tokens.chat_template import chat_template_of
+from pipelines.tokens.fitting import check_token_ids
 from pipelines.tokens.tokenizer import load_source_tokenizer
 
 if TYPE_CHECKING:
@@ -174,10 +175,10 @@ def _generate(
     measurement.template_hash = hash_text(chat_template_of(tokenizer))
     backend: Backend
     if isinstance(model, VllmEngine):
-        check_token_range(asked.ids, model.num_embeddings, tokenizer.name_or_path)
+        check_token_ids(asked.ids, model.num_embeddings, tokenizer)
         backend = model.backend(suite.decoding)
     else:
-        check_token_ids(asked.ids, model, tokenizer.name_or_path)
+        check_token_ids(asked.ids, limits_of_model(model).num_embeddings, tokenizer)
         backend = TransformersBackend(model, tokenizer, suite.decoding)
     measurement.answers[index] = answer_all(
         asked,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from data_registry.core.errors import InputError
+from pipelines.tokens.rendering import render_marked, render_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +34,7 @@ def render(
     """
     template = chat_template_of(tokenizer)
     if _GENERATION_MARK.search(template):
-        text, spans = _render_marked(messages, tokenizer, template)
+        text, spans = render_marked(tokenizer, messages, template)
         answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
         if len(spans) != len(answers):
             raise InputError(
@@ -54,7 +55,7 @@ def render_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBas
         InputError: the template is missing, refuses the conversation, or leaves its system message out.
     """
     chat_template_of(tokenizer)
-    text = _rendered(messages, tokenizer, add_generation_prompt=True)
+    text = render_template(tokenizer, messages, add_generation_prompt=True)
     _check_system(messages, text)
     return text
 
@@ -89,39 +90,19 @@ def _check_system(messages: Sequence[Message], text: str) -> None:
         )
 
 
-def _render_marked(
-    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, template: str
-) -> tuple[str, list[Span]]:
-    import jinja2
-
-    # apply_chat_template calls this function; its own mask loses the character ranges, hence the direct call.
-    from transformers.utils.chat_template_utils import render_jinja_template
-
-    try:
-        texts, ranges = render_jinja_template(
-            [[dict(message) for message in messages]],
-            chat_template=template,
-            return_assistant_tokens_mask=True,
-            **tokenizer.special_tokens_map,
-        )
-    except jinja2.TemplateError as error:
-        raise _refused(error) from error
-    return texts[0], [(int(start), int(end)) for start, end in ranges[0]]
-
-
 def _render_by_prefixes(
     messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, train_from: int
 ) -> tuple[str, list[Span]]:
-    text = _rendered(messages, tokenizer)
+    text = render_template(tokenizer, messages)
     spans = []
     for index, message in enumerate(messages):
         if message["role"] != "assistant" or index < train_from:
             continue
         if index == 0:
             raise InputError("the conversation begins with an answer; the chat template cannot say where it starts")
-        before = _rendered(messages[:index], tokenizer, add_generation_prompt=True)
+        before = render_template(tokenizer, messages[:index], add_generation_prompt=True)
         last = index == len(messages) - 1
-        through = text if last else _rendered(messages[: index + 1], tokenizer)
+        through = text if last else render_template(tokenizer, messages[: index + 1])
         if not (text.startswith(before) and text.startswith(through) and len(before) <= len(through)):
             raise InputError(
                 "the tokenizer's chat template writes an answer differently when the conversation goes on, so that "
@@ -139,26 +120,3 @@ def _end_of_turn(text: str, start: int, content: str) -> int:
     if text[start:end].endswith(content.rstrip()):
         return len(text)  # In this template only white space ends a turn, so the white space must be learnt.
     return end
-
-
-def _rendered(
-    messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, *, add_generation_prompt: bool = False
-) -> str:
-    import jinja2
-
-    try:
-        return str(
-            tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        )
-    except jinja2.TemplateError as error:
-        raise _refused(error) from error
-
-
-def _refused(error: Exception) -> InputError:
-    return InputError(
-        f"the tokenizer's chat template refuses the conversation: {error}",
-        fix="change the data to what the template takes (system messages, roles in turn), or give another template "
-        "with --chat-template FILE",
-    )

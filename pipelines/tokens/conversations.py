@@ -203,9 +203,10 @@ class _ChunkEncoder:
             if row.num_trained == 0:
                 raise InputError(
                     "the row has no trained token"
-                    + (f": all lie beyond --max-length {self.max_length}" if row.num_cut else ""),
+                    + (f": all lie beyond its first {self.max_length} tokens" if row.num_cut else ""),
                     where=place,
-                    fix="prepare the data with --tokenizer and the same --max-length, which drops such rows",
+                    fix="raise --max-length, or leave such rows out: prepare the data with --tokenizer and the same "
+                    "--max-length, or train with --drop-too-long",
                 )
         return encoded
 

@@ -40,7 +40,8 @@ def encode_pair(row: Mapping[str, Any], tokenizer: Any, max_length: int | None) 
         if not trained:
             raise InputError(
                 f"no token of the {side} completion is left within --max-length {max_length}",
-                fix="prepare the data again with --tokenizer and --max-length, which drops such pairs",
+                fix="raise --max-length, or leave such pairs out: prepare the data with --tokenizer and --max-length, "
+                "or train with --drop-too-long",
             )
         first, last = trained[0], trained[-1]
         if last - first + 1 != len(trained):

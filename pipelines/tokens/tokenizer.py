@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from data_registry.core.errors import InputError
 from data_registry.core.regular_files import check_regular
 from data_registry.hub import network
+from pipelines.models.limits import Limits, limits_of_source
+from pipelines.tokens.rendering import EndlessTemplateError, render_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from pipelines.models.reference import ModelSource
+
+logger = logging.getLogger(__name__)
+
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 
 
@@ -31,12 +37,14 @@ def load_source_tokenizer(
         InputError: as for :func:`load_tokenizer`.
     """
     tokens = source.tokenizer_source
-    return load_tokenizer(
+    tokenizer = load_tokenizer(
         tokens.path_or_id,
         chat_template=chat_template,
         revision=tokens.revision,
         trust_remote_code=trust_remote_code,
     )
+    _pad_within(tokenizer, limits_of_source(source, trust_remote_code=trust_remote_code))
+    return tokenizer
 
 
 def load_tokenizer(
@@ -87,6 +95,33 @@ def load_tokenizer(
     return tokenizer
 
 
+def _pad_within(tokenizer: PreTrainedTokenizerBase, limits: Limits) -> None:
+    """Pad with a token that the model knows, where the padding token was added without giving the model room for it.
+
+    Padding is masked, so that it does not matter which token it is; that it has an embedding does.
+
+    Raises:
+        InputError: there is no such token.
+    """
+    number = limits.num_embeddings
+    if number is None or int(tokenizer.pad_token_id) < number:
+        return
+    own, own_id = tokenizer.pad_token, tokenizer.pad_token_id
+    for token in (tokenizer.eos_token, tokenizer.unk_token, tokenizer.bos_token):
+        if token is not None and int(tokenizer.convert_tokens_to_ids(token)) < number:
+            logger.warning(
+                "the padding token %r has the id %d, and the model has embeddings for %d only; %r pads in its place",
+                own, own_id, number, token,
+            )  # fmt: skip
+            tokenizer.pad_token = token
+            return
+    raise InputError(
+        f"the padding token '{own}' has the id {own_id}, and the model has embeddings for {number} only",
+        where=f"tokenizer '{tokenizer.name_or_path}'",
+        fix="set pad_token in its tokenizer_config.json to a token that the model has",
+    )
+
+
 def _check_directory(name: str) -> None:
     """Refuse paths that the libraries would take for a hub id, or would meet with an unspecific exception."""
     path = Path(name)
@@ -117,8 +152,12 @@ def _set_template(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the chat template cannot be read: {error}", where=str(file)) from error
     try:
-        tokenizer.apply_chat_template([{"role": "user", "content": "a"}], tokenize=False)
-    except jinja2.TemplateSyntaxError as error:
-        raise InputError(f"the chat template is not Jinja: {error.message}", where=f"{file}:{error.lineno}") from error
-    except jinja2.TemplateError:
-        pass  # A template may demand more than one user message; each row is checked later.
+        render_template(tokenizer, [{"role": "user", "content": "a"}])
+    except EndlessTemplateError as error:
+        raise EndlessTemplateError(error.what, where=str(file)) from error
+    except InputError as error:
+        # A template may demand more than one user message; each row is checked later.
+        cause = error.__cause__
+        if isinstance(cause, jinja2.TemplateSyntaxError):
+            where = f"{file}:{cause.lineno}"
+            raise InputError(f"the chat template is not Jinja: {cause.message}", where=where) from cause

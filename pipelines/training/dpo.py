@@ -12,7 +12,8 @@ from trl import DPOConfig, DPOTrainer
 from pipelines.configs.train import TrainDpoConfig
 from pipelines.core.job import on_main
 from pipelines.models.reference import ModelSource
-from pipelines.tokens.pairs import SIDES, encode_pairs
+from pipelines.tokens.fitting import encode_fitting_pairs
+from pipelines.tokens.pairs import SIDES
 from pipelines.training import inputs as inputs_training
 from pipelines.training import run as steps
 from pipelines.training.arguments import check_names, trainer_arguments
@@ -57,13 +58,14 @@ def make_trainer(
     tokenizer = inputs_training.load_training_tokenizer(config, source)
     check_dpo_options(config)
     rows, out = split_held_out(config, "preference")
-    pairs = encode_pairs(rows, tokenizer, config.max_length, name="the pairs")
+    bounds = inputs_training.training_bounds(config, source)
+    pairs = encode_fitting_pairs(rows, tokenizer, bounds, name="the pairs")
     inputs = on_main(lambda: inputs_training.training_inputs(config, source, task="preference"))
     pad_token_id = int(tokenizer.pad_token_id)
     pairs = with_reference_logps(pairs, config, source, inputs, ds_config, pad_token_id, device)
     held_out = None
     if out is not None:
-        held_out = encode_pairs(out, tokenizer, config.max_length, name="the held-out pairs")
+        held_out = encode_fitting_pairs(out, tokenizer, bounds, name="the held-out pairs")
         records = inputs if config.eval_data is None else eval_inputs(inputs)
         held_out = with_reference_logps(held_out, config, source, records, ds_config, pad_token_id, device)
     arguments = trainer_arguments(DPOConfig, config, run_files.work_directory(partial), ds_config)

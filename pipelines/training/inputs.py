@@ -12,8 +12,10 @@ from pipelines.basis.objectives.finding import reference_loss
 from pipelines.basis.opening import open_basis
 from pipelines.configs.train import TrainConfig
 from pipelines.core.option_files import option_file_inputs
+from pipelines.models.limits import limits_of_source
 from pipelines.models.lora import lora_settings
 from pipelines.models.reference import ModelSource
+from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_source_tokenizer
 
 
@@ -60,6 +62,12 @@ def check_options(config: TrainConfig, description: BasisDescription, model_fing
             f"--refresh-samples {config.refresh_samples} is more than the {largest} samples kept with the basis",
             fix="build the basis with a larger --num-samples",
         )
+
+
+def training_bounds(config: TrainConfig, source: ModelSource) -> Bounds:
+    """What the rows that a run reads must keep to."""
+    limits = limits_of_source(source, trust_remote_code=config.trust_remote_code)
+    return Bounds(config.max_length, config.drop_too_long, limits)
 
 
 def load_training_tokenizer(config: TrainConfig, source: ModelSource) -> Any:

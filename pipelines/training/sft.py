@@ -47,7 +47,7 @@ def make_trainer(
         device: the device to compute on; not used, since the trainer finds it itself.
     """
     tokenizer = inputs.load_training_tokenizer(config, source)
-    data = sft_data(config, tokenizer)
+    data = sft_data(config, tokenizer, inputs.training_bounds(config, source))
     arguments = trainer_arguments(SFTConfig, config, run_files.work_directory(partial), ds_config)
     trainer: ProjectedSFTTrainer = steps.build_trainer(
         ProjectedSFTTrainer, config, source, arguments, data.rows, tokenizer, partial

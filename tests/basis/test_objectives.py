@@ -21,6 +21,7 @@ from pipelines.configs.objectives import OBJECTIVES
 from pipelines.engine.shards.opening import open_shards
 from pipelines.passes.engine import ReferenceEngine
 from pipelines.passes.log_probs import add_loss_head
+from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_tokenizer
 from tests.distributed import worlds
 from tests.reference import plain
@@ -42,7 +43,7 @@ def encoded(world: dict[str, Path], name: str) -> tuple[ReferenceSet, Any]:
     """All samples of a loss, with what it needs of the model, and the model."""
     loss = reference_loss(name)
     rows, _ = load_prepared(world[loss.task], task=loss.task)
-    samples = loss.encode(rows, load_tokenizer(world["model"]), 2048, name="data")
+    samples = loss.encode(rows, load_tokenizer(world["model"]), Bounds(2048), name="data")
     model = AutoModelForCausalLM.from_pretrained(world["model"], dtype=torch.float32)
     add_loss_head(model)
     engine = ReferenceEngine(model, open_shards(model))

@@ -13,8 +13,9 @@ from pipelines.basis.objectives.reference_loss import TOKEN_IDS, ReferenceLoss, 
 from pipelines.passes.engine import ReferenceEngine
 from pipelines.passes.gradients import Batch, LossSum
 from pipelines.passes.log_probs import completion_log_probs, completion_values
+from pipelines.tokens.fitting import Bounds, encode_fitting_pairs
 from pipelines.tokens.padding import collate_pairs
-from pipelines.tokens.pairs import SIDES, encode_pairs
+from pipelines.tokens.pairs import SIDES
 
 if TYPE_CHECKING:
     import datasets
@@ -33,9 +34,9 @@ class PreferenceLoss(ReferenceLoss):
     needs_start_values: ClassVar[bool] = True
     takes_beta: ClassVar[bool] = True
 
-    def encode(self, rows: datasets.Dataset, tokenizer: Any, max_length: int, *, name: str) -> list[Sample]:
+    def encode(self, rows: datasets.Dataset, tokenizer: Any, bounds: Bounds, *, name: str) -> list[Sample]:
         """See ``ReferenceLoss``."""
-        return encode_pairs(rows, tokenizer, max_length, name=name)
+        return encode_fitting_pairs(rows, tokenizer, bounds, name=name)
 
     def with_start_values(
         self, samples: list[Sample], engine: ReferenceEngine, *, batch_size: int, pad_token_id: int

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pipelines.passes.engine import ReferenceEngine
 from pipelines.passes.gradients import Batch, LossSum
+from pipelines.tokens.fitting import Bounds
 
 if TYPE_CHECKING:
     import datasets
@@ -41,13 +42,13 @@ class ReferenceLoss(ABC):
     takes_beta: ClassVar[bool] = False
 
     @abstractmethod
-    def encode(self, rows: datasets.Dataset, tokenizer: Any, max_length: int, *, name: str) -> list[Sample]:
-        """Turn the rows of a prepared data set into samples, in order.
+    def encode(self, rows: datasets.Dataset, tokenizer: Any, bounds: Bounds, *, name: str) -> list[Sample]:
+        """Turn the rows of a prepared data set into samples, in order; those that are to be left out are missing.
 
         Args:
             rows: the rows of the data set.
             tokenizer: a fast tokenizer with a chat template.
-            max_length: the greatest length of a sequence, in tokens.
+            bounds: what the rows must keep to.
             name: the name of the data set, for progress and errors.
 
         Raises:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipelines.basis.objectives.reference_loss import Sample
 from pipelines.basis.objectives.tokens import TokenLoss
-from pipelines.tokens.pairs import SIDES, as_token_rows, encode_pairs
+from pipelines.tokens.fitting import Bounds, encode_fitting_pairs
+from pipelines.tokens.pairs import SIDES, as_token_rows
 
 if TYPE_CHECKING:
     import datasets
@@ -19,6 +20,6 @@ class TokenPairsLoss(TokenLoss):
     task: ClassVar[str] = "preference"
     samples_per_row: ClassVar[int] = len(SIDES)
 
-    def encode(self, rows: datasets.Dataset, tokenizer: Any, max_length: int, *, name: str) -> list[Sample]:
+    def encode(self, rows: datasets.Dataset, tokenizer: Any, bounds: Bounds, *, name: str) -> list[Sample]:
         """See ``ReferenceLoss``."""
-        return as_token_rows(encode_pairs(rows, tokenizer, max_length, name=name))
+        return as_token_rows(encode_fitting_pairs(rows, tokenizer, bounds, name=name))

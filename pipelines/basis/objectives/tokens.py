@@ -11,7 +11,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from pipelines.basis.objectives.reference_loss import TOKEN_IDS, ReferenceLoss, Sample
 from pipelines.passes.gradients import Batch, LossSum
 from pipelines.passes.log_probs import token_log_probs
-from pipelines.tokens.conversations import encode_dataset
+from pipelines.tokens.fitting import Bounds, encode_fitting
 from pipelines.tokens.labels import num_trained
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class TokenLoss(ReferenceLoss):
     task: ClassVar[str] = "sft"
     columns: ClassVar = {"input_ids": TOKEN_IDS, "labels": TOKEN_IDS}
 
-    def encode(self, rows: datasets.Dataset, tokenizer: Any, max_length: int, *, name: str) -> list[Sample]:
+    def encode(self, rows: datasets.Dataset, tokenizer: Any, bounds: Bounds, *, name: str) -> list[Sample]:
         """See ``ReferenceLoss``."""
-        samples: list[Sample] = encode_dataset(rows, tokenizer, max_length, name=name).to_list()
+        samples: list[Sample] = encode_fitting(rows, tokenizer, bounds, name=name).to_list()
         return samples
 
     def length(self, sample: Sample) -> int:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipelines.evaluation.contract.answer import Decoding
+from pipelines.models.limits import limits_of_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,8 +64,7 @@ class TransformersBackend:
     @property
     def context(self) -> int | None:
         """See :class:`Backend`."""
-        positions = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
-        return positions if isinstance(positions, int) and positions > 0 else None
+        return limits_of_model(self._model).positions
 
     def is_end(self, token: int) -> bool:
         """See :class:`Backend`."""

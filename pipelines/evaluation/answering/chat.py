@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from data_registry.core.errors import InputError
 from pipelines.configs.chat import ChatConfig
 from pipelines.evaluation.answering.backend import TransformersBackend, room
-from pipelines.evaluation.answering.token_ids import check_token_ids
 from pipelines.evaluation.contract.answer import Decoding
+from pipelines.models.limits import limits_of_model
 from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
 from pipelines.tokens.chat_template import render_prompt
+from pipelines.tokens.fitting import check_token_ids
 from pipelines.tokens.tokenizer import load_source_tokenizer
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Speaker:
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         prompt = render_prompt([*system, *said], self.tokenizer)
         ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
-        check_token_ids([ids], self.model, self.tokenizer.name_or_path)
+        check_token_ids([ids], limits_of_model(self.model).num_embeddings, self.tokenizer)
         backend = TransformersBackend(self.model, self.tokenizer, self.decoding)
         limit = room(len(ids), backend.context, self.decoding.max_new_tokens)
         if limit < 1:

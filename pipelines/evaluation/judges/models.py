@@ -22,6 +22,7 @@ from pipelines.evaluation.contract.verdict import ERROR, Judge, StoredVerdict
 from pipelines.evaluation.judges.formats import UNSURE, JudgeFormat, choose_format, with_card_prompt
 from pipelines.models import hub
 from pipelines.models.files import CONFIG, check_weight_files, read_json
+from pipelines.models.limits import limits_of_model
 from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource, fetch_weights, model_directory, resolve_model
 from pipelines.tokens.chat_template import render_prompt
@@ -210,7 +211,7 @@ class ClassifierJudge(_ModelJudge):
         tokenizer, model = self._tokenizer(), self._load()
         if model.config.pad_token_id is None:
             model.config.pad_token_id = tokenizer.pad_token_id
-        longest = getattr(model.config, "max_position_embeddings", None)
+        longest = limits_of_model(model).positions
         verdicts = []
         with Progress("judging", total=len(answers), unit="answers") as progress, torch.inference_mode():
             for start in range(0, len(answers), self._options.batch_size):

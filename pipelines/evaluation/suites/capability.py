@@ -20,6 +20,9 @@ from pipelines.core.progress import Progress
 from pipelines.evaluation.contract.results import hash_items, hash_text
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
 from pipelines.evaluation.lm_eval.results import FAMILY, convert
+from pipelines.models.limits import limits_of_model
+from pipelines.tokens.fitting import check_token_ids
+from pipelines.tokens.rendering import blamed_on_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -202,6 +205,7 @@ def _adapter(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, request
     from lm_eval.models.huggingface import HFLM
 
     is_terminal = sys.stderr.isatty()
+    embeddings = limits_of_model(model).num_embeddings
     with Progress(NAME, unit="sequences") if not is_terminal else contextlib.nullcontext() as progress:
 
         class Counting(HFLM):
@@ -214,10 +218,16 @@ def _adapter(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, request
             def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
                 return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm or not is_terminal)
 
+            def apply_chat_template(self, *args: Any, **kwargs: Any) -> str:
+                with blamed_on_template():
+                    return str(super().apply_chat_template(*args, **kwargs))
+
             def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
+                check_token_ids(inps.tolist(), embeddings, tokenizer)
                 return _count(progress, len(inps), super()._model_call(inps, *args, **kwargs))
 
             def _model_generate(self, context: Any, *args: Any, **kwargs: Any) -> Any:
+                check_token_ids(context.tolist(), embeddings, tokenizer)
                 return _count(progress, len(context), super()._model_generate(context, *args, **kwargs))
 
         log = logging.getLogger("lm_eval.models.huggingface")

@@ -9,15 +9,17 @@ import numpy as np
 from data_registry.core.errors import InputError
 from data_registry.formats.choices import options_of
 from pipelines.core.progress import Progress
-from pipelines.evaluation.answering.token_ids import check_token_ids
 from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import SuiteResults, SuiteSettings, hash_items, hash_text, hash_tokenizer
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
 from pipelines.evaluation.statistics.figures import share
 from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite
-from pipelines.evaluation.suites.sample_losses import sample_losses, scored_length
+from pipelines.evaluation.suites.sample_losses import sample_losses
+from pipelines.evaluation.suites.scored_rows import length_option, scored_length
+from pipelines.models.limits import limits_of_model
 from pipelines.tokens.chat_template import chat_template_of
 from pipelines.tokens.conversations import encode_batch
+from pipelines.tokens.fitting import check_token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -95,10 +97,12 @@ class MultipleChoiceSuite(PreparedDataSuite):
             if sample.num_cut:
                 # If one of the choices is cut, they cannot be compared.
                 raise InputError(
-                    f"row {number} of '{data.path}' is longer than {max_length} tokens",
-                    fix="raise --max-length, or leave such rows out:  ogpsa prepare-data --tokenizer --max-length",
+                    f"row {number} of '{data.path}' is longer than {max_length} tokens, which "
+                    + length_option(model, self._request.max_length),
+                    fix=f"leave such rows out:  ogpsa prepare-data DATA --tokenizer {tokenizer.name_or_path} "
+                    f"--max-length {max_length} --drop-too-long --out DIR",
                 )
-        check_token_ids((sample.input_ids for sample in encoded), model, tokenizer.name_or_path)
+        check_token_ids((sample.input_ids for sample in encoded), limits_of_model(model).num_embeddings, tokenizer)
         return [(sample.input_ids, sample.labels) for sample in encoded]
 
 

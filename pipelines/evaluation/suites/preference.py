@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pipelines.core.progress import Progress
-from pipelines.evaluation.answering.token_ids import check_token_ids
 from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import (
     Metric,
@@ -21,7 +20,8 @@ from pipelines.evaluation.contract.results import (
 from pipelines.evaluation.contract.suite import SuiteOutcome
 from pipelines.evaluation.statistics.figures import Scores, mean_nats, share
 from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite
-from pipelines.evaluation.suites.sample_losses import sample_losses, scored_length
+from pipelines.evaluation.suites.sample_losses import sample_losses
+from pipelines.evaluation.suites.scored_rows import check_scored, scored_length
 from pipelines.tokens.chat_template import chat_template_of
 from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.pairs import SIDES, Pair, encode_pairs
@@ -47,7 +47,8 @@ class PreferenceSuite(PreparedDataSuite):
         max_length = scored_length(model, self._request.max_length)
         pairs = encode_pairs(data.rows, tokenizer, max_length, name=data.name)
         samples = [_sample(pair, side) for pair in pairs for side in SIDES]
-        check_token_ids((ids for ids, _ in samples), model, tokenizer.name_or_path)
+        asked = self._request.max_length
+        check_scored([ids for ids, _ in samples], model, tokenizer, max_length=asked, name=data.name)
         with Progress(f"scoring {data.name}", total=len(samples), unit="answers") as progress:
             losses = sample_losses(model, samples, batch_size=self._request.batch_size, progress=progress.advance)
         totals = np.array([loss.total for loss in losses]).reshape(-1, len(SIDES))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.core.progress import Progress
-from pipelines.evaluation.answering.token_ids import check_token_ids
 from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import (
     Metric,
@@ -22,7 +21,8 @@ from pipelines.evaluation.contract.suite import SuiteOutcome
 from pipelines.evaluation.statistics.figures import figure
 from pipelines.evaluation.statistics.intervals import ratio_interval
 from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite
-from pipelines.evaluation.suites.sample_losses import SampleLoss, mean_token_loss, sample_losses, scored_length
+from pipelines.evaluation.suites.sample_losses import SampleLoss, mean_token_loss, sample_losses
+from pipelines.evaluation.suites.scored_rows import check_scored, scored_length
 from pipelines.tokens.chat_template import chat_template_of
 from pipelines.tokens.conversations import encode_dataset
 
@@ -46,7 +46,8 @@ class ReferenceLossSuite(PreparedDataSuite):
         max_length = scored_length(model, self._request.max_length)
         encoded = encode_dataset(data.rows, tokenizer, max_length, name=data.name)
         samples = [(row["input_ids"], row["labels"]) for row in encoded]
-        check_token_ids((ids for ids, _ in samples), model, tokenizer.name_or_path)
+        asked = self._request.max_length
+        check_scored([ids for ids, _ in samples], model, tokenizer, max_length=asked, name=data.name)
         with Progress(f"loss on {data.name}", total=len(samples), unit="samples") as progress:
             losses = sample_losses(model, samples, batch_size=self._request.batch_size, progress=progress.advance)
         cut = max(len(ids) for ids, _ in samples) >= max_length

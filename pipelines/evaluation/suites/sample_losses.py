@@ -1,4 +1,4 @@
-"""The mean token loss of a model on given answers, sample by sample, and how long such samples may be.
+"""The mean token loss of a model on given answers, sample by sample.
 
 Shapes: B samples of a batch, L tokens, V words of the vocabulary.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from data_registry.core.errors import NumericsError
+from pipelines.models.limits import limits_of_model
 from pipelines.passes.log_probs import label_log_probs
 from pipelines.tokens.labels import IGNORED
 
@@ -26,11 +27,6 @@ class SampleLoss:
 
     total: float
     num_tokens: int
-
-
-def scored_length(model: PreTrainedModel, max_length: int) -> int:
-    """The longest sequence that may be scored: positions beyond a model's own are undefined, or an index error."""
-    return min(max_length, getattr(model.config, "max_position_embeddings", None) or max_length)
 
 
 def sample_losses(
@@ -65,7 +61,7 @@ def sample_losses(
     was_training = model.training
     model.eval()
     try:
-        for batch in _batches([len(ids) for ids, _ in samples], batch_size, int(model.config.vocab_size)):
+        for batch in _batches([len(ids) for ids, _ in samples], batch_size, _vocabulary(model)):
             totals, counts = _batch_losses(model, [samples[index] for index in batch])
             for index, total, count in zip(batch, totals.tolist(), counts.tolist(), strict=True):
                 losses[index] = _checked(index, total, count)
@@ -103,6 +99,11 @@ def _batches(lengths: Sequence[int], batch_size: int, vocabulary: int) -> Iterat
         size = min(batch_size, fitting)
         yield order[start : start + size]
         start += size
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    """The number of logits of one token."""
+    return limits_of_model(model).num_embeddings or 1
 
 
 @torch.no_grad()

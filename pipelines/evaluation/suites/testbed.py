@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from data_registry.core.errors import InputError
 from data_registry.core.manifest import InputRecord
 from data_registry.testbed import suite as testbed_items
 from data_registry.testbed.suite import OVER_REFUSAL_GROUP, REFUSAL_GROUP, SuiteItem, is_correct
 from pipelines.core.progress import Progress
 from pipelines.evaluation.answering.backend import pad_left
-from pipelines.evaluation.answering.token_ids import check_token_ids
 from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import Metric, SuiteResults, SuiteSettings, hash_items, hash_text
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
 from pipelines.evaluation.statistics.figures import figure
 from pipelines.evaluation.statistics.intervals import mean_interval
-from pipelines.tokens.chat_template import chat_template_of
+from pipelines.models.limits import limits_of_model
+from pipelines.tokens.chat_template import chat_template_of, render_prompt
+from pipelines.tokens.fitting import check_token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -55,10 +57,7 @@ class TestbedSuite:
             InputError: the tokenizer has no chat template, or tokens that the model does not know.
         """
         template = chat_template_of(tokenizer)
-        prompts = [
-            tokenizer.apply_chat_template(list(item.messages), tokenize=False, add_generation_prompt=True)
-            for item in self._items
-        ]
+        prompts = [_prompt(tokenizer, item) for item in self._items]
         lengths = self._lengths(prompts, model, tokenizer)
         answers = self._answers(model, tokenizer, lengths)
         scores = score(self._items, answers)
@@ -79,7 +78,7 @@ class TestbedSuite:
 
     def _lengths(self, prompts: list[str], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        check_token_ids(ids, model, tokenizer.name_or_path)
+        check_token_ids(ids, limits_of_model(model).num_embeddings, tokenizer)
         return [len(row) for row in ids]
 
     def _answers(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lengths: list[int]) -> list[str]:
@@ -174,9 +173,16 @@ class _Evaluating:
         self._model.train(self._was_training)
 
 
+def _prompt(tokenizer: PreTrainedTokenizerBase, item: SuiteItem) -> str:
+    try:
+        return render_prompt(item.messages, tokenizer)
+    except InputError as error:
+        raise InputError(error.what, where=error.where or f"{NAME}, item {item.id}", fix=error.fix) from error
+
+
 def _prompt_ids(tokenizer: PreTrainedTokenizerBase, item: SuiteItem) -> list[int]:
-    encoded = tokenizer.apply_chat_template(list(item.messages), add_generation_prompt=True, return_dict=True)
-    return list(encoded["input_ids"])
+    # The template has written the special tokens already.
+    return list(tokenizer(_prompt(tokenizer, item), add_special_tokens=False)["input_ids"])
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -11,7 +11,7 @@ import datasets
 from data_registry.core.errors import ConfigError
 from data_registry.prepared import load_prepared
 from pipelines.configs.train import TrainSftConfig
-from pipelines.tokens.conversations import encode_dataset
+from pipelines.tokens.fitting import Bounds, encode_fitting
 from pipelines.training.data.heldout import held_out_plan, split_held_out
 from pipelines.training.data.mixing import data_text
 from pipelines.training.data.packing import num_sequences
@@ -34,27 +34,34 @@ class SftData:
     held_out: datasets.Dataset | None = None
 
 
-def sft_data(config: TrainSftConfig, tokenizer: Any) -> SftData:
+def sft_data(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> SftData:
     """The tokenised rows to train on and to measure on.
+
+    Args:
+        config: the command's options.
+        tokenizer: the tokenizer that training uses.
+        bounds: what the rows must keep to.
 
     Raises:
         OgpsaError: a data set or option cannot be used.
     """
     prepared, out = split_held_out(config, "sft")
-    held_out = None if out is None else _encoded(config, out, tokenizer, "held-out rows")
-    rows = _encoded(config, prepared, tokenizer, "training rows")
-    mixture = _mixture(config, len(rows))
-    if config.replay is None or mixture is None:
+    held_out = None if out is None else _encoded(out, tokenizer, bounds, "held-out rows")
+    rows = _encoded(prepared, tokenizer, bounds, "training rows")
+    if config.replay is None:
         return SftData(rows, held_out=held_out)
-    replay, _ = load_prepared(config.replay, task="sft")
-    both = datasets.concatenate_datasets([rows, _encoded(config, replay, tokenizer, "replay rows")])
+    available, _ = load_prepared(config.replay, task="sft")
+    _check_replay(config, len(available))
+    replay = _encoded(available, tokenizer, bounds, "replay rows")
+    mixture = _mixture(config, len(rows), len(replay))
+    both = datasets.concatenate_datasets([rows, replay])
     if config.packing:
         # Rows that share a sequence cannot be drawn one by one, so every epoch has the rows of the first epoch.
         return SftData(both.select(mixture.epoch(0)), held_out=held_out)
     return SftData(both, MixtureSampler(mixture), held_out)
 
 
-def sft_data_plan(config: TrainSftConfig, tokenizer: Any) -> DataPlan:
+def sft_data_plan(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> DataPlan:
     """The plan of what :func:`sft_data` will make, for ``--dry-run``. Packed rows have to be tokenised for it.
 
     Raises:
@@ -63,12 +70,14 @@ def sft_data_plan(config: TrainSftConfig, tokenizer: Any) -> DataPlan:
     prepared, out = split_held_out(config, "sft")
     number = len(prepared)
     lines = [("data", data_text(config, number)), *held_out_plan(config, out)]
-    mixture = _mixture(config, number)
-    if mixture is not None:
+    if config.replay is not None:
+        available = len(load_prepared(config.replay, task="sft")[0])
+        _check_replay(config, available)
+        mixture = _mixture(config, number, available)
         number = len(mixture)
         lines.append(("replay", replay_text(config, mixture)))
     if config.packing:
-        sequences = num_sequences(sft_data(config, tokenizer).rows, config.max_length)
+        sequences = num_sequences(sft_data(config, tokenizer, bounds).rows, config.max_length)
         lines.append(("packing", f"{number} rows in {sequences} sequences of at most {config.max_length} tokens"))
         number = sequences
     return DataPlan(number, lines)
@@ -82,23 +91,23 @@ def replay_text(config: TrainSftConfig, mixture: Mixture) -> str:
     )
 
 
-def _mixture(config: TrainSftConfig, num_safety: int) -> Mixture | None:
-    if config.replay is None or config.replay_ratio is None:
-        return None
+def _check_replay(config: TrainSftConfig, num_available: int) -> None:
     if "train_sampling_strategy" in config.trainer and not config.packing:
         raise ConfigError(
             "option 'trainer.train_sampling_strategy' does not go with --replay, which decides the order of the rows",
             fix="leave one of them out",
         )
-    available = len(load_prepared(config.replay, task="sft")[0])
-    if available == 0:
+    if num_available == 0:
         raise ConfigError(f"the replay data '{config.replay}' has no rows")
-    return Mixture(num_safety, available, config.replay_ratio, config.order_seed)
 
 
-def _encoded(config: TrainSftConfig, rows: datasets.Dataset, tokenizer: Any, label: str) -> datasets.Dataset:
-    workers = tokenizing_workers(len(rows))
-    return encode_dataset(rows, tokenizer, config.max_length, num_workers=workers, name=label)
+def _mixture(config: TrainSftConfig, num_safety: int, num_available: int) -> Mixture:
+    assert config.replay_ratio is not None, "the configuration is checked for it"
+    return Mixture(num_safety, num_available, config.replay_ratio, config.order_seed)
+
+
+def _encoded(rows: datasets.Dataset, tokenizer: Any, bounds: Bounds, label: str) -> datasets.Dataset:
+    return encode_fitting(rows, tokenizer, bounds, num_workers=tokenizing_workers(len(rows)), name=label)
 
 
 # A worker process has to import the tokenizer's library first, which takes as long as this many rows.
