@@ -29,6 +29,7 @@ UNDECIDED: Final = "undecided"
 DUPLICATE: Final = "duplicate"
 TEMPLATE: Final = "template"
 NO_TRAINED_TOKEN: Final = "no_trained_token"
+TOO_LONG: Final = "too_long"
 FILTERED: Final = "filtered"
 MEANING: Final = "meaning"
 UNDESIRED: Final = "undesired"
@@ -41,11 +42,12 @@ REASONS: Final[Mapping[str, str]] = {
     DUPLICATE: "the same conversation came before",
     TEMPLATE: "the tokenizer's chat template refuses the conversation",
     NO_TRAINED_TOKEN: "no token of an answer is left within --max-length",
+    TOO_LONG: "longer than --max-length or the model's positions",
     FILTERED: "taken out by a filter on a column",
     MEANING: "a column or a key of a message says something that would be lost",
     UNDESIRED: "marked as an answer that must not be learnt",
 }
-NOT_DROPPED: Final = frozenset({DUPLICATE, FILTERED, UNDESIRED})
+NOT_DROPPED: Final = frozenset({DUPLICATE, FILTERED, TOO_LONG, UNDESIRED})
 """Reasons for which a row is left out but is not unusable: they do not count against ``--max-dropped``."""
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from data_registry.core.errors import InputError
 from data_registry.preparing.reading import Outcome, Rejection
-from data_registry.schema import FILTERED, NOT_DROPPED, UNDESIRED
+from data_registry.schema import FILTERED, NOT_DROPPED, TOO_LONG, UNDESIRED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +41,8 @@ class Counts:
         not_drawn: usable rows that were not drawn (``--num-samples``).
         cut: usable rows of which ``--max-length`` cuts something off.
         undesired: rows left out because they are marked as answers that must not be learnt.
+        too_long: rows left out because they are too long (``--drop-too-long``).
+        beyond_positions: usable rows that are longer than the model's positions.
     """
 
     read: int = 0
@@ -52,6 +54,8 @@ class Counts:
     not_drawn: int = 0
     cut: int = 0
     undesired: int = 0
+    too_long: int = 0
+    beyond_positions: int = 0
 
     @property
     def num_dropped(self) -> int:
@@ -136,9 +140,12 @@ class Selection:
         counts.filtered += outcome.counts[FILTERED]
         counts.other_split += outcome.counts["other_split"]
         counts.cut += outcome.counts["cut"]
+        counts.beyond_positions += outcome.counts["beyond_positions"]
         for reason, number in Counter(rejection.reason for rejection in outcome.rejected).items():
             if reason == UNDESIRED:
                 counts.undesired += number
+            elif reason == TOO_LONG:
+                counts.too_long += number
             else:
                 counts.dropped[reason] = counts.dropped.get(reason, 0) + number
         self._count_names(outcome)
@@ -193,6 +200,7 @@ class Selection:
                 "filtered": counts.filtered,
                 "of the other part of --split": counts.other_split,
                 "marked as not to be learnt": counts.undesired,
+                "too long": counts.too_long,
             }
             told = [reasons, *(f"{number} {what}" for what, number in others.items() if number)]
             raise InputError(

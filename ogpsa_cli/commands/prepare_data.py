@@ -122,9 +122,13 @@ def _count_lines(counts: Counts, manifest: Manifest) -> Iterator[str]:
         (counts.not_drawn, "usable, but not drawn (--num-samples)"),
         (counts.kept, f"rows kept for {manifest.summary.get('task')}"),
         (counts.cut, "of the usable rows are cut by --max-length"),
+        (counts.too_long, "left out, since they are too long (--drop-too-long)"),
+        (counts.beyond_positions, "of the usable rows are longer than the model's positions: --drop-too-long leaves them out"),
     ]
     width = len(f"{counts.read:,}")
     yield from (f"  {number:>{width},} {text}" for number, text in numbers if number)
+    if not any(record.role == "tokenizer" for record in manifest.inputs):
+        yield "  lengths in tokens were not checked: --tokenizer MODEL does that"
 
 
 def _name_lines(manifest: Manifest) -> Iterator[str]:

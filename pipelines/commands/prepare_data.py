@@ -10,7 +10,14 @@ from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.core.making import Made, Wanted, find, make
 from pipelines.preparing.request import choose_layout, format_description, look_at_columns, open_request
 from pipelines.preparing.rows import write_rows
-from pipelines.preparing.token_check import PreviewRow, preview_rows, tokenizer_inputs, tokenizer_of
+from pipelines.preparing.token_check import (
+    PreviewRow,
+    TokenCheck,
+    limits_for,
+    preview_rows,
+    tokenizer_inputs,
+    tokenizer_of,
+)
 
 
 @dataclass(frozen=True)
@@ -36,17 +43,28 @@ def run(config: PrepareDataConfig) -> PrepareDataResult:
     assert config.out is not None, "the configuration is checked for it"
     request = open_request(config)
     tokenizer = tokenizer_of(config)
-    inputs = [*request.inputs(), *tokenizer_inputs(config, tokenizer)]
+    limits = limits_for(config)
+    inputs = [*request.inputs(), *tokenizer_inputs(config, tokenizer, limits)]
     wanted = Wanted(config.out, KIND, config, inputs, overwrite=config.overwrite)
     made = find(wanted)
     if made is None:
         layout, task = choose_layout(request, config)
-        made = make(wanted, lambda writer: write_rows(writer, request, config, layout, task, tokenizer))
+        check = None if tokenizer is None else TokenCheck(tokenizer, config.max_length, limits, config.drop_too_long)
+        made = make(wanted, lambda writer: write_rows(writer, request, config, layout, task, check))
     # Whether the data set was found or made, this checks that its rows can be read.
     load_prepared(made.path)
     counts = Counts(**made.manifest.summary["counts"])
     shown = preview_rows(config.out, config.preview, tokenizer) if tokenizer is not None else []
     return PrepareDataResult(made.path, made.manifest, made.up_to_date, counts, shown)
+
+
+def _length_text(config: PrepareDataConfig) -> str:
+    if config.tokenizer is None:
+        return "not checked: there is no --tokenizer"
+    if config.max_length is None:
+        return f"counted in tokens of {config.tokenizer}"
+    what = "longer rows are left out" if config.drop_too_long else "longer rows are cut in training"
+    return f"at most {config.max_length} tokens of {config.tokenizer}; {what}"
 
 
 def plan(config: PrepareDataConfig) -> list[tuple[str, str]]:
@@ -70,7 +88,6 @@ def plan(config: PrepareDataConfig) -> list[tuple[str, str]]:
     if config.split != "all":
         rows.append(("split", f"{config.split}, {config.heldout_fraction:g} of the questions held out"))
     rows.append(("rows", "all" if request.num_samples is None else f"{request.num_samples}, seed {config.seed}"))
-    if config.max_length is not None:
-        rows.append(("length", f"at most {config.max_length} tokens of {config.tokenizer}"))
+    rows.append(("length", _length_text(config)))
     rows.append(("output", str(config.out) if config.out else "none: --out is missing"))
     return rows

@@ -121,6 +121,12 @@ class PrepareDataConfig(CommandConfig):
         needs="tokenizer",
         ge=2,
     )
+    drop_too_long: bool = option(
+        False,
+        "Leave out rows longer than --max-length, or than the positions of the model that --tokenizer names.",
+        panel="Length",
+        needs="tokenizer",
+    )
     max_dropped: float = option(
         0.05,
         "Fail when a larger share of the rows is unusable (duplicates do not count).",

@@ -21,7 +21,6 @@ from pipelines.preparing.token_check import TokenCheck
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from transformers import PreTrainedTokenizerBase
 
 
 def write_rows(
@@ -30,7 +29,7 @@ def write_rows(
     config: PrepareDataConfig,
     layout: Layout,
     task: Task,
-    tokenizer: PreTrainedTokenizerBase | None,
+    check: TokenCheck | None,
 ) -> None:
     """Read, check, select and write all rows of the source; the summary counts the outcomes.
 
@@ -43,7 +42,7 @@ def write_rows(
         config: the options of the command, of which those for selection and checks are used.
         layout: the layout of the source's rows.
         task: the task that the rows are made into rows for.
-        tokenizer: the tokenizer that rows are checked with; None if they are not checked.
+        check: what rows are checked with as tokens; None if they are not.
 
     Raises:
         InputError: too many rows cannot be used, no row is left, or fewer rows are left than were asked for.
@@ -55,7 +54,7 @@ def write_rows(
         system=config.system,
         part=config.split,
         heldout_fraction=config.heldout_fraction,
-        check=None if tokenizer is None else TokenCheck(tokenizer, config.max_length),
+        check=check,
         ignore=request.ignore,
     )
     schema, entry = arrow_schema(task), request.entry
