@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from data_registry.core import stopping
-from data_registry.core.errors import InputError, OgpsaError, Preempted
+from data_registry.core.errors import InputError, OgpsaError, Preempted, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from typer import TyperException
@@ -164,9 +164,9 @@ def _report_bug(error: Exception, *, verbose: bool) -> int:
         traceback.print_exception(error)
     if not ranks.may_report():
         return _BUG
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         console.show_error(
-            f"out of memory: {str(error).splitlines()[0] if str(error) else 'no more could be allocated'}",
+            f"out of memory: {first_line(error) if str(error).strip() else 'no more could be allocated'}",
             fix="a smaller --batch-size or --max-length, --gradient-checkpointing, more processes with --zero 3",
         )
         return _BUG

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -14,6 +15,26 @@ def first_line(error: BaseException) -> str:
     if not lines:
         return type(error).__name__
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+
+
+_OUT_OF_MEMORY = (
+    "not enough memory: you tried to allocate",
+    "DefaultCPUAllocator",
+    "out of memory",
+    "Cannot allocate memory",
+    "can't allocate memory",
+    "ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of Python, torch, a driver or the operating system says that memory ran out."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    is_runtime = isinstance(error, RuntimeError | OSError) or type(error).__name__ == "SafetensorError"
+    return is_runtime and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 class OgpsaError(Exception):

@@ -123,7 +123,10 @@ def _count_lines(counts: Counts, manifest: Manifest) -> Iterator[str]:
         (counts.kept, f"rows kept for {manifest.summary.get('task')}"),
         (counts.cut, "of the usable rows are cut by --max-length"),
         (counts.too_long, "left out, since they are too long (--drop-too-long)"),
-        (counts.beyond_positions, "of the usable rows are longer than the model's positions: --drop-too-long leaves them out"),
+        (
+            counts.beyond_positions,
+            "of the usable rows are longer than the model's positions: --drop-too-long leaves them out",
+        ),
     ]
     width = len(f"{counts.read:,}")
     yield from (f"  {number:>{width},} {text}" for number, text in numbers if number)

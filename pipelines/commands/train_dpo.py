@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from trl import DPOConfig
+
 from pipelines.configs.train import TrainDpoConfig
 from pipelines.core.making import Made
 from pipelines.training import run as steps
-from pipelines.training.dpo import check_dpo_options, make_trainer
+from pipelines.training.dpo import make_trainer
+from pipelines.training.losses import check_loss
 
 
 def run(config: TrainDpoConfig) -> Made:
@@ -14,10 +17,13 @@ def run(config: TrainDpoConfig) -> Made:
     Raises:
         OgpsaError: an input or option cannot be used, or training diverged.
     """
-    return steps.run_training(config, task="preference", method="DPO", make_trainer=make_trainer)
+    check_loss(config)
+    return steps.run_training(
+        config, task="preference", method="DPO", arguments_class=DPOConfig, make_trainer=make_trainer
+    )
 
 
 def plan(config: TrainDpoConfig) -> list[tuple[str, str]]:
     """The plan that ``--dry-run`` shows, as pairs of name and text."""
-    check_dpo_options(config)
-    return steps.plan_training(config, task="preference")
+    check_loss(config)
+    return steps.plan_training(config, task="preference", arguments_class=DPOConfig)

@@ -8,7 +8,6 @@ from pipelines.configs.train import TrainSftConfig
 from pipelines.core.making import Made
 from pipelines.training import inputs
 from pipelines.training import run as steps
-from pipelines.training.arguments import check_names
 from pipelines.training.data.sft import sft_data_plan
 from pipelines.training.sft import make_trainer
 
@@ -19,15 +18,15 @@ def run(config: TrainSftConfig) -> Made:
     Raises:
         OgpsaError: an input or option cannot be used, or training diverged.
     """
-    return steps.run_training(config, task="sft", method="SFT", make_trainer=make_trainer)
+    return steps.run_training(config, task="sft", method="SFT", arguments_class=SFTConfig, make_trainer=make_trainer)
 
 
 def plan(config: TrainSftConfig) -> list[tuple[str, str]]:
     """The plan that ``--dry-run`` shows, as pairs of name and text."""
-    check_names(SFTConfig, config.trainer)
     return steps.plan_training(
         config,
         task="sft",
+        arguments_class=SFTConfig,
         data_plan=lambda source: sft_data_plan(
             config, inputs.load_training_tokenizer(config, source), inputs.training_bounds(config, source)
         ),

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_registry.core.errors import InputError, first_line
+from data_registry.core.errors import InputError, first_line, is_out_of_memory
 from pipelines.configs.common import EngineConfig
 from pipelines.models.files import (
     ADAPTER_CONFIG,
@@ -97,6 +97,8 @@ def _load_weights(directory: Path, dtype: Any, attention: str | None, trust_remo
             where=str(directory / CONFIG),
         ) from error
     except (RuntimeError, OSError, KeyError, TypeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"the weights of '{directory}' do not fit its {CONFIG}: {first_mismatch(directory) or first_line(error)}",
             where=str(directory),

@@ -13,7 +13,9 @@ from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
 from pipelines.core.job import world_size
+from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.training.data.packing import packing_values
+from pipelines.training.refusals import check_arguments, check_deepspeed, check_schedule, refusals
 
 # Options of ours decide these; if users could set them as well, the two might disagree.
 _OURS = {
@@ -100,7 +102,7 @@ def trainer_arguments(
         ConfigError: a passed-through option is unknown, decided elsewhere, or refused by the class.
     """
     check_names(arguments_class, config.trainer)
-    _check_trackers(config.report_to)
+    check_schedule(config.schedule)
     values = {
         "output_dir": str(output_dir),
         "num_train_epochs": config.epochs,
@@ -138,13 +140,31 @@ def trainer_arguments(
     }
     known = {field.name for field in dataclasses.fields(arguments_class)}
     values = {key: value for key, value in values.items() if key in known}
-    try:
-        with warnings.catch_warnings():
-            # TRL still uses names that transformers will rename soon.
-            warnings.simplefilter("ignore", FutureWarning)
-            return arguments_class(**{**values, **config.trainer})
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"the trainer refuses its options: {' '.join(str(error).split())}") from error
+    with warnings.catch_warnings():
+        # TRL still uses names that transformers will rename soon.
+        warnings.simplefilter("ignore", FutureWarning)
+        with refusals():
+            arguments = arguments_class(**{**values, **config.trainer})
+    check_arguments(arguments)
+    return arguments
+
+
+def check_trainer_options(arguments_class: type[Any], config: TrainConfig) -> None:
+    """Refuse options that the trainer does not take, before a model is loaded or anything is computed.
+
+    Args:
+        arguments_class: TRL's configuration class.
+        config: the command's options.
+
+    Raises:
+        ConfigError: as for :func:`trainer_arguments`.
+    """
+    _check_trackers(config.report_to)
+    arguments = trainer_arguments(arguments_class, config, Path(config.out), None)
+    if config.deepspeed is not None:
+        values = deepspeed_config(config, on_cpu=not torch.cuda.is_available())
+        assert values is not None, "there is a file"
+        check_deepspeed(arguments, values)
 
 
 def _preference_values(config: TrainConfig) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from pipelines.tokens.fitting import encode_fitting_pairs
 from pipelines.tokens.pairs import SIDES
 from pipelines.training import inputs as inputs_training
 from pipelines.training import run as steps
-from pipelines.training.arguments import check_names, trainer_arguments
+from pipelines.training.arguments import trainer_arguments
 from pipelines.training.checkpoints import run_files
 from pipelines.training.data.heldout import dpo_held_out, split_held_out
 from pipelines.training.data.reference_log_probs import eval_inputs, with_reference_logps
-from pipelines.training.losses import check_loss, couples_pairs
+from pipelines.training.losses import couples_pairs
 from pipelines.training.mixin import TransformMixin
 
 
@@ -56,7 +56,6 @@ def make_trainer(
         device: the device to compute on.
     """
     tokenizer = inputs_training.load_training_tokenizer(config, source)
-    check_dpo_options(config)
     rows, out = split_held_out(config, "preference")
     bounds = inputs_training.training_bounds(config, source)
     pairs = encode_fitting_pairs(rows, tokenizer, bounds, name="the pairs")
@@ -75,10 +74,3 @@ def make_trainer(
     if held_out is not None:
         steps.install_held_out(trainer, dpo_held_out(held_out, alone=couples_pairs(config)), config, partial)
     return trainer
-
-
-def check_dpo_options(config: TrainDpoConfig) -> None:
-    """Refuse options that TRL's DPO does not take, before anything is computed."""
-    # This is checked before reference log-probabilities are computed, which can take long.
-    check_names(DPOConfig, config.trainer)
-    check_loss(config)

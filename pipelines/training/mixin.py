@@ -8,6 +8,7 @@ backward pass and before clipping, which is the end of ``training_step``; ``on_p
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from pipelines.engine.shards.access import whole_numel
 from pipelines.training.anchor import Anchor
 from pipelines.training.checkpoints.callback import CheckpointCallback
 from pipelines.training.checkpoints.checkpointer import Checkpointer
+from pipelines.training.generation_config import KeptGenerationConfig
 from pipelines.training.selection import HeldOutCallback
 from pipelines.transforms.chain import TransformChain
 
@@ -33,6 +35,8 @@ class TransformMixin:
             optimizer; None for plain training, which is then exactly the trainer's own.
         transforms: the chain that runs; None without transforms.
         held_out: the callback that measures the held-out loss; None where none is measured.
+        is_under_way: whether a forward and backward pass of this process is done.
+        kept_generation: the model's own generation options, where transformers would not save them.
         checkpointer: writes checkpoints and resumes from them; None without checkpoints.
         anchor: a loss beside that of the safety rows; None without one.
         num_batches_done: the number of accumulated batches of this optimizer step that have been through the model.
@@ -44,6 +48,8 @@ class TransformMixin:
     checkpointer: Checkpointer | None = None
     anchor: Anchor | None = None
     num_batches_done: int = 0
+    is_under_way: bool = False
+    kept_generation: KeptGenerationConfig | None = None
 
     def install_transforms(self, make_chain: ChainMaker | None) -> None:
         """Choose the transforms, before ``train()``."""
@@ -101,6 +107,7 @@ class TransformMixin:
                 f"the training loss is {float(loss)} at step {self.state.global_step + 1}",  # type: ignore[attr-defined]
                 fix="lower --learning-rate, try --precision fp32, or look at the rows with prepare-data --preview",
             )
+        self.is_under_way = True
         accelerator = self.accelerator  # type: ignore[attr-defined]
         if self.transforms is not None and not self.is_deepspeed_enabled and accelerator.sync_gradients:  # type: ignore[attr-defined]
             self._at_boundary(self.transforms)
@@ -152,6 +159,14 @@ class TransformMixin:
         embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
         counted = sum(whole_numel(parameter) for parameter in model.parameters() if id(parameter) not in embeddings)
         return 6 * int(inputs["input_ids"].numel()) * counted
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The trainer's saving, after which generation options that transformers would not save are put back."""
+        super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+        if self.kept_generation is not None and self.args.should_save:  # type: ignore[attr-defined]
+            bare = self.accelerator.unwrap_model(self.model)  # type: ignore[attr-defined]
+            target = self.args.output_dir if output_dir is None else output_dir  # type: ignore[attr-defined]
+            self.kept_generation.write(Path(target), bare.generation_config)
 
     # --- Checkpoints: ours replace the trainer's, which are pickled and leave out half of a run's state ---
 

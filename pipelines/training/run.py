@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,10 +11,10 @@ import torch
 from transformers.trainer_callback import PrinterCallback
 
 from data_registry.core import stopping
-from data_registry.core.errors import ConfigError
+from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig
 from pipelines.core.artifact import ArtifactWriter
-from pipelines.core.job import on_main
+from pipelines.core.job import on_main, world_size
 from pipelines.core.making import Made, Wanted, find, make
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
@@ -22,18 +22,23 @@ from pipelines.models.loading import load_training_model
 from pipelines.models.lora import check_targets, lora_settings, peft_config
 from pipelines.models.reference import ModelSource, resolve_model
 from pipelines.training.anchor import make_anchor
+from pipelines.training.arguments import check_trainer_options
+from pipelines.training.card import model_card
 from pipelines.training.checkpoints import storage as checkpoint
 from pipelines.training.checkpoints import unfinished
 from pipelines.training.checkpoints.run_files import BEST_FOLDER, METRICS_FILE
 from pipelines.training.data.heldout import HeldOut, held_out_plan, split_held_out
 from pipelines.training.data.mixing import data_text
 from pipelines.training.data.plan import DataPlan
+from pipelines.training.generation_config import settle_generation_config
 from pipelines.training.inputs import training_inputs
 from pipelines.training.metrics import MetricsCallback
 from pipelines.training.plan import training_plan
+from pipelines.training.refusals import check_batches, refusals
 from pipelines.training.saving import save_run
 from pipelines.training.selection import HeldOutCallback
 from pipelines.training.transforming import chain_maker
+from pipelines.training.trial_save import TrialSave
 
 
 class MakeTrainer(Protocol):
@@ -45,19 +50,23 @@ class MakeTrainer(Protocol):
         """The trainer, with its model and data; see ``make_trainer`` of SFT and of DPO."""
 
 
-def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: MakeTrainer) -> Made:
+def run_training(
+    config: TrainConfig, *, task: str, method: str, arguments_class: type[Any], make_trainer: MakeTrainer
+) -> Made:
     """The steps of every training command.
 
     Args:
         config: the command's options.
         task: the task of the data set: ``"sft"`` or ``"preference"``.
         method: the method's name for the model card.
+        arguments_class: TRL's configuration class of the trainer.
         make_trainer: builds the trainer.
 
     Raises:
         OgpsaError: an input or option cannot be used, or training diverged.
     """
     device = processes.start()
+    check_trainer_options(arguments_class, config)
     source = on_main(lambda: resolve_model(config.model, revision=config.revision))
     inputs = on_main(lambda: training_inputs(config, source, task=task))
     wanted = Wanted(config.out, "run", config, inputs, overwrite=config.overwrite, keep_partial=True)
@@ -72,10 +81,12 @@ def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: M
                 with unfinished.kept_from_first_checkpoint(writer.path):
                     beginning = on_main(lambda: unfinished.begin(config, inputs, writer.path))
                     trainer = make_trainer(beginning.config, source, ds_config, writer.path, device)
+                    install_trial(trainer, config, method, source, inputs, writer.path)
                     trainer.install_checkpoints(beginning.checkpointer(writer.path))
                     # From here on a signal is only noted; it takes effect at points where all ranks agree on it.
                     until_done.enter_context(stopping.deferred())
-                    trainer.train(resume_from_checkpoint=beginning.resume_from)
+                    with refusals(lambda: trainer.is_under_way):
+                        trainer.train(resume_from_checkpoint=beginning.resume_from)
                     writer.summary = save_run(trainer, config, method, writer.path, inputs)
 
             made = make(wanted, train)
@@ -84,15 +95,21 @@ def run_training(config: TrainConfig, *, task: str, method: str, make_trainer: M
 
 
 def plan_training(
-    config: TrainConfig, *, task: str, data_plan: Callable[[ModelSource], DataPlan] | None = None
+    config: TrainConfig,
+    *,
+    task: str,
+    arguments_class: type[Any],
+    data_plan: Callable[[ModelSource], DataPlan] | None = None,
 ) -> list[tuple[str, str]]:
     """The plan of a training command, for ``--dry-run``; its inputs are checked.
 
     Args:
         config: the command's options.
         task: the task of the data set.
+        arguments_class: TRL's configuration class of the trainer.
         data_plan: plans what becomes of the data sets; by default every row is a sample.
     """
+    check_trainer_options(arguments_class, config)
     source = resolve_model(config.model, revision=config.revision)
     training_inputs(config, source, task=task)
     if data_plan is not None:
@@ -100,19 +117,6 @@ def plan_training(
     rows, held_out = split_held_out(config, task)
     lines = [("data", data_text(config, len(rows))), *held_out_plan(config, held_out)]
     return training_plan(config, source, DataPlan(len(rows), lines))
-
-
-@contextlib.contextmanager
-def _refusals() -> Iterator[None]:
-    """A context for a trainer's construction, in which TRL and PEFT refuse options that contradict each other.
-
-    Raises:
-        ConfigError: TRL or PEFT refused; the message quotes them.
-    """
-    try:
-        yield
-    except (ValueError, TypeError, ImportError, NotImplementedError) as error:
-        raise ConfigError(f"the trainer refuses its options: {' '.join(str(error).split())}") from error
 
 
 def build_trainer(
@@ -139,12 +143,14 @@ def build_trainer(
     Raises:
         ConfigError: the trainer or PEFT refuses its options.
     """
+    check_batches(arguments, len(rows), world_size())
     model = load_training_model(config, source)
     settings = lora_settings(config)
     if settings is not None:
         check_targets(model, settings)
     architecture = type(model.get_base_model() if source.is_adapter else model).__name__
-    with _refusals():
+    kept_generation = settle_generation_config(model.get_base_model() if source.is_adapter else model)
+    with refusals():
         trainer = trainer_class(
             model=model,
             args=arguments,
@@ -153,11 +159,20 @@ def build_trainer(
             peft_config=peft_config(settings) if settings else None,
         )
     trainer.remove_callback(PrinterCallback)
+    trainer.kept_generation = kept_generation
     trainer.add_callback(MetricsCallback(partial / METRICS_FILE))
     if config.anchor is not None and config.anchor_weight > 0:
         trainer.anchor = make_anchor(config, tokenizer)
     trainer.install_transforms(chain_maker(config, source, architecture, int(tokenizer.pad_token_id)))
     return trainer
+
+
+def install_trial(
+    trainer: Any, config: TrainConfig, method: str, source: ModelSource, inputs: list[InputRecord], partial: Path
+) -> None:
+    """Have a trainer try to save, before anything else that it does when training begins."""
+    trial = TrialSave(trainer, partial, lambda: model_card(config, method, inputs, {}), source.reference)
+    trainer.callback_handler.callbacks.insert(0, trial)
 
 
 def install_held_out(trainer: Any, held_out: HeldOut, config: TrainConfig, partial: Path) -> None:

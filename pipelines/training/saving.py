@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_registry.core.errors import first_line
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig
 from pipelines.core.job import barrier, is_main
 from pipelines.training.card import model_card
 from pipelines.training.checkpoints.run_files import BEST_FOLDER, LAYERS_FILE, METRICS_FILE, PLOTS_FOLDER, WORK_FOLDER
 from pipelines.training.metrics import read_metrics
-from pipelines.training.plots import draw_plots
+from pipelines.training.plots import Lines, draw_plots
+
+logger = logging.getLogger(__name__)
 
 
 def save_run(
@@ -48,7 +53,7 @@ def save_run(
         columns = dict(zip(("step", "parameter", "removed"), zip(*layers, strict=True), strict=True))
         pq.write_table(pa.table({key: list(values) for key, values in columns.items()}), partial / LAYERS_FILE)
     (partial / PLOTS_FOLDER).mkdir(exist_ok=True)
-    draw_plots(partial / PLOTS_FOLDER, metrics, layers)
+    _draw(partial / PLOTS_FOLDER, metrics, layers)
     (partial / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     last = {key: value for line in metrics for key, value in line.items() if isinstance(value, int | float)}
     kept = (
@@ -70,6 +75,13 @@ def save_run(
     final |= left
     (partial / "model" / "README.md").write_text(model_card(config, method, inputs, final), encoding="utf-8")
     return final
+
+
+def _draw(folder: Path, metrics: Lines, layers: Sequence[tuple[int, str, float]]) -> None:
+    try:
+        draw_plots(folder, metrics, layers)
+    except Exception as error:  # noqa: BLE001 - plots can be drawn again from the metrics, and a run cannot be had again
+        logger.warning("the plots could not be drawn: %s: %s", type(error).__name__, first_line(error))
 
 
 def _remove_leftovers(partial: Path) -> None:

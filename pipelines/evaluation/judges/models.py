@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_registry.core.errors import InputError, first_line
+from data_registry.core.errors import InputError, first_line, is_out_of_memory
 from data_registry.core.manifest import InputRecord
 from pipelines.core.job import on_main
 from pipelines.core.progress import Progress
@@ -262,6 +262,8 @@ class ClassifierJudge(_ModelJudge):
                 trust_remote_code=self._options.trust_remote_code,
             )
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError, SafetensorError) as error:
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"the judge cannot be loaded: {first_line(error)}", where=str(directory), fix="download it again"
             ) from error
