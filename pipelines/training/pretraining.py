@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -103,20 +104,28 @@ def retrain(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} exists and is not empty; give another directory or remove it first")
     started = time.perf_counter()
-    model, recipe = _pretrained(seed, steps, threads, progress, world_seed)
     target.mkdir(parents=True, exist_ok=True)
+    model, recipe = _pretrained(
+        seed, steps, threads, progress, world_seed, lambda untrained: _try_saving(target, untrained)
+    )
     _save(target, model, recipe)
     return recipe | {"wall_s": time.perf_counter() - started}
 
 
 def _pretrained(
-    seed: int, steps: int, threads: int, progress: Callable[[int, float], None] | None, world_seed: int
+    seed: int,
+    steps: int,
+    threads: int,
+    progress: Callable[[int, float], None] | None,
+    world_seed: int,
+    try_saving: Callable[[LlamaForCausalLM], None],
 ) -> tuple[LlamaForCausalLM, dict[str, Any]]:
     """Return the trained model, and the figures that say how it was made."""
     hyper = Pretraining()
     with _reproducible(seed, threads):
         tokenizer = build_tokenizer()
         model = LlamaForCausalLM(model_config(tokenizer))
+        try_saving(model)
         examples = pretraining_examples(generate_world(world_seed), seed)
         losses = _train(model, tokenizer, examples, hyper, steps, progress)
     last = losses[-_NUM_LAST_LOSSES:]
@@ -225,6 +234,12 @@ def encode_batch(vocabulary: dict[str, int], examples: list[Example]) -> tuple[T
         input_ids[row, : len(ids)] = ids
         labels[row, len(prompt) : len(ids)] = ids[len(prompt) :]
     return input_ids, labels
+
+
+def _try_saving(directory: Path, model: LlamaForCausalLM) -> None:
+    """Write the untrained model and remove it again, so that what cannot be written fails before training."""
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".trial-") as folder:
+        _save(Path(folder), model, {})
 
 
 def _save(directory: Path, model: LlamaForCausalLM, recipe: dict[str, Any]) -> None:
