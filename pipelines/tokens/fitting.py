@@ -52,7 +52,7 @@ class Bounds:
 def check_token_ids(
     sequences: Iterable[Sequence[int]], num_embeddings: int | None, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Refuse a tokenizer whose tokens the model has no embeddings for.
+    """Refuse a tokenizer whose tokens the model has no embeddings for, or that makes no tokens of a text.
 
     Args:
         sequences: the token ids that the model is to read.
@@ -60,9 +60,18 @@ def check_token_ids(
         tokenizer: the tokenizer that they come from.
 
     Raises:
-        InputError: one of the ids lies beyond the embeddings; the message names the token and both sizes.
+        InputError: one of the ids lies beyond the embeddings, and the message names the token and both sizes; or a
+            sequence is empty.
     """
-    highest = max((max(ids) for ids in sequences if len(ids)), default=0)
+    highest = 0
+    for ids in sequences:
+        if len(ids) == 0:
+            raise InputError(
+                "the tokenizer makes no token of what the chat template writes",
+                where=f"tokenizer '{tokenizer.name_or_path}'",
+                fix="give another template with --chat-template FILE, or the tokenizer that the model was trained with",
+            )
+        highest = max(highest, max(ids))
     if num_embeddings is not None and highest >= num_embeddings:
         raise InputError(
             f"the tokenizer gives token {highest}, and the model has embeddings for {num_embeddings} only",

@@ -26,6 +26,7 @@ from pipelines.models.limits import limits_of_model
 from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource, fetch_weights, model_directory, resolve_model
 from pipelines.tokens.chat_template import render_prompt
+from pipelines.tokens.fitting import check_token_ids
 from pipelines.tokens.tokenizer import load_source_tokenizer
 
 if TYPE_CHECKING:
@@ -136,9 +137,11 @@ class WritingJudge(_ModelJudge):
             self._source, precision=self._options.precision, trust_remote_code=self._options.trust_remote_code
         )
         model.to(processes.start())
+        ids = [self._ids(text, tokenizer) for text in texts]
+        check_token_ids(ids, limits_of_model(model).num_embeddings, tokenizer)
         decoding = Decoding(self._format.max_new_tokens)
         written = answer_all(
-            Asked(items, texts, [self._ids(text, tokenizer) for text in texts]),
+            Asked(items, texts, ids),
             tokenizer,
             TransformersBackend(model, tokenizer, decoding),
             decoding,
@@ -211,7 +214,8 @@ class ClassifierJudge(_ModelJudge):
         tokenizer, model = self._tokenizer(), self._load()
         if model.config.pad_token_id is None:
             model.config.pad_token_id = tokenizer.pad_token_id
-        longest = limits_of_model(model).positions
+        limits = limits_of_model(model)
+        longest = limits.positions
         verdicts = []
         with Progress("judging", total=len(answers), unit="answers") as progress, torch.inference_mode():
             for start in range(0, len(answers), self._options.batch_size):
@@ -221,6 +225,7 @@ class ClassifierJudge(_ModelJudge):
                     index for index, row in enumerate(encoded) if longest is None or len(row["input_ids"]) <= longest
                 ]
                 probabilities = {}
+                check_token_ids([row["input_ids"] for row in encoded], limits.num_embeddings, tokenizer)
                 if fits:
                     padded = tokenizer.pad([encoded[index] for index in fits], return_tensors="pt").to(model.device)
                     rows = model(**padded).logits.float().softmax(-1).cpu()

@@ -78,7 +78,14 @@ class TestbedSuite:
 
     def _lengths(self, prompts: list[str], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-        check_token_ids(ids, limits_of_model(model).num_embeddings, tokenizer)
+        limits = limits_of_model(model)
+        check_token_ids(ids, limits.num_embeddings, tokenizer)
+        needed = max(map(len, ids)) + MAX_NEW_TOKENS
+        if limits.positions is not None and needed > limits.positions:
+            raise InputError(
+                f"the testbed's prompts and answers need {needed} positions, and the model has {limits.positions}",
+                where=f"tokenizer '{tokenizer.name_or_path}'",
+            )
         return [len(row) for row in ids]
 
     def _answers(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, lengths: list[int]) -> list[str]:
