@@ -90,7 +90,7 @@ def _load_weights(directory: Path, dtype: Any, attention: str | None, trust_remo
                 trust_remote_code=trust_remote_code,
                 **({} if attention is None else {"attn_implementation": attention}),
             )
-    except (ValueError, ImportError, StrictDataclassError) as error:
+    except (ValueError, ImportError, AssertionError, StrictDataclassError) as error:
         what = f"with attention '{attention}'" if attention and "ttn_impl" in str(error) + attention else ""
         raise InputError(
             f"'{directory}' cannot be loaded {what}: {first_line(error)}".replace(" :", ":"),

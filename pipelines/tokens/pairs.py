@@ -39,7 +39,8 @@ def encode_pair(row: Mapping[str, Any], tokenizer: Any, max_length: int | None) 
         trained = [index for index, label in enumerate(encoded.labels) if label != IGNORED]
         if not trained:
             raise InputError(
-                f"no token of the {side} completion is left within --max-length {max_length}",
+                f"the {side} completion has no token"
+                + ("" if max_length is None else f" within the first {max_length} of the pair"),
                 fix="raise --max-length, or leave such pairs out: prepare the data with --tokenizer and --max-length, "
                 "or train with --drop-too-long",
             )

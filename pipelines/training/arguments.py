@@ -143,7 +143,7 @@ def trainer_arguments(
     with warnings.catch_warnings():
         # TRL still uses names that transformers will rename soon.
         warnings.simplefilter("ignore", FutureWarning)
-        with refusals():
+        with refusals(config.trainer):
             arguments = arguments_class(**{**values, **config.trainer})
     check_arguments(arguments)
     return arguments

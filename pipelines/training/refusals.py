@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from transformers import SchedulerType, Trainer, get_scheduler
 from transformers.utils import is_liger_kernel_available
 
 from data_registry.core.documents import suggest
-from data_registry.core.errors import ConfigError, OgpsaError
+from data_registry.core.errors import ConfigError, OgpsaError, is_out_of_memory
 
 _OWN: Final = Path(__file__).resolve().parents[2]
 _OWN_PACKAGES: Final = tuple(str(_OWN / name) for name in ("data_registry", "pipelines", "ogpsa_cli"))
@@ -22,14 +23,21 @@ _OWN_PACKAGES: Final = tuple(str(_OWN / name) for name in ("data_registry", "pip
 _REFUSALS: Final = (ValueError, TypeError, ImportError, NotImplementedError, AssertionError, OSError)
 # These lower the rate by a measured loss, and the trainer's own measurements are not made.
 _BY_MEASUREMENT: Final = ("reduce_lr_on_plateau", "greedy")
+# A name that leads nowhere is one that an option gives; libraries also raise OSError for what is no file at all.
+_OF_NAMES: Final = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EBADF)
+_MAX_REASON: Final = 500
 _STEPS_TRIED: Final = 1_000_000
 
 
 @contextlib.contextmanager
-def refusals(has_begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def refusals(
+    passed_through: Mapping[str, Any] | None = None, has_begun: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """A context for what libraries do with the options before the first step is done.
 
     Args:
+        passed_through: the options that are handed on as the user gave them. Where there are any, whatever a library
+            raises is put down to them, since libraries check few values.
         has_begun: whether a step has been done; what is raised later is no refusal.
 
     Raises:
@@ -42,10 +50,10 @@ def refusals(has_begun: Callable[[], bool] = lambda: False) -> Iterator[None]:
         raise
     except Exception as error:
         is_refusal = isinstance(error, _REFUSALS) or type(error).__name__ == "DeepSpeedConfigError"
-        from_system = isinstance(error, OSError) and error.errno is not None
-        if not is_refusal or from_system or has_begun() or not _from_library(error):
+        from_system = is_out_of_memory(error) or (isinstance(error, OSError) and error.errno not in _OF_NAMES)
+        if not (is_refusal or passed_through) or from_system or has_begun() or not _from_library(error):
             raise
-        raise _refused(error) from error
+        raise _refused(error, passed_through or {}) from error
 
 
 def _from_library(error: Exception) -> bool:
@@ -54,10 +62,13 @@ def _from_library(error: Exception) -> bool:
     return not frames[-1].filename.startswith(_OWN_PACKAGES)
 
 
-def _refused(error: Exception) -> ConfigError:
-    reason = " ".join(str(error).split()) or type(error).__name__
+def _refused(error: Exception, passed_through: Mapping[str, Any]) -> ConfigError:
+    reason = " ".join(str(error).split())[:_MAX_REASON]
+    if not reason or not isinstance(error, ValueError | ImportError | OSError | NotImplementedError):
+        reason = f"{type(error).__name__}: {reason}".removesuffix(": ")
+    where = ", ".join(f"trainer.{name} = {value!r}" for name, value in passed_through.items())
     fix = "install what is missing, or choose another option" if isinstance(error, ImportError) else None
-    return ConfigError(f"the trainer refuses its options: {reason}", fix=fix)
+    return ConfigError(f"the trainer refuses its options: {reason}", where=where[:_MAX_REASON] or None, fix=fix)
 
 
 def check_schedule(name: str) -> None:
@@ -149,12 +160,12 @@ def _try_optimizer(arguments: Any) -> None:
     name = str(getattr(arguments.optim, "value", arguments.optim))
     try:
         Trainer.get_optimizer_cls_and_kwargs(arguments, None)
-    except (ImportError, ValueError, TypeError, NotImplementedError) as error:
+    except (ImportError, ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
         reason = " ".join(str(error).split())
         if isinstance(error, ValueError) and "pass a" in reason and "model" in reason:
             return  # It needs the model; what else it needs is there.
         raise ConfigError(
-            f"option 'trainer.optim': {name} cannot be used: {reason}",
+            f"option 'trainer.optim': {name} cannot be used: {reason or type(error).__name__}",
             fix="install what is missing, or choose another optimizer (the default is adamw_torch)",
         ) from error
 

@@ -85,7 +85,7 @@ def run_training(
                     trainer.install_checkpoints(beginning.checkpointer(writer.path))
                     # From here on a signal is only noted; it takes effect at points where all ranks agree on it.
                     until_done.enter_context(stopping.deferred())
-                    with refusals(lambda: trainer.is_under_way):
+                    with refusals(config.trainer, lambda: trainer.is_under_way):
                         trainer.train(resume_from_checkpoint=beginning.resume_from)
                     writer.summary = save_run(trainer, config, method, writer.path, inputs)
 
@@ -150,7 +150,7 @@ def build_trainer(
         check_targets(model, settings)
     architecture = type(model.get_base_model() if source.is_adapter else model).__name__
     kept_generation = settle_generation_config(model.get_base_model() if source.is_adapter else model)
-    with refusals():
+    with refusals(config.trainer):
         trainer = trainer_class(
             model=model,
             args=arguments,

@@ -60,7 +60,7 @@ def unknown_preference_loss(place: Place) -> Arguments:
     return dpo(place, "--loss", "sigmoyd", data=place.made / "pairs")
 
 
-@case(CONFIGURATION, "no token of the chosen completion is left")
+@case(CONFIGURATION, "the chosen completion has no token within the first")
 def preferences_longer_than_allowed(place: Place) -> Arguments:
     return dpo(place, "--max-length", "4", data=place.made / "pairs")
 
