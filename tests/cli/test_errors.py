@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from data_registry.core.errors import (
     ArtifactError,
@@ -100,12 +101,44 @@ class OutOfMemoryError(RuntimeError):
     """Named as torch's."""
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")])
+class SafetensorError(Exception):
+    """Named as that of the files of weights."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you "
+                     "tried to allocate 40000000000 bytes. Error code 12 (Cannot allocate memory)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: not enough memory: you tried to "
+                     "allocate 4000000000000 bytes."),
+        RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        SafetensorError("Error while deserializing header: I/O error: Cannot allocate memory (os error 12)"),
+    ],
+)  # fmt: skip
 def test_too_little_memory_is_no_bug(failing, error: Exception) -> None:
     outcome = failing(error)
     assert outcome.code == 1
     assert outcome.err.startswith("error: out of memory")
     assert "--batch-size" in outcome.err
+
+
+def test_memory_that_torch_cannot_get_is_no_bug(failing) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 62, dtype=torch.uint8)
+    outcome = failing(caught.value)
+    assert outcome.err.startswith("error: out of memory")
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes do not match"), ValueError("out of memory"), OSError(2, "none")]
+)
+def test_other_errors_are_not_taken_for_it(failing, error: Exception) -> None:
+    assert "out of memory: " not in failing(error).err
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])

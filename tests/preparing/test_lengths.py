@@ -1,7 +1,16 @@
 """Rows and the tokenizer: what trains nothing within the length is dropped, and the preview shows what trains."""
 
+import json
+import shutil
+
+import pytest
+
+from data_registry.core.errors import ArtifactError, InputError
 from data_registry.prepared import load_prepared
-from tests.preparing.small_sources import prepare, write
+from ogpsa_cli.commands.prepare_data import _count_lines
+from pipelines.commands import prepare_data
+from pipelines.tokens import rendering
+from tests.preparing.small_sources import config, prepare, write
 
 # Tokenizer, length, preview
 
@@ -64,3 +73,80 @@ def test_preview_shows_what_is_trained_also_when_up_to_date(source, tmp_path, to
         assert len(result.preview) == 2
         assert [trained for _, trained in result.preview[0]] == [False, False, False, False, True, True, True]
         assert result.preview[0][-1][0].strip() == "<end>"
+
+
+# The model's room
+
+SMALL = {"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 1, "vocab_size": 4, "n_positions": 20}
+
+
+def model_of(tokenizer, folder, **settings):
+    shutil.copytree(tokenizer, folder)
+    (folder / "config.json").write_text(json.dumps(SMALL | settings))
+    return str(folder)
+
+
+def test_rows_longer_than_the_models_positions_are_counted_or_left_out(tmp_path, tokenizer):
+    path = write(tmp_path / "a.jsonl", long_rows())  # 13, 38, 33 and 13 tokens
+    model = model_of(tokenizer, tmp_path / "model")
+    kept = prepare(path, tmp_path / "kept", tokenizer=model)
+    assert (kept.counts.kept, kept.counts.beyond_positions, kept.counts.too_long) == (4, 2, 0)
+    left = prepare(path, tmp_path / "left", tokenizer=model, drop_too_long=True)
+    # Nobody asked for them, so that they do not count as unusable.
+    assert (left.counts.kept, left.counts.beyond_positions, left.counts.too_long) == (2, 0, 2)
+    assert left.counts.dropped == {}
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / "left" / "rejected.jsonl").read_text().splitlines()]
+    assert reasons == ["too_long", "too_long"]
+    # The shorter of both limits counts.
+    tight = prepare(path, tmp_path / "tight", tokenizer=tokenizer, max_length=35, drop_too_long=True)
+    assert (tight.counts.kept, tight.counts.too_long) == (3, 1)
+    both = prepare(path, tmp_path / "both", tokenizer=model, max_length=35, drop_too_long=True)
+    assert (both.counts.kept, both.counts.too_long) == (2, 2)
+
+
+def test_another_number_of_positions_makes_another_data_set(tmp_path, tokenizer):
+    path = write(tmp_path / "a.jsonl", long_rows())
+    model = tmp_path / "model"
+    model_of(tokenizer, model)
+    options = {"tokenizer": str(model), "drop_too_long": True}
+    assert prepare(path, tmp_path / "out", **options).counts.kept == 2
+    assert prepare(path, tmp_path / "out", **options).up_to_date
+    (model / "config.json").write_text(json.dumps(SMALL | {"n_positions": 34}))
+    with pytest.raises(ArtifactError):
+        prepare(path, tmp_path / "out", **options)
+    assert prepare(path, tmp_path / "out", overwrite=True, **options).counts.kept == 3
+
+
+def test_no_row_is_left(tmp_path, tokenizer):
+    path = write(tmp_path / "a.jsonl", long_rows())
+    with pytest.raises(InputError, match="has no usable row: of 4 read, 4 too long"):
+        prepare(path, tmp_path / "out", tokenizer=tokenizer, max_length=5, drop_too_long=True)
+
+
+def test_tokens_that_the_model_has_no_embedding_for(tmp_path, tokenizer):
+    path = write(tmp_path / "a.jsonl", long_rows())
+    model = model_of(tokenizer, tmp_path / "model", vocab_size=3)
+    with pytest.raises(InputError, match="the tokenizer gives token 3, and the model has embeddings for 3 only"):
+        prepare(path, tmp_path / "out", tokenizer=model)
+
+
+def test_a_template_that_does_not_end_is_not_tried_on_every_row(tmp_path, tokenizer, monkeypatch):
+    monkeypatch.setattr(rendering, "TIME_LIMIT_S", 0.1)
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(tokenizer, folder)
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(loop)
+    with pytest.raises(InputError, match="has not ended after"):
+        prepare(write(tmp_path / "a.jsonl", long_rows()), tmp_path / "out", tokenizer=str(folder), max_dropped=1)
+
+
+def test_whether_lengths_were_checked_is_said(tmp_path, tokenizer):
+    path = write(tmp_path / "a.jsonl", long_rows())
+    assert dict(prepare_data.plan(config(path, tmp_path / "out")))["length"].startswith("not checked")
+    for options in ({"max_length": 20}, {"max_length": 20, "drop_too_long": True}, {}):
+        planned = dict(prepare_data.plan(config(path, tmp_path / "out", tokenizer=tokenizer, **options)))
+        assert tokenizer in planned["length"]
+    said = [list(_count_lines(result.counts, result.manifest)) for result in (
+        prepare(path, tmp_path / "unchecked"), prepare(path, tmp_path / "checked", tokenizer=tokenizer),
+    )]  # fmt: skip
+    assert ["not checked" in lines[-1] for lines in said] == [True, False]
