@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import Any
 
 from trl import DPOTrainer
 
@@ -49,7 +50,9 @@ def check_loss(config: TrainDpoConfig) -> None:
     for key, users in _USED_BY.items():
         if key in given and users.isdisjoint(names):
             problems.append(f"option 'trainer.{key}' has no effect on --loss {config.loss}, only on {_listed(users)}")
-    smoothing = float(given.get("label_smoothing", 0.0))
+    smoothing = given.get("label_smoothing", 0.0)
+    if not _is_number(smoothing):
+        raise ConfigError(f"option 'trainer.label_smoothing' is {smoothing!r}, and should be a number")
     if "exo_pair" in names and not 0 < smoothing < 1:
         problems.append("--loss exo_pair needs label smoothing between 0 and 1: --set trainer.label_smoothing=1e-3")
     if "robust" in names and not 0 <= smoothing < 0.5:
@@ -61,10 +64,16 @@ def check_loss(config: TrainDpoConfig) -> None:
             elif name in _NOT_WEIGHTED:
                 problems.append(f"trainer.use_weighting with --loss {name} fails in TRL's backward pass")
     weights = given.get("loss_weights")
-    if weights is not None and len(weights) != len(names):
+    if weights is not None and not (isinstance(weights, list) and all(map(_is_number, weights))):
+        problems.append(f"option 'trainer.loss_weights' is {weights!r}, and should be a list of numbers")
+    elif weights is not None and len(weights) != len(names):
         problems.append(f"trainer.loss_weights has {len(weights)} weights for {len(names)} losses ({config.loss})")
     if problems:
         raise ConfigError(problems)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _listed(names: set[str]) -> str:

@@ -153,6 +153,9 @@ def test_which_loss_knows_which_parameter() -> None:
         ("aot", {"use_weighting": True}, "use_weighting weighs pairs, which --loss aot takes apart"),
         ("hinge", {"use_weighting": True}, "use_weighting with --loss hinge fails in TRL's backward pass"),
         ("sigmoid,sft", {"loss_weights": [1.0]}, "1 weights for 2 losses"),
+        ("sigmoid", {"loss_weights": True}, "'trainer.loss_weights' is True, and should be a list of numbers"),
+        ("sigmoid", {"loss_weights": ["much"]}, "should be a list of numbers"),
+        ("robust", {"label_smoothing": "some"}, "'trainer.label_smoothing' is 'some', and should be a number"),
     ],
 )
 def test_what_a_loss_cannot_take(world: Path, tmp_path: Path, loss: str, trainer: dict[str, Any], said: str) -> None:
