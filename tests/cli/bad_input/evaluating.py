@@ -112,6 +112,12 @@ def vllm_for_given_answers(place: Place) -> Arguments:
     return evaluate(place, *suites, "--harmful", prompts, "--backend", "vllm")
 
 
+@case(CONFIGURATION, "the chat template refuses the conversation: ZeroDivisionError: division by zero")
+def template_that_fails(place: Place) -> Arguments:
+    template = place.file("own.jinja", "{{ 1 / 0 }}")
+    return evaluate(place, "--suite", "testbed", "--num-samples", "1", "--chat-template", template)
+
+
 @case(ARTIFACT, "is a dataset, where a results is needed")
 def judging_again_something_else(place: Place) -> Arguments:
     return ["evaluate", "--rejudge", place.made / "general", "--out", OUT]

@@ -44,6 +44,21 @@ def broken_deepspeed_file(place: Place) -> Arguments:
     return sft(place, "--deepspeed", place.file("deepspeed.json", '{"zero_optimization": '))
 
 
+@case(CONFIGURATION, "--schedule cosine_with_min_lr: .*min_lr")
+def schedule_without_its_options(place: Place) -> Arguments:
+    return sft(place, "--schedule", "cosine_with_min_lr")
+
+
+@case(CONFIGURATION, "rows are longer than the 4 positions of the model[\\s\\S]*--drop-too-long")
+def rows_longer_than_the_positions(place: Place) -> Arguments:
+    return sft(place, model=place.changed_model(max_position_embeddings=4))
+
+
+@case(CONFIGURATION, "the tokenizer gives token \\d+, and the model has embeddings for 9 only")
+def tokens_without_embeddings(place: Place) -> Arguments:
+    return basis(place, model=place.changed_model(vocab_size=9))
+
+
 def dpo(place: Place, *options: str | Path, data: Path) -> Arguments:
     """A train-dpo command that would work, but for what a case changes."""
     arguments = ["train-dpo", place.made / "model", "--data", data, "--max-steps", "1", "--precision", "fp32"]
