@@ -16,6 +16,7 @@ from transformers.utils import is_liger_kernel_available
 
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, OgpsaError, is_out_of_memory
+from pipelines.core.job import world_size
 
 _OWN: Final = Path(__file__).resolve().parents[2]
 _OWN_PACKAGES: Final = tuple(str(_OWN / name) for name in ("data_registry", "pipelines", "ogpsa_cli"))
@@ -50,10 +51,17 @@ def refusals(
         raise
     except Exception as error:
         is_refusal = isinstance(error, _REFUSALS) or type(error).__name__ == "DeepSpeedConfigError"
-        from_system = is_out_of_memory(error) or (isinstance(error, OSError) and error.errno not in _OF_NAMES)
-        if not (is_refusal or passed_through) or from_system or has_begun() or not _from_library(error):
+        if not (is_refusal or passed_through) or _from_machine(error) or has_begun() or not _from_library(error):
             raise
         raise _refused(error, passed_through or {}) from error
+
+
+def _from_machine(error: Exception) -> bool:
+    """Whether the machine or another process is the cause: memory ran out, a disk is full, a connection is closed."""
+    if isinstance(error, OSError):
+        return error.errno not in _OF_NAMES
+    lost_contact = world_size() > 1 and isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError)
+    return lost_contact or is_out_of_memory(error)
 
 
 def _from_library(error: Exception) -> bool:

@@ -171,7 +171,9 @@ def install_trial(
     trainer: Any, config: TrainConfig, method: str, source: ModelSource, inputs: list[InputRecord], partial: Path
 ) -> None:
     """Have a trainer try to save, before anything else that it does when training begins."""
-    trial = TrialSave(trainer, partial, lambda: model_card(config, method, inputs, {}), source.reference)
+    trial = TrialSave(
+        trainer, partial, lambda: model_card(config, method, inputs, {"model_of_step": 0}), source.reference
+    )
     trainer.callback_handler.callbacks.insert(0, trial)
 
 

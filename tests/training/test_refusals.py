@@ -106,7 +106,7 @@ def of_library(error: Exception) -> None:
     json.loads("1", object_hook=None, parse_int=lambda _: exec("raise error", {"error": error}))
 
 
-def test_whose_error_it_is() -> None:
+def test_whose_error_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="refuses its options: too large"), refusals():
         of_library(ValueError("too large"))
     # Ours, of another kind, once training is under way, or of the machine: these say themselves what they are.
@@ -120,6 +120,11 @@ def test_whose_error_it_is() -> None:
         with pytest.raises(type(error)) as caught, refusals(passed_through, lambda begun=has_begun: begun):
             of_library(error)
         assert caught.value is error
+    # Another process that ends closes the connection to this one.
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError, match="Connection closed by peer"), refusals({"a": 1}):
+        of_library(RuntimeError("Connection closed by peer"))
+    monkeypatch.delenv("WORLD_SIZE")
     with pytest.raises(ConfigError, match="refuses its options: AttributeError: x") as refused, refusals({"a": 1}):
         of_library(AttributeError("x"))
     assert refused.value.where == "trainer.a = 1"

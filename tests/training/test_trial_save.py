@@ -120,7 +120,7 @@ def test_the_card_is_tried_too(world: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_no_trace_of_the_trial_is_left(world: Path, tmp_path: Path) -> None:
-    run = train(world, world / "model", tmp_path / "run")
+    run = train(world, world / "model", tmp_path / "run", eval_data=world / "data")
     assert not [path for path in run.rglob("*") if "trial" in path.name]
 
 
