@@ -20,12 +20,14 @@ from pipelines.evaluation.answering.opening import backend_of, open_model
 from pipelines.evaluation.answering.vllm_backend import VllmEngine, check_installed
 from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
 from pipelines.evaluation.contract.suite import PromptItem
+from pipelines.models.limits import Limits, limits_of_model
 from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource
 from pipelines.sampling.expectations import Expectations
 from pipelines.sampling.prompts import Prompts, read_prompts
 from pipelines.sampling.storage import Sample, write_log_probs, write_samples
 from pipelines.sampling.tokens import training_tokens
+from pipelines.tokens.fitting import Bounds, rows_that_fit
 from pipelines.tokens.tokenizer import load_source_tokenizer
 
 if TYPE_CHECKING:
@@ -81,7 +83,11 @@ def make_samples(config: SampleConfig, source: ModelSource, device: torch.device
         raise InputError(
             f"the model has no answer to any of the {len(prompts.messages)} prompts", where=str(config.data)
         )
+    num_beyond = 0
     if config.log_probs:
+        num_answered = len(samples)
+        samples = _within_positions(samples, model, tokenizer)
+        num_beyond = num_answered - len(samples)
         if isinstance(model, VllmEngine):
             model.close()
             model = load_model(source, precision=config.precision, trust_remote_code=config.trust_remote_code)
@@ -91,7 +97,7 @@ def make_samples(config: SampleConfig, source: ModelSource, device: torch.device
         write_samples(writer.path, samples)
         for part in (_ANSWERING, _LOOKING):
             shutil.rmtree(writer.path / part, ignore_errors=True)
-        writer.summary = _summary(prompts, answers, samples)
+        writer.summary = _summary(prompts, answers, samples, num_beyond)
 
 
 def _items(prompts: Prompts, answers: int) -> list[PromptItem]:
@@ -130,6 +136,16 @@ def _samples(prompts: Prompts, answers: Sequence[StoredAnswer], per_prompt: int)
     return found
 
 
+def _within_positions(samples: Sequence[Sample], model: Any, tokenizer: PreTrainedTokenizerBase) -> list[Sample]:
+    """The samples that the model can read again whole: with its end of turn, an answer may be longer than it was."""
+    positions = model.context if isinstance(model, VllmEngine) else limits_of_model(model).positions
+    if positions is None:
+        return list(samples)
+    lengths = [len(ids) for ids, _ in training_tokens(samples, tokenizer)]
+    kept = rows_that_fit(lengths, Bounds(positions, drop_too_long=True, limits=Limits(None, positions)), name="samples")
+    return list(samples) if kept is None else [samples[index] for index in kept]
+
+
 def _look(
     config: SampleConfig,
     source: ModelSource,
@@ -152,13 +168,19 @@ def _look(
         write_log_probs(folder, expectations.tokens, expectations.k, expectations.rows)
 
 
-def _summary(prompts: Prompts, answers: Sequence[StoredAnswer], samples: Sequence[Sample]) -> dict[str, Any]:
+def _summary(
+    prompts: Prompts, answers: Sequence[StoredAnswer], samples: Sequence[Sample], num_beyond: int
+) -> dict[str, Any]:
     too_long = sum(answer.answer is None for answer in answers)
     return {
         "task": "sft",
         "prompts": len(prompts.messages),
         "rows": len(samples),
         "finish": {kind: sum(sample.finish == kind for sample in samples) for kind in ("end", "length")},
-        "left_out": {"prompt too long": too_long, "empty answer": len(answers) - too_long - len(samples)},
+        "left_out": {
+            "prompt too long": too_long,
+            "empty answer": len(answers) - too_long - len(samples) - num_beyond,
+            **({"beyond the positions": num_beyond} if num_beyond else {}),
+        },
         "tokens": sum(sample.num_tokens for sample in samples),
     }

@@ -20,6 +20,7 @@ from torch.nn import functional
 from pipelines.configs.train import TrainConfig
 from pipelines.core.job import rank, world_size
 from pipelines.passes.distributions import TopLogProbs, forward_kl
+from pipelines.tokens.fitting import Bounds
 from pipelines.training.data.anchors import AnchorRow, AnchorRows, AnchorSchedule, part_of, rows_per_step
 
 
@@ -97,13 +98,18 @@ class Anchor:
         return torch.stack(sums).sum()
 
 
-def make_anchor(config: TrainConfig, tokenizer: Any) -> Anchor:
+def make_anchor(config: TrainConfig, tokenizer: Any, bounds: Bounds) -> Anchor:
     """The anchor that the options ask for.
+
+    Args:
+        config: the options of the command.
+        tokenizer: the tokenizer that training uses.
+        bounds: what its rows must keep to.
 
     Raises:
         OgpsaError: its rows cannot be used.
     """
-    rows = AnchorRows(config, tokenizer)
+    rows = AnchorRows(config, tokenizer, bounds)
     num_safety = config.batch_size * config.accumulation * world_size()
     schedule = AnchorSchedule(len(rows), rows_per_step(num_safety, config.anchor_ratio), config.seed)
     return Anchor(

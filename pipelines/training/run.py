@@ -31,7 +31,7 @@ from pipelines.training.data.heldout import HeldOut, held_out_plan, split_held_o
 from pipelines.training.data.mixing import data_text
 from pipelines.training.data.plan import DataPlan
 from pipelines.training.generation_config import settle_generation_config
-from pipelines.training.inputs import training_inputs
+from pipelines.training.inputs import training_bounds, training_inputs
 from pipelines.training.metrics import MetricsCallback
 from pipelines.training.plan import training_plan
 from pipelines.training.refusals import check_batches, refusals
@@ -144,6 +144,9 @@ def build_trainer(
         ConfigError: the trainer or PEFT refuses its options.
     """
     check_batches(arguments, len(rows), world_size())
+    anchor = None
+    if config.anchor is not None and config.anchor_weight > 0:
+        anchor = make_anchor(config, tokenizer, training_bounds(config, source))
     model = load_training_model(config, source)
     settings = lora_settings(config)
     if settings is not None:
@@ -161,8 +164,7 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.kept_generation = kept_generation
     trainer.add_callback(MetricsCallback(partial / METRICS_FILE))
-    if config.anchor is not None and config.anchor_weight > 0:
-        trainer.anchor = make_anchor(config, tokenizer)
+    trainer.anchor = anchor
     trainer.install_transforms(chain_maker(config, source, architecture, int(tokenizer.pad_token_id)))
     return trainer
 

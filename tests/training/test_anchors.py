@@ -19,8 +19,10 @@ from pipelines.commands import sample
 from pipelines.configs.sample import SampleConfig
 from pipelines.configs.train import TrainSftConfig
 from pipelines.core.config import resolve
+from pipelines.models.limits import Limits
+from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_tokenizer
-from pipelines.training.data.anchors import AnchorRows, AnchorSchedule, part_of, rows_per_step
+from pipelines.training.data.anchors import AnchorSchedule, part_of, rows_per_step
 from tests.preparing.small_sources import prepare
 
 
@@ -75,26 +77,43 @@ def config(**options) -> TrainSftConfig:
     return resolve(TrainSftConfig, flags={"model": str(MODEL_DIR), "data": "data", "out": "out", **options})
 
 
+def anchor_rows(options, tokenizer, limits=None) -> AnchorRows:
+    return AnchorRows(options, tokenizer, Bounds(options.max_length, options.drop_too_long, limits or Limits()))
+
+
+def test_rows_that_the_model_has_no_room_for(samples):
+    tokenizer = load_tokenizer(MODEL_DIR)
+    whole = anchor_rows(config(anchor=samples), tokenizer)
+    lengths = sorted(len(whole[index].ids) for index in range(len(whole)))
+    limits = Limits(None, lengths[-1] - 1)
+    with pytest.raises(OgpsaError, match=f"rows are longer than the {limits.positions} positions"):
+        anchor_rows(config(anchor=samples), tokenizer, limits)
+    left = anchor_rows(config(anchor=samples, drop_too_long=True), tokenizer, limits)
+    assert sorted(len(left[index].ids) for index in range(len(left))) == [n for n in lengths if n < lengths[-1]]
+    with pytest.raises(OgpsaError, match="embeddings for 5 only"):
+        anchor_rows(config(anchor=samples), tokenizer, Limits(5))
+
+
 def test_long_rows_are_cut_with_what_was_expected_at_them(samples):
     tokenizer = load_tokenizer(MODEL_DIR)
-    whole = AnchorRows(config(anchor=samples), tokenizer)
+    whole = anchor_rows(config(anchor=samples), tokenizer)
     longest = max(len(whole[index].ids) for index in range(len(whole)))
-    cut = AnchorRows(config(anchor=samples, max_length=longest - 1), tokenizer)
+    cut = anchor_rows(config(anchor=samples, max_length=longest - 1), tokenizer)
     for index in range(len(cut)):
         assert len(cut[index].start.ids) == len(cut[index].places) == cut.num_places(index)
     assert sum(map(cut.num_places, range(len(cut)))) < sum(map(whole.num_places, range(len(whole))))
     with pytest.raises(OgpsaError, match="--max-length 2"):
-        AnchorRows(config(anchor=samples, max_length=2), tokenizer)
+        anchor_rows(config(anchor=samples, max_length=2), tokenizer)
 
 
 def test_divergence_needs_samples_with_log_probabilities_of_the_same_tokens(data, samples, tmp_path):
     tokenizer = load_tokenizer(MODEL_DIR)
     with pytest.raises(ConfigError, match="own answers"):
-        AnchorRows(config(anchor=data), tokenizer)
-    assert AnchorRows(config(anchor=data, anchor_kind="ce"), tokenizer)[0].start is None
-    assert len(AnchorRows(config(anchor=samples), tokenizer)) == 4
+        anchor_rows(config(anchor=data), tokenizer)
+    assert anchor_rows(config(anchor=data, anchor_kind="ce"), tokenizer)[0].start is None
+    assert len(anchor_rows(config(anchor=samples), tokenizer)) == 4
     with pytest.raises(ConfigError, match="another tokenizer"):
-        AnchorRows(config(anchor=samples), _with_other_numbers(tokenizer))
+        anchor_rows(config(anchor=samples), _with_other_numbers(tokenizer))
 
 
 def _with_other_numbers(tokenizer):

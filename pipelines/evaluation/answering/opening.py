@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from pipelines.evaluation.answering.asking import Asked
 from pipelines.evaluation.answering.backend import Backend, TransformersBackend
-from pipelines.evaluation.answering.token_ids import check_token_ids, check_token_range
 from pipelines.evaluation.answering.vllm_backend import VllmEngine
 from pipelines.evaluation.contract.answer import Decoding
+from pipelines.models.limits import limits_of_model
 from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource
+from pipelines.tokens.fitting import check_token_ids
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +59,7 @@ def backend_of(
         InputError: the tokenizer gives tokens that the model has no embeddings for.
     """
     if isinstance(model, VllmEngine):
-        check_token_range(asked.ids, model.num_embeddings, tokenizer.name_or_path)
+        check_token_ids(asked.ids, model.num_embeddings, tokenizer)
         return model.backend(decoding)
-    check_token_ids(asked.ids, model, tokenizer.name_or_path)
+    check_token_ids(asked.ids, limits_of_model(model).num_embeddings, tokenizer)
     return TransformersBackend(model, tokenizer, decoding)

@@ -16,6 +16,7 @@ from pipelines.passes.distributions import TopLogProbs, places_of
 from pipelines.sampling.storage import Sample, StoredLogProbs
 from pipelines.sampling.tokens import training_tokens
 from pipelines.tokens.conversations import encode_dataset
+from pipelines.tokens.fitting import Bounds, check_token_ids, rows_that_fit
 
 # The orders of safety rows and of replay rows have the numbers 0 and 1.
 _ANCHOR = 2
@@ -47,13 +48,14 @@ class AnchorRows:
     Args:
         config: the options of the command.
         tokenizer: the tokenizer that training uses.
+        bounds: what the rows must keep to.
 
     Raises:
         ConfigError: ``--anchor-kind kl`` has no samples with log-probabilities, or samples of other tokens.
-        InputError: the data cannot be read, or have no row that is short enough.
+        InputError: the data cannot be read, have no row that is short enough, or do not fit the model.
     """
 
-    def __init__(self, config: TrainConfig, tokenizer: Any) -> None:
+    def __init__(self, config: TrainConfig, tokenizer: Any, bounds: Bounds) -> None:
         assert config.anchor is not None
         dataset, manifest = load_prepared(config.anchor, task="sft")
         self._stored: StoredLogProbs | None = None
@@ -69,7 +71,12 @@ class AnchorRows:
         if config.anchor_kind == "kl":
             self._open_log_probs(config, manifest.kind)
         self._length = config.max_length
-        self._usable = [number for number, (_, labels) in enumerate(self._tokens) if places_of(labels[: self._length])]
+        lengths = [len(ids) if bounds.drop_too_long else min(len(ids), self._length) for ids, _ in self._tokens]
+        kept = rows_that_fit(lengths, bounds, name="anchor rows")
+        fitting = range(len(lengths)) if kept is None else kept
+        cut = (self._tokens[number][0][: self._length] for number in fitting)
+        check_token_ids(cut, bounds.limits.num_embeddings, tokenizer)
+        self._usable = [number for number in fitting if places_of(self._tokens[number][1][: self._length])]
         if not self._usable:
             raise InputError(
                 f"no row of '{config.anchor}' has a token of an answer within --max-length {config.max_length}"
