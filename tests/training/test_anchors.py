@@ -22,7 +22,7 @@ from pipelines.core.config import resolve
 from pipelines.models.limits import Limits
 from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_tokenizer
-from pipelines.training.data.anchors import AnchorSchedule, part_of, rows_per_step
+from pipelines.training.data.anchors import AnchorRows, AnchorSchedule, part_of, rows_per_step
 from tests.preparing.small_sources import prepare
 
 
