@@ -64,12 +64,15 @@ RESULT: dict[str, set[str]] = {
     "prepare-data": {
         "source", "format", "task", "columns", "tags", "where", "source_split", "subset", "revision", "num_samples",
         "seed", "split", "heldout_fraction", "system", "trust_remote_code", "max_length", "ignore_columns",
+        "drop_too_long",
     },
     "sample": {
         "num_samples", "seed", "answers", "max_new_tokens", "temperature", "top_p", "backend", "log_probs", "precision",
         "trust_remote_code",
     },
-    "build-basis": {"objective", "beta", "num_samples", "seed", "dtype", "batch_size", "max_length"},
+    "build-basis": {
+        "objective", "beta", "num_samples", "seed", "dtype", "batch_size", "max_length", "drop_too_long",
+    },
     "train-sft": {"packing", "replay_ratio"},
     "train-dpo": {"loss", "beta"},
     "evaluate": {
@@ -92,7 +95,7 @@ TRAINING_RESULT = {
     "space", "scope", "momentum", "refresh_every", "refresh_samples", "strength", "eval_split", "eval_every",
     "early_stopping", "min_delta", "select", "weights", "epochs", "max_steps", "learning_rate", "batch_size",
     "accumulation", "freeze", "track_change", "schedule", "warmup_steps", "weight_decay", "max_grad_norm",
-    "max_length", "seed", "trainer", "anchor_kind", "anchor_ratio", "anchor_weight",
+    "max_length", "seed", "trainer", "anchor_kind", "anchor_ratio", "anchor_weight", "drop_too_long",
 }  # fmt: skip
 # Commands that make no artifact of their own have no identity.
 MAKE_NOTHING = {"doctor", "inspect", "chat", "run", "slurm"}
@@ -320,4 +323,5 @@ def test_which_options_need_others() -> None:
     assert found["report"] == {"seed", "bootstrap"}
     assert found["prepare-data"] == {
         "tags", "heldout_fraction", "chat_template", "trust_remote_code", "max_length", "preview",
+        "drop_too_long",
     }  # fmt: skip
