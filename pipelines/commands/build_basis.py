@@ -14,8 +14,9 @@ from pipelines.basis.building import (
 )
 from pipelines.basis.references import objectives_for_rank
 from pipelines.configs.build_basis import BuildBasisConfig
+from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import on_main, rank, world_size
-from pipelines.core.making import Made, Wanted, find, make
+from pipelines.core.making import Made, Wanted, make
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import plan_text
 from pipelines.models.reference import resolve_model
@@ -30,22 +31,23 @@ def run(config: BuildBasisConfig) -> Made:
     device = processes.start()
     source = on_main(lambda: resolve_model(config.model, revision=config.revision))
     inputs = on_main(lambda: basis_inputs(config, source))
-    wanted = Wanted(config.out, "basis", config, inputs, overwrite=config.overwrite)
-    made = find(wanted)
-    if made is not None:
-        return made
-    references, pad_token_id = tokenised_references(config, source)
-    engine, architecture = open_engine(config, source, device)
-    references = with_reference(config, references, engine, pad_token_id)
-    objectives = objectives_for_rank(
-        references,
-        batch_size=config.batch_size,
-        pad_token_id=pad_token_id,
-        rank=rank(),
-        world_size=world_size(),
-    )
-    result = compute_gradients(engine, objectives, config)
-    return make(wanted, lambda writer: write_basis(writer, config, references, engine.access, result, architecture))
+
+    def write(writer: ArtifactWriter) -> None:
+        references, pad_token_id = tokenised_references(config, source)
+        engine, architecture = open_engine(config, source, device)
+        references = with_reference(config, references, engine, pad_token_id)
+        objectives = objectives_for_rank(
+            references,
+            batch_size=config.batch_size,
+            pad_token_id=pad_token_id,
+            rank=rank(),
+            world_size=world_size(),
+        )
+        result = compute_gradients(engine, objectives, config)
+        write_basis(writer, config, references, engine.access, result, architecture)
+
+    # All the work is done while the place is held, so that nobody computes gradients that then have no place.
+    return make(Wanted(config.out, "basis", config, inputs, overwrite=config.overwrite), write)
 
 
 def plan(config: BuildBasisConfig) -> list[tuple[str, str]]:

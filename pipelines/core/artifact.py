@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -30,11 +30,11 @@ from data_registry.core.manifest import (
     verify,
 )
 from pipelines.core import environment, unfinished
+from pipelines.core.aside import aside_of
+from pipelines.core.claiming import claim
 from pipelines.core.config import CommandConfig
+from pipelines.core.place import is_free, place_of
 from pipelines.core.placing import discard, put_in_place, sync_directory, sync_file, write_text_durably
-
-# The workers of a run that was killed hold its lock until they notice.
-LOCK_PATIENCE_S = 10.0
 
 # A full disk, a quota, a limit, a failing device: these concern writing, whatever file the error names.
 _STORAGE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
@@ -52,23 +52,23 @@ def find_finished(
     Raises:
         ArtifactError: another artifact lies there and ``overwrite`` is off, or what lies there is not an artifact.
     """
-    if not target.exists():
+    try:
+        is_there = target.exists()
+    except OSError as error:
+        raise InputError(
+            f"'{target}' cannot be looked at: {(error.strerror or str(error)).lower()}", fix="choose another --out"
+        ) from error
+    if not is_there:
         return None
     if not is_artifact(target):
-        if target.is_dir() and not any(target.iterdir()):
+        if is_free(place_of(target)):
             return None
         raise ArtifactError(
             f"'{target}' exists and is not an artifact of ogpsa; it will not be touched",
             fix="choose another --out",
         )
     manifest = read_manifest(target)
-    same = (
-        manifest.kind == kind
-        and not config.differences(manifest.config)
-        and [(record.role, record.fingerprint) for record in manifest.inputs]
-        == [(record.role, record.fingerprint) for record in inputs]
-        and not verify(target, manifest, hashes=False)
-    )
+    same = _is_wanted(target, manifest, kind, config, inputs)
     if same and not overwrite:
         return manifest
     if not overwrite:
@@ -78,6 +78,17 @@ def find_finished(
             fix="choose another --out, or replace it with --overwrite",
         )
     return None
+
+
+def _is_wanted(path: Path, manifest: Manifest, kind: str, config: CommandConfig, inputs: Sequence[InputRecord]) -> bool:
+    """Whether an artifact is what a command would make, and its files are there."""
+    return (
+        manifest.kind == kind
+        and not config.differences(manifest.config)
+        and [(record.role, record.fingerprint) for record in manifest.inputs]
+        == [(record.role, record.fingerprint) for record in inputs]
+        and not verify(path, manifest, hashes=False)
+    )
 
 
 def _differences(manifest: Manifest, kind: str, config: CommandConfig, inputs: Sequence[InputRecord]) -> str:
@@ -94,8 +105,7 @@ def _differences(manifest: Manifest, kind: str, config: CommandConfig, inputs: S
 
 def partial_path(target: Path, config: CommandConfig) -> Path:
     """The directory beside ``target`` where it is made; equal configurations share it, so that work can go on."""
-    target = Path(os.path.abspath(target))
-    return target.with_name(f".{target.name}.partial-{config.identity_hash()[:8]}")
+    return aside_of(place_of(target), "partial", config.identity_hash()[:8])
 
 
 class ArtifactWriter:
@@ -113,6 +123,18 @@ class ArtifactWriter:
         self.summary: dict[str, Any] = {}
 
 
+class AlreadyMade(Exception):  # noqa: N818 - that an artifact is there is no error
+    """The artifact was made by another process while this one waited, or lay finished aside and is now in its place.
+
+    Attributes:
+        manifest: the artifact's manifest.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        super().__init__("the artifact is there")
+        self.manifest = manifest
+
+
 @contextlib.contextmanager
 def write_artifact(
     target: Path,
@@ -125,8 +147,11 @@ def write_artifact(
 ) -> Iterator[ArtifactWriter]:
     """Make an artifact: yields a writer for a directory aside; on success it is finished and renamed to ``target``.
 
+    Whether it can be put there is tried before the writer is yielded. If it cannot be put there at the end after all,
+    the finished artifact is kept aside, and the error says where.
+
     Args:
-        target: where the artifact will lie.
+        target: where the artifact will lie; a link is followed.
         kind: the kind of artifact, such as ``"dataset"``.
         config: the command's resolved configuration.
         inputs: records of the inputs that it is made from.
@@ -134,14 +159,17 @@ def write_artifact(
         keep_partial: whether unfinished work stays when interrupted, so that the same command goes on from it.
 
     Raises:
-        InputError: the directory cannot be written, or another process is writing it.
+        AlreadyMade: there is nothing left to do.
+        Busy: another process is making the same artifact.
+        InputError: the directory cannot be written or put in place, or another command is making something there.
+        ArtifactError: something else lies at ``target``.
     """
-    target = Path(os.path.abspath(target))
-    partial = partial_path(target, config)
+    place, partial = place_of(target), partial_path(target, config)
     started, clock = datetime.now(UTC), time.monotonic()
-    lock = _begin(target, partial, keep_partial=keep_partial)
+    lock = claim(target, partial)
     writer = ArtifactWriter(partial, inputs)
     try:
+        _begin(target, partial, (kind, config, inputs), overwrite=overwrite, keep_partial=keep_partial)
         yield writer
         manifest = Manifest(
             kind=kind,
@@ -160,14 +188,16 @@ def write_artifact(
         manifest.fingerprint = fingerprint_of(manifest.files)
         _sync_tree(partial)
         write_text_durably(partial / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
-        put_in_place(partial, target, replace=overwrite and is_artifact(target))
+        _put_in_place(partial, target, overwrite=overwrite)
+    except _NotPlaced as error:
+        raise error.shown() from error.__cause__
     except BaseException as error:
         if not keep_partial or not any(path.is_file() for path in partial.rglob("*")):
             discard(partial)
         else:
             unfinished.note_end(partial, error)
         # An error that is made for the user already says more.
-        reason = None if isinstance(error, OgpsaError) else _storage_problem(error, target.parent)
+        reason = None if isinstance(error, OgpsaError) else _storage_problem(error, place.parent)
         if reason is None:
             raise
         raise InputError(
@@ -177,53 +207,82 @@ def write_artifact(
         os.close(lock)
 
 
-def _begin(target: Path, partial: Path, *, keep_partial: bool) -> int:
-    """Make the directory aside, for this process alone; returns the descriptor that holds the lock on it."""
-    made = _first_missing(partial.parent)
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-        lock = os.open(partial, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        if made is not None:
-            # The parent directories were made in vain.
-            with contextlib.suppress(OSError):
-                made.rmdir()
-        raise InputError(f"cannot write to '{target.parent}': {error.strerror}", fix="choose another --out") from error
-    if not _lock(lock):
-        os.close(lock)
-        raise InputError(
-            f"another process is making '{target}' at this moment", where=str(partial), fix="wait for it, or stop it"
-        )
+def _begin(
+    target: Path,
+    partial: Path,
+    wanted: tuple[str, CommandConfig, Sequence[InputRecord]],
+    *,
+    overwrite: bool,
+    keep_partial: bool,
+) -> None:
+    """Look again at what lies at the target and aside, now that no other process changes it, and clear the directory.
+
+    Raises:
+        AlreadyMade: the artifact is there.
+        ArtifactError: another artifact lies there.
+    """
+    there = find_finished(target, *wanted, overwrite=overwrite)
+    if there is not None:
+        raise AlreadyMade(there)
     unfinished.note_begin(partial)
-    # Finished work is not continued: it was never put in its place, or it is what a new artifact replaced.
+    aside = _finished_aside(target, partial, wanted)
+    if aside is not None:
+        _put_in_place(partial, target, overwrite=overwrite)
+        raise AlreadyMade(aside)
+    # Other finished work is not continued: it was made from other inputs, or it is what a new artifact replaced.
     finished = is_artifact(partial)
     for path in [partial / MANIFEST, *partial.iterdir()] if finished else list(partial.iterdir()):
         if not keep_partial or (finished and not path.name.startswith(".")):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-    return lock
 
 
-def _lock(descriptor: int) -> bool:
-    """Lock a directory for this process, waiting a little if need be; returns whether that was possible."""
-    deadline = time.monotonic() + LOCK_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
-        except OSError:
-            # Some network file systems have no locks; users must then not run the same command twice at a time.
-            return True
+def _finished_aside(
+    target: Path, partial: Path, wanted: tuple[str, CommandConfig, Sequence[InputRecord]]
+) -> Manifest | None:
+    """The manifest of finished work that was never put in its place, if it is what is wanted now; else None."""
+    if not is_artifact(partial):
+        return None
+    try:
+        manifest = read_manifest(partial)
+        replaced = is_artifact(target) and read_manifest(target).finished >= manifest.started
+    except OgpsaError:
+        return None
+    return None if replaced or not _is_wanted(partial, manifest, *wanted) else manifest
 
 
-def _first_missing(directory: Path) -> Path | None:
-    missing = None
-    while not directory.exists() and directory != directory.parent:
-        missing, directory = directory, directory.parent
-    return missing
+class _NotPlaced(Exception):  # noqa: N818 - it becomes an InputError
+    """Finished work could not be put in its place."""
+
+    def __init__(self, partial: Path, target: Path, error: OSError) -> None:
+        super().__init__(str(error))
+        self.partial, self.target, self.error = partial, target, error
+
+    def shown(self) -> InputError:
+        place, number = place_of(self.target), 1
+        while os.path.lexists(free := place.with_name(f"{place.name}-{number}")):
+            number += 1
+        return InputError(
+            f"'{self.target}' is finished, but could not be put in its place: "
+            f"{(self.error.strerror or str(self.error)).lower()}; nothing is lost, it lies aside",
+            where=str(self.partial),
+            fix=f"give it a name:  {shlex.join(['mv', str(self.partial), str(free)])}",
+        )
+
+
+def _put_in_place(partial: Path, target: Path, *, overwrite: bool) -> None:
+    """Rename finished work to its place.
+
+    Raises:
+        _NotPlaced: that failed, and the work is still aside.
+    """
+    place = place_of(target)
+    manifest = read_manifest(partial)
+    try:
+        put_in_place(partial, place, replace=overwrite and is_artifact(place))
+    except OSError as error:
+        if is_artifact(partial) and read_manifest(partial) == manifest:
+            raise _NotPlaced(partial, target, error) from error
+        raise
 
 
 def _storage_problem(error: BaseException | None, place: Path) -> str | None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_registry.core.manifest import InputRecord, Manifest, read_manifest
-from pipelines.core.artifact import ArtifactWriter, find_finished, partial_path, write_artifact
+from pipelines.core.artifact import AlreadyMade, ArtifactWriter, find_finished, write_artifact
+from pipelines.core.claiming import Busy
 from pipelines.core.config import CommandConfig
 from pipelines.core.job import barrier, is_main, on_main
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def make(wanted: Wanted, write: Callable[[ArtifactWriter], None]) -> Made:
 
     Raises:
         ArtifactError: something else lies there; on all ranks.
-        InputError: the directory cannot be written, or another job is writing it; on all ranks.
+        InputError: the directory cannot be written, or another job is making something else there; on all ranks. A job
+            that makes the same artifact is waited for.
     """
     (made,) = make_all([wanted], lambda writers: write(writers[wanted.path]))
     return made
@@ -85,47 +90,89 @@ def make_all(wanted: Sequence[Wanted], write: Callable[[Mapping[Path, ArtifactWr
         ArtifactError: as for :func:`make`.
         InputError: as for :func:`make`.
     """
-    found = [find(each) for each in wanted]
-    to_do = [each for each, made in zip(wanted, found, strict=True) if made is None]
-    written = _write(to_do, write) if to_do else {}
+    settled: dict[Path, Manifest] = {}
+    waiting = False
+    while True:
+        found = [find(each) if each.path not in settled else None for each in wanted]
+        missing = [each for each, made in zip(wanted, found, strict=True) if made is None]
+        written = _write([each for each in missing if each.path not in settled], write)
+        if written.made is not None:
+            break
+        # Another process is making one of them, or has just made it: all ranks look again.
+        settled |= written.settled
+        if written.busy is not None and not waiting:
+            waiting = True
+            logger.info("%s; waiting for it", written.busy)
+    manifests = {**settled, **written.made}
     return [
-        Made(each.path, written[each.path], up_to_date=False) if made is None else made
+        Made(each.path, manifests[each.path], up_to_date=False) if made is None else made
         for each, made in zip(wanted, found, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """How an attempt to write artifacts went.
+
+    Attributes:
+        made: their manifests; None if the attempt ended before anything was written.
+        settled: of those that lay finished aside, and are now in their places.
+        busy: what to tell the user if another process is making one of them.
+    """
+
+    made: dict[Path, Manifest] | None = None
+    settled: Mapping[Path, Manifest] = field(default_factory=dict)
+    busy: str | None = None
 
 
 def _finished(wanted: Wanted) -> Manifest | None:
     return find_finished(wanted.path, wanted.kind, wanted.config, wanted.inputs, overwrite=wanted.overwrite)
 
 
-def _write(wanted: Sequence[Wanted], write: Callable[[Mapping[Path, ArtifactWriter]], None]) -> dict[Path, Manifest]:
-    """Write artifacts aside and put them in their places; returns their manifests on all ranks."""
+def _write(wanted: Sequence[Wanted], write: Callable[[Mapping[Path, ArtifactWriter]], None]) -> _Written:
+    """Write artifacts aside and put them in their places; every rank gets the manifests."""
+    if not wanted:
+        return _Written(made={})
     # Writers that are still open when the stack closes were left by an error, and discard what they have written.
     with contextlib.ExitStack() as unfinished:
         writers: dict[Path, ArtifactWriter] = {}
-        on_main(lambda: writers.update(_opened(wanted, unfinished)))
+        opened = on_main(lambda: _open(wanted, writers, unfinished))
+        if isinstance(opened, _Written):
+            return opened
         if not is_main():
-            writers = {each.path: ArtifactWriter(partial_path(each.path, each.config), each.inputs) for each in wanted}
+            writers = {each.path: ArtifactWriter(opened[each.path], each.inputs) for each in wanted}
         write(writers)
         # A rank that failed never gets here, and then no artifact is put in its place.
         barrier()
-        return on_main(lambda: _placed(wanted, unfinished))
+        return _Written(made=on_main(lambda: _placed(wanted, unfinished)))
 
 
-def _opened(wanted: Sequence[Wanted], unfinished: contextlib.ExitStack) -> dict[Path, ArtifactWriter]:
-    return {
-        each.path: unfinished.enter_context(
-            write_artifact(
-                each.path,
-                each.kind,
-                each.config,
-                each.inputs,
-                overwrite=each.overwrite,
-                keep_partial=each.keep_partial,
-            )
+def _open(
+    wanted: Sequence[Wanted], writers: dict[Path, ArtifactWriter], unfinished: contextlib.ExitStack
+) -> _Written | dict[Path, Path]:
+    """Open a writer for each artifact, and say where they write; if one cannot be opened now, none stays open."""
+    for each in wanted:
+        opening = write_artifact(
+            each.path, each.kind, each.config, each.inputs, overwrite=each.overwrite, keep_partial=each.keep_partial
         )
-        for each in wanted
-    }
+        try:
+            writers[each.path] = unfinished.enter_context(opening)
+        except AlreadyMade as there:
+            _give_up(unfinished)
+            return _Written(settled={each.path: there.manifest} if each.overwrite else {})
+        except Busy as busy:
+            _give_up(unfinished)
+            return _Written(busy=busy.what)
+    return {path: writer.path for path, writer in writers.items()}
+
+
+class _GivenUp(Exception):  # noqa: N818 - it never leaves this module
+    """Ends writers that have written nothing."""
+
+
+def _give_up(unfinished: contextlib.ExitStack) -> None:
+    with contextlib.suppress(_GivenUp), unfinished.pop_all():
+        raise _GivenUp
 
 
 def _placed(wanted: Sequence[Wanted], unfinished: contextlib.ExitStack) -> dict[Path, Manifest]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import glob
 import os
 import shutil
 from pathlib import Path
 
 from data_registry.core.manifest import MANIFEST
+from pipelines.core.aside import all_aside, aside_of
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -21,7 +21,8 @@ def put_in_place(finished: Path, target: Path, *, replace: bool) -> None:
 
     Args:
         finished: the directory, written and synced, on the file system of ``target``.
-        target: its final path, where there is nothing, an empty directory, or with ``replace`` the one to be replaced.
+        target: its final path, no link, where there is nothing, an empty directory, or with ``replace`` the one to be
+            replaced.
         replace: whether there is a directory to replace. The two change places in one step where the file system can do
             that; where it cannot, a process killed between two renames leaves the old one whole beside the target, as
             ``.NAME.replaced-PID``.
@@ -37,13 +38,13 @@ def put_in_place(finished: Path, target: Path, *, replace: bool) -> None:
         os.rename(finished, target)
     sync_directory(target.parent)
     # This also removes what a process that was killed at this point left behind.
-    for replaced in target.parent.glob(f".{glob.escape(target.name)}.replaced-*"):
+    for replaced in all_aside(target, "replaced"):
         discard(replaced)
 
 
 def _replace(finished: Path, target: Path) -> None:
-    aside = target.with_name(f".{target.name}.replaced-{os.getpid()}")
-    if _exchange(finished, target):
+    aside = aside_of(target, "replaced", str(os.getpid()))
+    if exchange(finished, target):
         os.rename(finished, aside)
         return
     os.rename(target, aside)
@@ -54,7 +55,7 @@ def _replace(finished: Path, target: Path) -> None:
         raise
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def exchange(one: Path, other: Path) -> bool:
     """Let two directories change places in one step; returns whether the system and the file system can do that."""
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
     if renameat2 is None:
@@ -64,7 +65,14 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def discard(directory: Path) -> None:
-    """Remove an artifact, its manifest first, so that a half removed one is not taken for one. Errors are ignored."""
+    """Remove an artifact, its manifest first, so that a half removed one is not taken for one. Errors are ignored.
+
+    Of a link, the link alone is removed, and nothing of what it leads to.
+    """
+    if directory.is_symlink():
+        with contextlib.suppress(OSError):
+            directory.unlink()
+        return
     with contextlib.suppress(OSError):
         (directory / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 from pathlib import Path
 
 from data_registry.core import stopping
 from data_registry.core.errors import InputError, Preempted
+from pipelines.core.aside import all_aside
+from pipelines.core.place import is_free, place_of
 
 # The file holds the message of the stop. Work that ended in another way has no such file.
 _MARK = ".stopped"
@@ -34,10 +35,11 @@ def check(target: Path) -> None:
         Preempted: that command was asked to stop, and the same command will go on.
         InputError: that command is still at work, or ended in another way.
     """
-    if target.exists():
+    place = place_of(target)
+    if not is_free(place):
         return
     target = Path(os.path.abspath(target))
-    found = [path for path in sorted(target.parent.glob(f".{glob.escape(target.name)}.partial-*")) if path.is_dir()]
+    found = all_aside(place, "partial")
     marks = [path / _MARK for path in found if (path / _MARK).is_file()]
     if marks:
         raise Preempted(f"'{target}' is not finished: {marks[0].read_text(encoding='utf-8').strip()}")

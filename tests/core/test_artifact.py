@@ -20,7 +20,7 @@ from data_registry.core.manifest import (
     read_manifest,
     verify,
 )
-from pipelines.core import artifact
+from pipelines.core import claiming
 from pipelines.core.artifact import find_finished, partial_path, write_artifact
 from tests.core.small_artifacts import CONFIG, Sample, fill, make
 
@@ -121,7 +121,7 @@ def test_kill_9_leaves_no_artifact_and_the_command_can_be_repeated(tmp_path: Pat
 
 
 def test_two_processes_do_not_write_the_same_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifact, "LOCK_PATIENCE_S", 0.3)
+    monkeypatch.setattr(claiming, "PATIENCE_S", 0.3)
     target = tmp_path / "out"
     child = start_writer(target)
     try:
@@ -207,7 +207,7 @@ def test_a_foreign_directory_is_never_touched(tmp_path: Path, overwrite: bool) -
     with pytest.raises(ArtifactError, match="will not be touched"):
         find(target, overwrite=overwrite)
     # Not even where a recipe forgets to ask.
-    with pytest.raises(InputError):
+    with pytest.raises(ArtifactError):
         make(target, overwrite=overwrite)
     assert (target / "chapter.tex").read_text() == "years of work"
     assert left_behind(tmp_path) == []
@@ -217,7 +217,7 @@ def test_a_file_at_the_target_is_never_touched(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("x")
     with pytest.raises(ArtifactError, match="will not be touched"):
         find(tmp_path / "out", overwrite=True)
-    with pytest.raises(InputError):
+    with pytest.raises(ArtifactError):
         make(tmp_path / "out", overwrite=True)
     assert (tmp_path / "out").read_text() == "x"
 

@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
 @pytest.fixture(params=["exchanged", "renamed twice"])
 def can_exchange(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     if request.param == "renamed twice":
-        monkeypatch.setattr(placing, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(placing, "exchange", lambda one, other: False)
     return request.param == "exchanged"
 
 

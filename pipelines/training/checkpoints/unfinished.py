@@ -12,7 +12,9 @@ from pathlib import Path
 from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig
+from pipelines.core.aside import all_aside
 from pipelines.core.job import is_main, world_size
+from pipelines.core.place import place_of
 from pipelines.training.checkpoints import storage
 from pipelines.training.checkpoints.checkpointer import Checkpointer
 from pipelines.training.checkpoints.run_files import BEST_FOLDER, METRICS_FILE
@@ -107,7 +109,7 @@ def _with_same_batch(config: TrainConfig, manifest: CheckpointManifest) -> Train
 
 
 def _mention_others(config: TrainConfig, partial: Path) -> None:
-    for other in sorted(partial.parent.glob(f".{Path(config.out).absolute().name}.partial-*")):
+    for other in all_aside(place_of(config.out), "partial"):
         if other != partial and storage.has_checkpoint(other):
             logger.info("an unfinished run of other options lies in %s; it is left alone", other)
 
