@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from data_registry.core import stopping
 from data_registry.core.errors import InputError, OgpsaError, Preempted, first_line, is_out_of_memory
+from ogpsa_cli import streams
 
 if TYPE_CHECKING:
     from typer import TyperException
@@ -50,6 +51,11 @@ def run(argv: Sequence[str]) -> int:
 
         return _BROKEN_PIPE if console.silence_broken_output() else _report_bug(error, verbose=verbose)
     except OSError as error:
+        if _is_nowhere():
+            gone = InputError(
+                "the working directory is gone", fix="change to a directory that exists, and run it again"
+            )
+            return _report(gone, verbose=verbose)
         if error.errno not in _FILE_SYSTEM:
             return _report_bug(error, verbose=verbose)
         concerned = f"'{error.filename}'" if error.filename else "a file"
@@ -60,6 +66,17 @@ def run(argv: Sequence[str]) -> int:
             # Another rank stopped first, in the middle of a collective operation.
             return _report_stop()
         return _report_lost(verbose=verbose) if _lost_contact(error) else _report_bug(error, verbose=verbose)
+
+
+def _is_nowhere() -> bool:
+    """Whether the working directory was removed."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _attempt(argv: Sequence[str]) -> int:
@@ -197,6 +214,7 @@ def main() -> None:
     """The console script."""
     # Importing makes many objects and no garbage; help is a tenth faster without looking for any.
     gc.disable()
+    streams.settle()
     try:
         stopping.listen()
         code = run(sys.argv[1:])

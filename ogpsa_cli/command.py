@@ -121,6 +121,28 @@ def given_options(flags: Sequence[Flag], given: Mapping[str, Any]) -> dict[str, 
     return {name: by_field[name].value_of(value) for name, value in given.items() if value is not None and value != []}
 
 
+def _check_text(arguments: Sequence[str]) -> None:
+    """Refuse at once what no manifest could record at the end.
+
+    Raises:
+        ConfigError: an argument, or the name of the working directory, is not UTF-8 text.
+    """
+    from data_registry.core.errors import ConfigError
+
+    try:
+        here = os.getcwd()
+    except OSError:
+        here = ""
+    for text in (*arguments, here):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"{os.fsencode(text)!r} is not text in UTF-8, and no manifest could record it",
+                fix="give the file or directory another name, or name a link to it",
+            ) from error
+
+
 def _run(
     entry: Command,
     flags: Sequence[Flag],
@@ -138,6 +160,7 @@ def _run(
     from pipelines.core.config import resolve
 
     gc.enable()
+    _check_text(arguments)
     module: CommandModule = importlib.import_module(f"ogpsa_cli.commands.{entry.module}")
     config_class = entry.config_class()
     if json_schema:

@@ -163,7 +163,7 @@ def finished(what: str, result: Made, *then: str, details: Sequence[str] = ()) -
     """
     if rank() != 0:
         return
-    path = os.path.relpath(result.path) if not _is_above(result.path) else str(result.path)
+    path = _from_here(result.path)
     write(f"up to date: {path}" if result.up_to_date else f"{what}: {path}")
     for line in details:
         write(line)
@@ -198,8 +198,14 @@ def summary_lines(values: Mapping[str, Any]) -> list[str]:
     return [f"  {name:<{width}}  {value}" for name, value in rows]
 
 
-def _is_above(path: Path) -> bool:
-    return os.path.relpath(path).startswith("..")
+def _from_here(path: Path) -> str:
+    """A path as seen from the working directory if it lies below it, else as it is."""
+    try:
+        below = os.path.relpath(path)
+    except FileNotFoundError:
+        # The working directory was removed meanwhile, which is no concern of what was made.
+        return str(path)
+    return str(path) if below.startswith("..") else below
 
 
 def command_text(arguments: Sequence[str | Path]) -> str:

@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM, SIGUSR1 and SIGINT end a command at once where nothing is lost, or when it has saved.
+"""Being asked to stop: SIGTERM, SIGUSR1, SIGINT and SIGHUP end a command where nothing is lost, or when it has saved.
 
 By default the first signal raises :class:`StopRequested` wherever the command is, as Ctrl-C does. Within
 :func:`deferred` it is only noted: training asks once a step, agrees over all ranks, saves and ends.
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 INTERRUPTED = 130
 # A terminal, srun and torchrun may each deliver the same Ctrl-C.
 SAME_INTERRUPT_S = 1.0
@@ -30,9 +30,14 @@ _interrupted_at: float | None = None
 _deferrals = 0
 
 
+def heeded() -> list[signal.Signals]:
+    """The signals to handle: all of them, but SIGHUP only if nobody (``nohup``) has it ignored."""
+    return [number for number in SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+
+
 def listen() -> None:
     """Handle the signals from now on, in this process but not in those it forks."""
-    for number in SIGNALS:
+    for number in heeded():
         signal.signal(number, _handle)
     os.register_at_fork(after_in_child=_forget)
     # A launcher holds them back until there is somebody to handle them.
@@ -43,6 +48,8 @@ def _forget() -> None:
     # A pool ends its workers with SIGTERM, and Ctrl-C is for the process that they work for.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    if signal.SIGHUP in heeded():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

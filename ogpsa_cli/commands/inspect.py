@@ -84,6 +84,11 @@ def _facts(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "with", _environment(manifest)
     yield "size", f"{size_text(found.size_bytes)} in {len(manifest.files)} files"
     yield "fingerprint", manifest.fingerprint[:16]
+    remains = [each for each in found.leftovers if each.kind != "in use"]
+    if remains:
+        from pipelines.inspecting.remains import in_words
+
+        yield "left behind", f"{in_words(remains)}:  {console.command_text(['ogpsa', 'clean', found.path])}"
 
 
 def _environment(manifest: Manifest) -> str:

@@ -14,7 +14,7 @@ from types import FrameType
 
 from data_registry.core import stopping
 from data_registry.core.errors import ConfigError, Preempted
-from ogpsa_cli.launch import ranks, slurm
+from ogpsa_cli.launch import patience, ranks, slurm
 from pipelines.core.parent import end_with
 
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -111,7 +111,11 @@ def start_processes(command: Sequence[str], num_procs: int, *, listens: bool = F
             for number in list(received):
                 # The signal arrived while the children were being started; the first of them may have missed it.
                 _send(children, number)
-            code = _wait(children)
+            try:
+                code = _wait(children, received)
+            except _NoAnswer as silent:
+                _give_up(children, silent.ranks, received[0])
+                return 128 + signal.SIGKILL
             if received.count(signal.SIGINT) > 1 and code == 128 + signal.SIGKILL:
                 return stopping.INTERRUPTED
             if code > 128 and code - 128 not in received:
@@ -192,7 +196,7 @@ def _forwarding(children: Sequence[subprocess.Popen[bytes]], received: list[int]
         received.append(number)
         _send(children, signal.SIGKILL if len(interrupted) > 1 else number)
 
-    previous = {number: signal.signal(number, forward) for number in stopping.SIGNALS}
+    previous = {number: signal.signal(number, forward) for number in stopping.heeded()}
     try:
         yield
     finally:
@@ -206,10 +210,23 @@ def _send(children: Sequence[subprocess.Popen[bytes]], number: int) -> None:
             child.send_signal(number)
 
 
-def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Wait until all have ended, or until one has failed and the others have had their time to end by themselves."""
+class _NoAnswer(Exception):  # noqa: N818 - it never leaves this module
+    """Processes do not answer the signal that asked them to stop."""
+
+    def __init__(self, silent: Sequence[int]) -> None:
+        super().__init__(silent)
+        self.ranks = silent
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]], received: Sequence[int]) -> int:
+    """Wait until all have ended, or until one has failed and the others have had their time to end by themselves.
+
+    Raises:
+        _NoAnswer: they were asked to stop, and do not.
+    """
     first_failure = 0
     deadline = float("inf")
+    asked: patience.Patience | None = None
     while True:
         codes = [child.poll() for child in children]
         if not first_failure:
@@ -218,6 +235,11 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> int:
                 deadline = time.monotonic() + (PREEMPTED_GRACE_S if first_failure == Preempted.exit_code else 0.0)
         if all(code is not None for code in codes) or time.monotonic() > deadline:
             return first_failure if first_failure >= 0 else 128 - first_failure
+        if received:
+            asked = asked or patience.Patience(children)
+            silent = asked.without_answer()
+            if silent:
+                raise _NoAnswer(silent)
         time.sleep(_POLL_S)
 
 
@@ -228,6 +250,20 @@ def _cause(codes: Sequence[int | None]) -> int:
     """
     failures = [code for code in codes if code]
     return next((code for code in failures if code < 0), failures[0] if failures else 0)
+
+
+def _give_up(children: Sequence[subprocess.Popen[bytes]], silent: Sequence[int], number: int) -> None:
+    """End all at once, and say which of them did not answer."""
+    from ogpsa_cli import console
+
+    for child in children:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    console.show_error(
+        f"{patience.in_words(silent, len(children))} did not answer {signal.Signals(number).name} within "
+        f"{patience.ANSWER_S:.0f} s; all were ended",
+        fix="the same command goes on from what was saved before",
+    )
 
 
 def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:

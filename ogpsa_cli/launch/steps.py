@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
+from data_registry.core import stopping
 from data_registry.core.errors import Preempted
 from ogpsa_cli.launch import processes
-
-_FORWARDED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StepRunner:
@@ -33,7 +32,7 @@ class StepRunner:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """While this context lasts, signals go to the running command; between two commands they are only recorded."""
-        previous = {number: signal.signal(number, self._forward) for number in _FORWARDED}
+        previous = {number: signal.signal(number, self._forward) for number in stopping.heeded()}
         try:
             yield
         finally:

@@ -12,6 +12,7 @@ from pipelines.inspecting.machine import (
     machine_findings,
     software_findings,
 )
+from pipelines.inspecting.remains import remains_findings
 
 
 def run(config: DoctorConfig) -> list[Finding]:
@@ -19,6 +20,7 @@ def run(config: DoctorConfig) -> list[Finding]:
     return [
         *software_findings(),
         *machine_findings(),
+        *remains_findings(),
         *device_findings(),
         *distributed_findings(),
         *cluster_findings(),

@@ -76,6 +76,8 @@ COMMANDS: tuple[Command, ...] = (
             ("merge", "MergeConfig"), is_step=True),
     Command("inspect", "Show what an artifact is, what it was made from, whether it is intact.", _LOOK,
             ("tools", "InspectConfig")),
+    Command("clean", "List and remove what interrupted and superseded runs left behind.", _LOOK,
+            ("tools", "CleanConfig")),
     Command("chat", "Talk to a model, or to two side by side.", _LOOK,
             ("chat", "ChatConfig")),
     Command("testbed", "Write the small embedded model to a directory, or retrain it.", _LOOK,

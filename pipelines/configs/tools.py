@@ -1,4 +1,4 @@
-"""Options of the commands for looking around and trying things out: inspect, doctor, quickstart, testbed."""
+"""Options of the commands for looking around and trying things out: inspect, doctor, clean, quickstart, testbed."""
 
 from __future__ import annotations
 
@@ -37,6 +37,26 @@ class DoctorConfig(CommandConfig):
     )
 
     as_json: bool = option(False, "Print the findings as JSON.")
+
+
+class CleanConfig(CommandConfig):
+    """List and remove what interrupted and superseded runs left behind.
+
+    Looks beside PATH and in all folders below it, and removes what is of no use to anybody.
+    Unfinished work, from which the same command could go on, is removed with --yes, or if a
+    question on the terminal is answered with y. What a running command uses, and what is
+    finished, is never touched.
+    """
+
+    examples: ClassVar[Sequence[str]] = (
+        "ogpsa clean runs --dry-run                   # what lies there, and how large it is",
+        "ogpsa clean runs/sft                         # beside and in the place of one artifact",
+        "ogpsa clean runs --yes                       # unfinished runs too",
+    )
+
+    path: Path = option(..., "The place of an artifact, finished or not, or a folder of many.", positional=True)
+    yes: bool = option(False, "Remove unfinished work too, without a question.")
+    dry_run: bool = option(False, "List what lies there and stop.", runtime=True)
 
 
 class QuickstartConfig(OutputConfig):

@@ -11,6 +11,7 @@ from data_registry.core.errors import InputError, OgpsaError
 from data_registry.core.manifest import InputRecord, Manifest, hash_file, is_artifact, read_manifest, verify
 from pipelines.configs.tools import InspectConfig
 from pipelines.core import unfinished
+from pipelines.core.leftovers import Leftover, leftovers_of
 from pipelines.models.summary import ModelSummary, is_model, summarize_model
 
 State = Literal["intact", "present", "moved", "changed", "damaged", "gone", "remote"]
@@ -57,6 +58,7 @@ class Inspection:
         compared: whether contents were compared or only sizes.
         inputs: its lineage.
         model: figures of the model in it, if there is one.
+        leftovers: what interrupted and superseded runs left beside it and in it.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Inspection:
     inputs: tuple[Ancestor, ...] = ()
     model: ModelSummary | None = None
     size_bytes: int = field(default=0)
+    leftovers: tuple[Leftover, ...] = ()
 
     @property
     def is_intact(self) -> bool:
@@ -103,6 +106,7 @@ def inspect(config: InspectConfig) -> Inspection:
         inputs=_ancestors(manifest, path, hashes=not config.fast, depth=0),
         model=summarize_model(folder) if folder else None,
         size_bytes=sum(record.size for record in manifest.files.values()),
+        leftovers=tuple(leftovers_of(path)),
     )
 
 
@@ -226,6 +230,9 @@ def as_json(found: Inspection) -> dict[str, Any]:
         "compared": "contents" if found.compared else "sizes",
         "problems": list(found.problems),
         "size_bytes": found.size_bytes,
+        "leftovers": [
+            {"path": str(each.path), "kind": each.kind, "size_bytes": each.size_bytes} for each in found.leftovers
+        ],
         "model": asdict(found.model) if found.model else None,
         "lineage": [asdict(ancestor) for ancestor in found.inputs],
         "manifest": found.manifest.model_dump(mode="json") if found.manifest else None,
