@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_registry.core.errors import ArtifactError, InputError
 from data_registry.core.manifest import is_artifact
-from pipelines.core.aside import aside_of
+from pipelines.core.aside import all_aside, aside_of
 from pipelines.core.placing import exchange
 
 
@@ -98,12 +98,13 @@ def _stands_in(place: Path) -> bool:
 
 @contextlib.contextmanager
 def _trial_directory(place: Path) -> Iterator[Path]:
+    """An empty directory aside of a place; it goes with those that killed processes have left."""
     trial = aside_of(place, "trial", str(os.getpid()))
     trial.mkdir(exist_ok=True)
     try:
         yield trial
     finally:
-        for path in (trial, _moved(trial)):
+        for path in all_aside(place, "trial"):
             with contextlib.suppress(OSError):
                 path.rmdir()
 

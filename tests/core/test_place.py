@@ -151,6 +151,13 @@ def test_what_lies_aside_is_found_by_the_name_of_the_place(tmp_path: Path) -> No
     assert all_aside(place, "replaced") == []
 
 
+def test_trials_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    for ending in ("1", "2m"):
+        aside_of(tmp_path / "out", "trial", ending).mkdir()
+    make(wanted(tmp_path / "out"), fill)
+    assert os.listdir(tmp_path) == ["out"]
+
+
 def test_unfinished_work_behind_a_link_or_in_an_empty_directory_is_spoken_of(tmp_path: Path) -> None:
     target, real = link_to_an_empty_directory(tmp_path)
     aside_of(real, "partial", "0123abcd").mkdir()

@@ -30,7 +30,8 @@ _LIBRARIES = (
     "pipelines.commands.train_dpo", "pipelines.commands.evaluate", "pipelines.commands.merge",
     "pipelines.commands.report", "pipelines.commands.inspect", "pipelines.commands.testbed", "pipelines.commands.run",
     "pipelines.commands.slurm", "pipelines.commands.quickstart", "pipelines.commands.chat",
-    "pipelines.commands.doctor", "pipelines.evaluation.suites.prompts", "pipelines.evaluation.suites.testbed",
+    "pipelines.commands.doctor", "pipelines.commands.clean",
+    "pipelines.evaluation.suites.prompts", "pipelines.evaluation.suites.testbed",
     "datasets", "trl", "peft", "deepspeed", "transformers.models.llama.modeling_llama", "pyarrow.parquet",
     "matplotlib.pyplot",
 )  # fmt: skip

@@ -115,7 +115,7 @@ SERIES: dict[str, Series] = {
         at("pipelines.passes.log_probs:completion_log_probs", "SIGUSR1", call=2),
         interrupted_twice_at("pipelines.passes.log_probs:completion_log_probs", call=2),
         at("pipelines.training.data.reference_log_probs:make"),
-        at(_REFRESH, says="step 2 of 4: saved", stays=True),
+        at(_REFRESH, "SIGHUP", says="step 2 of 4: saved", stays=True),
     )),
     "evaluate": Series(
         Command(("evaluate", "model", "--suite", "prompts", "--harmful", "few.txt", "--suite", "reference-loss",
@@ -135,7 +135,7 @@ SERIES: dict[str, Series] = {
         at("pipelines.weights.writing:TensorFile.add", "SIGINT", call=2),
         at("pipelines.merging.making:draw_rho", "SIGUSR1"),
     )),
-    "report": Series(COMMANDS["report"], (at("pipelines.reporting.writing:draw_bars"),)),
+    "report": Series(COMMANDS["report"], (at("pipelines.reporting.writing:draw_bars", "SIGHUP"),)),
     "testbed": Series(COMMANDS["testbed"], (at("pipelines.core.artifact:hash_directory", "SIGINT"),)),
 }  # fmt: skip
 

@@ -103,3 +103,18 @@ def set_without_value(place: Place) -> Arguments:
 @case(CONFIGURATION, "neftune_noise_alpha")
 def unknown_trainer_option(place: Place) -> Arguments:
     return sft(place, "--set", "trainer.neftune_noise_alhpa=5")
+
+
+@case(CONFIGURATION, "there is no .*, and nothing was left beside it")
+def nothing_to_clean(place: Place) -> Arguments:
+    return ["clean", place.here / "runs"]
+
+
+@case(CONFIGURATION, "is no directory")
+def file_to_clean(place: Place) -> Arguments:
+    return ["clean", place.file("notes", "x"), "--yes"]
+
+
+@case(CONFIGURATION, "is not text in UTF-8")
+def name_that_is_no_text(place: Place) -> Arguments:
+    return ["testbed", "--out", "caf\udce9"]

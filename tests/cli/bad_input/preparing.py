@@ -195,3 +195,23 @@ def place_without_permission(place: Place) -> Arguments:
 @case(CONFIGURATION, "(?i)file name too long")
 def name_that_is_too_long(place: Place) -> Arguments:
     return ["prepare-data", place.rows("rows.jsonl", [ALPACA]), "--out", "x" * 300]
+
+
+@case(CONFIGURATION, "is a link that leads to itself")
+def link_in_a_circle(place: Place) -> Arguments:
+    (place.here / "one").symlink_to("two")
+    (place.here / "two").symlink_to("one")
+    return ["prepare-data", place.rows("rows.jsonl", [ALPACA]), "--out", "one"]
+
+
+@case(CONFIGURATION, "is a link to .*is its disk mounted")
+def link_to_a_disk_that_is_not_there(place: Place) -> Arguments:
+    (place.here / "run").symlink_to("scratch/me/run")
+    return ["prepare-data", place.rows("rows.jsonl", [ALPACA]), "--out", "run"]
+
+
+@case(CONFIGURATION, "is the working directory, or above it")
+def working_directory_as_output(place: Place) -> Arguments:
+    made = place.made / "general"
+    (place.here / "manifest.json").write_text((made / "manifest.json").read_text())
+    return ["prepare-data", place.rows("rows.jsonl", [ALPACA]), "--out", ".", "--overwrite"]
