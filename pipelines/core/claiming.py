@@ -87,8 +87,12 @@ def _lock_of(target: Path, place: Path, partial: Path, made: Path | None) -> int
 
 def _try_lock(directory: Path) -> int | None:
     """Make and lock a directory; None if another process has it."""
-    directory.mkdir(exist_ok=True)
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        directory.mkdir(exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        # Its owner has put it in its place between the two.
+        return None
     if _flock(descriptor) and is_still(directory, descriptor):
         return descriptor
     os.close(descriptor)

@@ -121,6 +121,9 @@ def _kind(path: Path, place: Path, *, holds_locks: bool) -> Kind:
         return "superseded"
     if not holds_locks and (is_held(path) or (place.is_dir() and is_held(place))):
         return "in use"
+    if ".trial-" in path.name and any(is_held(partial) for partial in all_aside(place, "partial")):
+        # Who tries a rename holds the directory in which the artifact will be made.
+        return "in use"
     if is_artifact(path):
         return "finished" if _is_only_copy(path, place) else "superseded"
     is_empty = not any(each.is_file() for each in path.rglob("*"))

@@ -118,6 +118,17 @@ def test_what_a_command_has_begun_to_use_since_stays(tmp_path: Path) -> None:
         assert (writer.path / ".checkpoints").exists()
 
 
+def test_a_trial_of_a_command_that_begins_stays(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    trial = aside_of(target, "trial", "5")
+    partial = unfinished(target)
+    trial.mkdir()
+    with leftovers.locked(partial):
+        assert kinds(leftovers_of(target)) == {trial.name: "in use", partial.name: "in use"}
+        assert not remove(Leftover(trial, target, "superseded", 0))
+    assert kinds(leftovers_of(target)) == {trial.name: "superseded", partial.name: "unfinished"}
+
+
 def test_what_was_finished_since_stays(tmp_path: Path) -> None:
     target = tmp_path / "out"
     partial = unfinished(target)
