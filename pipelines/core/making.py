@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_registry.core.errors import OgpsaError
 from data_registry.core.manifest import InputRecord, Manifest, read_manifest
 from pipelines.core.artifact import AlreadyMade, ArtifactWriter, find_finished, write_artifact
 from pipelines.core.claiming import Busy
@@ -136,7 +138,8 @@ def _write(wanted: Sequence[Wanted], write: Callable[[Mapping[Path, ArtifactWrit
     # Writers that are still open when the stack closes were left by an error, and discard what they have written.
     with contextlib.ExitStack() as unfinished:
         writers: dict[Path, ArtifactWriter] = {}
-        opened = on_main(lambda: _open(wanted, writers, unfinished))
+        openings: list[AbstractContextManager[ArtifactWriter]] = []
+        opened = on_main(lambda: _open(wanted, writers, openings, unfinished))
         if isinstance(opened, _Written):
             return opened
         if not is_main():
@@ -144,11 +147,14 @@ def _write(wanted: Sequence[Wanted], write: Callable[[Mapping[Path, ArtifactWrit
         write(writers)
         # A rank that failed never gets here, and then no artifact is put in its place.
         barrier()
-        return _Written(made=on_main(lambda: _placed(wanted, unfinished)))
+        return _Written(made=on_main(lambda: _placed(wanted, openings, unfinished)))
 
 
 def _open(
-    wanted: Sequence[Wanted], writers: dict[Path, ArtifactWriter], unfinished: contextlib.ExitStack
+    wanted: Sequence[Wanted],
+    writers: dict[Path, ArtifactWriter],
+    openings: list[AbstractContextManager[ArtifactWriter]],
+    unfinished: contextlib.ExitStack,
 ) -> _Written | dict[Path, Path]:
     """Open a writer for each artifact, and say where they write; if one cannot be opened now, none stays open."""
     for each in wanted:
@@ -157,6 +163,7 @@ def _open(
         )
         try:
             writers[each.path] = unfinished.enter_context(opening)
+            openings.append(opening)
         except AlreadyMade as there:
             _give_up(unfinished)
             return _Written(settled={each.path: there.manifest} if each.overwrite else {})
@@ -175,6 +182,25 @@ def _give_up(unfinished: contextlib.ExitStack) -> None:
         raise _GivenUp
 
 
-def _placed(wanted: Sequence[Wanted], unfinished: contextlib.ExitStack) -> dict[Path, Manifest]:
-    unfinished.close()
+def _placed(
+    wanted: Sequence[Wanted],
+    openings: Sequence[AbstractContextManager[ArtifactWriter]],
+    unfinished: contextlib.ExitStack,
+) -> dict[Path, Manifest]:
+    """Finish all artifacts, each by itself: if one cannot be put in its place, the others still are."""
+    unfinished.pop_all()
+    failures: list[OgpsaError] = []
+    with contextlib.ExitStack() as interrupted:
+        for number, opening in enumerate(openings):
+            # A signal that comes now ends those too that have not been finished yet.
+            rest = interrupted.enter_context(contextlib.ExitStack())
+            for later in openings[number + 1 :]:
+                rest.push(later)
+            try:
+                opening.__exit__(None, None, None)
+            except OgpsaError as error:
+                failures.append(error)
+            rest.pop_all()
+    if failures:
+        raise failures[0]
     return {each.path: read_manifest(each.path) for each in wanted}

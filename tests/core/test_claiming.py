@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pipelines.core import artifact, claiming
 from pipelines.core.artifact import ArtifactWriter, partial_path, write_artifact
 from pipelines.core.claiming import is_held
 from pipelines.core.config import CommandConfig
-from pipelines.core.making import Made, Wanted, make
+from pipelines.core.making import Made, Wanted, make, make_all
 from tests.core.small_artifacts import CONFIG, Sample, fill
 
 OTHER = Sample(steps=2)
@@ -235,6 +235,42 @@ def test_the_same_command_puts_finished_work_in_its_place(tmp_path: Path, keep_p
     made = make(wanted(target, keep_partial=keep_partial), never)
     assert made.manifest == read_manifest(target) == manifest
     assert names(tmp_path) == ["out"]
+
+
+def test_of_several_the_others_are_put_in_their_places(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a", "b", "c")]
+
+    def write(writers: Mapping[Path, ArtifactWriter]) -> None:
+        for path, writer in writers.items():
+            (blocked(path) if path.name == "b" else fill)(writer)
+
+    with pytest.raises(InputError, match="b' is finished, but could not be put in its place"):
+        make_all([wanted(path) for path in paths], write)
+    for place in (paths[0], partial_path(paths[1], CONFIG), paths[2]):
+        assert verify(place, read_manifest(place), hashes=True) == []
+    (paths[1] / "theirs").unlink()
+    assert [made.up_to_date for made in make_all([wanted(path) for path in paths], never_any)] == [True, True, True]
+
+
+def test_a_signal_while_they_are_finished_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_place = artifact.put_in_place
+
+    def interrupted(finished: Path, target: Path, *, replace: bool) -> None:
+        if target.name == "b":
+            raise KeyboardInterrupt
+        put_in_place(finished, target, replace=replace)
+
+    monkeypatch.setattr(artifact, "put_in_place", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        make_all([wanted(tmp_path / name) for name in "abc"], lambda writers: [*map(fill, writers.values())] and None)
+    assert caught.value is not None
+    assert names(tmp_path) == ["a"]
+
+
+def never_any(writers: Mapping[Path, ArtifactWriter]) -> None:
+    raise AssertionError("the work was begun")
 
 
 def test_finished_work_replaces_what_it_was_to_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
