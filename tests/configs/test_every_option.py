@@ -30,6 +30,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "merge": {"finetuned": "f", "safe": "s", "unaligned": "u", "out": "o"},
     "inspect": {"path": "p"},
     "chat": {"model": "m"},
+    "clean": {"path": "p"},
     "testbed": {"out": "o"},
 }
 # What only says how a command runs and where things lie. Data, models and named files are inputs, whose contents count.
@@ -98,7 +99,7 @@ TRAINING_RESULT = {
     "max_length", "seed", "trainer", "anchor_kind", "anchor_ratio", "anchor_weight", "drop_too_long",
 }  # fmt: skip
 # Commands that make no artifact of their own have no identity.
-MAKE_NOTHING = {"doctor", "inspect", "chat", "run", "slurm"}
+MAKE_NOTHING = {"doctor", "inspect", "chat", "clean", "run", "slurm"}
 # Other values where the first other one of a type would not do.
 OTHER: dict[str, Any] = {
     "weights": [0.6, 0.4], "cos_threshold": [0.2], "trainer": {"neftune_noise_alpha": 5}, "steps": {"sft": {"seed": 1}},
