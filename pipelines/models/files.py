@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_registry.core.documents import suggest
 from data_registry.core.errors import InputError, first_line
+from pipelines.models.foreign import foreign_files
+from pipelines.models.text_config import text_setting
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -19,22 +22,30 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 _DETERMINING = (
     *(CONFIG, "generation_config.json", ADAPTER_CONFIG, WEIGHTS_INDEX, "model*.safetensors", ADAPTER_WEIGHTS, "*.py"),
     *(
-        "tokenizer.json",
-        "tokenizer_config.json",
+        "tokenizer*.json",
         "special_tokens_map.json",
         "added_tokens.json",
-        "*.model",
-        "*.tiktoken",
+        "tekken.json",
+        "normalizer.json",
+        "emoji.json",
     ),
-    *("vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken"),
-    *("chat_template.json", "*.jinja", "additional_chat_templates/*.jinja"),
+    *("vocab*", "merges*", "*.model", "*.model.v*", "*.tiktoken", "*.bpe", "*.codes", "*.vocab", "bpe.*"),
+    *("chat_template*.json", "*.jinja", "additional_chat_templates/*.jinja", "custom_generate/*.py"),
 )
 _PICKLED = ("pytorch_model*.bin", "adapter_model.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def determining_files(directory: Path) -> list[Path]:
-    """The files that a model's answers depend on: weights, configuration, tokenizer, template, code; not logs."""
-    return sorted({file for pattern in _DETERMINING for file in directory.glob(pattern) if file.is_file()})
+    """The files that a model's answers depend on: weights, configuration, tokenizer, template, code; not logs.
+
+    The weights are those that an index names, whatever their names are, since these are the ones that are loaded.
+
+    Raises:
+        InputError: the index of the shards cannot be read, or names files outside the directory.
+    """
+    found = {file for pattern in _DETERMINING for file in directory.glob(pattern)}
+    found |= {directory / name for name in weight_names(directory)}
+    return sorted(file for file in found if file.is_file())
 
 
 def check_config(directory: Path, trust_remote_code: bool) -> None:
@@ -52,7 +63,7 @@ def check_config(directory: Path, trust_remote_code: bool) -> None:
     if "auto_map" in config and trust_remote_code:
         return  # Only the model's own code can say whether it is one.
     model_type = config.get("model_type")
-    if model_type is None:
+    if not isinstance(model_type, str):
         raise InputError(f"the {CONFIG} of '{directory}' names no model_type", where=where)
     if model_type not in CONFIG_MAPPING:
         if "auto_map" in config:
@@ -67,6 +78,8 @@ def check_config(directory: Path, trust_remote_code: bool) -> None:
             fix="correct it, or install a transformers that has it",
         )
     architectures = config.get("architectures") or []
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise InputError(f"'architectures' must be a list of names, got {str(architectures)[:60]}", where=where)
     known = {name for names in causal.values() for name in ([names] if isinstance(names, str) else names)}
     if model_type not in causal or (architectures and not known.intersection(architectures)):
         found = ", ".join(architectures) or model_type
@@ -75,20 +88,60 @@ def check_config(directory: Path, trust_remote_code: bool) -> None:
             where=where,
             fix="name a model that generates text (architecture ...ForCausalLM)",
         )
+    check_values(directory)
+
+
+def check_values(directory: Path) -> None:
+    """Refuse a configuration with values that transformers cannot use; one with code of its own is left alone.
+
+    Raises:
+        InputError: the file is damaged, or transformers refuses a value; the message quotes it.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    config = read_json(directory / CONFIG)
+    model_type = config.get("model_type")
+    if "auto_map" in config or not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        return
+    with foreign_files(f"the {CONFIG} of '{directory}' cannot be used", where=str(directory / CONFIG)):
+        AutoConfig.from_pretrained(directory)
 
 
 def weight_names(directory: Path) -> list[str]:
     """Names of the files that must hold the weights, whether they are there or not.
 
     Raises:
-        InputError: the index of the shards cannot be read.
+        InputError: the index of the shards cannot be read, or names a file outside the directory.
     """
+    if (directory / ADAPTER_CONFIG).is_file():
+        return [ADAPTER_WEIGHTS]
     if (directory / WEIGHTS_INDEX).is_file() and not (directory / WEIGHTS).is_file():
+        where = str(directory / WEIGHTS_INDEX)
         weight_map = read_json(directory / WEIGHTS_INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
-            raise InputError(f"'{WEIGHTS_INDEX}' has no weight_map", where=str(directory / WEIGHTS_INDEX))
-        return sorted({str(name) for name in weight_map.values()})
-    return [ADAPTER_WEIGHTS if (directory / ADAPTER_CONFIG).is_file() else WEIGHTS]
+            raise InputError(f"'{WEIGHTS_INDEX}' has no weight_map", where=where)
+        for name in weight_map.values():
+            _check_shard_name(name, where)
+        return sorted(set(weight_map.values()))
+    return [WEIGHTS]
+
+
+def _check_shard_name(name: Any, where: str) -> None:
+    """Refuse names that lead out of the directory; whether the file itself is a link, as in the hub's cache, is free.
+
+    Raises:
+        InputError: it is such a name, or no name of a file with weights.
+    """
+    path = PurePosixPath(name) if isinstance(name, str) and name and "\0" not in name else None
+    if path is None or path.suffix != ".safetensors":
+        raise InputError(f"the weight_map names {str(name)[:80]!r}, which is no safetensors file", where=where)
+    if path.is_absolute() or ".." in path.parts or "\\" in name:
+        raise InputError(
+            f"the weight_map names '{name[:80]}', which lies outside the model's directory",
+            where=where,
+            fix="put the file into the directory and name it without a path; do not load a model from somebody you "
+            "do not trust",
+        )
 
 
 def has_weights(directory: Path) -> bool:
@@ -118,16 +171,53 @@ def check_weight_files(directory: Path) -> None:
             where=", ".join(missing[:3]) + (" ..." if len(missing) > 3 else ""),
             fix="copy or download the model again",
         )
+    num_tensors = 0
     for name in names:
         try:
-            with safe_open(directory / name, framework="pt"):
-                pass
+            with safe_open(directory / name, framework="pt") as weights:
+                num_tensors += len(weights.keys())
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"the weight file '{name}' is damaged: {first_line(error)}",
                 where=str(directory / name),
                 fix="copy or download the model again",
             ) from error
+    if (directory / CONFIG).is_file() and not (directory / ADAPTER_CONFIG).is_file():
+        _check_plausible(read_json(directory / CONFIG), directory, num_tensors, names)
+
+
+def _check_plausible(config: Mapping[str, Any], directory: Path, num_tensors: int, names: Sequence[str]) -> None:
+    """Refuse sizes that the files cannot hold, before a library builds a model of a billion layers.
+
+    Raises:
+        InputError: the configuration has more layers than tensors are stored, or sizes far beyond what is stored.
+    """
+    explicit = config.get("transformers_weights")
+    if explicit is not None and explicit not in names:
+        raise InputError(
+            f"the {CONFIG} of '{directory}' names a weight file of its own, {str(explicit)[:60]!r}",
+            where=f"transformers_weights in {directory / CONFIG}",
+            fix=f"call the file {WEIGHTS} and take transformers_weights out",
+        )
+    layers, stored = text_setting(config, "num_hidden_layers"), _stored_bytes(directory, names)
+    if layers is not None and layers > num_tensors:
+        raise InputError(
+            f"the {CONFIG} of '{directory}' asks for {layers} layers, and its files hold {num_tensors} tensors",
+            where=f"num_hidden_layers in {directory / CONFIG}",
+            fix="use the configuration that the weights were saved with",
+        )
+    for name in ("hidden_size", "vocab_size"):
+        size = text_setting(config, name)
+        if size is not None and size > stored:
+            raise InputError(
+                f"the {CONFIG} of '{directory}' asks for {name} {size}, and its files hold {stored} bytes",
+                where=f"{name} in {directory / CONFIG}",
+                fix="use the configuration that the weights were saved with",
+            )
+
+
+def _stored_bytes(directory: Path, names: Sequence[str]) -> int:
+    return sum((directory / name).stat().st_size for name in names)
 
 
 def _no_weights(directory: Path, expected: str) -> InputError:
@@ -148,12 +238,12 @@ def first_mismatch(directory: Path) -> str | None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), foreign_files("no model"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory))
-    except (ValueError, RuntimeError, OSError, KeyError, TypeError):
+    except InputError:
         return None
     expected = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    for file in sorted(directory.glob("model*.safetensors")):
+    for file in (directory / name for name in weight_names(directory)):
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118 - not a mapping
                 shape = tuple(weights.get_slice(name).get_shape())
@@ -170,6 +260,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise InputError(f"'{path.name}' cannot be read: it is nested too deeply", where=str(path)) from error
     except (OSError, ValueError) as error:
         raise InputError(f"'{path.name}' cannot be read: {first_line(error)}", where=str(path)) from error
     if not isinstance(content, dict):

@@ -12,7 +12,6 @@ from data_registry.hub.errors import Wanted, explain
 logger = logging.getLogger(__name__)
 
 SMALL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.py")
-WEIGHT_FILES = ("model*.safetensors", "adapter_model.safetensors")
 
 
 def fetch(reference: str, revision: str | None, patterns: Sequence[str], *, hint: str = "") -> Path:

@@ -12,14 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from data_registry.core.errors import InputError, first_line, is_out_of_memory
 from pipelines.configs.common import EngineConfig
-from pipelines.models.files import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    CONFIG,
-    check_config,
-    check_weight_files,
-    first_mismatch,
-)
+from pipelines.models.adapted import put_on
+from pipelines.models.files import CONFIG, check_config, check_weight_files, first_mismatch
+from pipelines.models.foreign import foreign_files
 from pipelines.models.reference import ModelSource, model_directory
 
 if TYPE_CHECKING:
@@ -53,6 +48,7 @@ def load_model(
     Raises:
         InputError: files are missing, damaged or pickled, weights do not fit the configuration, or the model is of a
             type that transformers does not know or that does not generate text.
+        ArtifactError: the model changed while it was being read.
     """
     import torch
 
@@ -62,13 +58,18 @@ def load_model(
             source.base, precision="fp32" if for_training else precision, attention=attention,
             trust_remote_code=trust_remote_code,
         )  # fmt: skip
-        return _load_adapter(base, directory, trainable=for_training)
+        with _quiet():
+            adapted: PreTrainedModel = put_on(base, directory, trainable=for_training)
+        source.check_unchanged()
+        return adapted
     check_config(directory, trust_remote_code)
     check_weight_files(directory)
     dtype = torch.float32 if for_training or precision == "fp32" else torch.bfloat16
-    model = _load_weights(directory, dtype, attention, trust_remote_code)
+    with foreign_files(f"'{directory}' cannot be loaded", where=str(directory / CONFIG)):
+        model = _load_weights(directory, dtype, attention, trust_remote_code)
     # What is made from the model (adapters, cards) names the model as the user does, not by a folder of the cache.
     model.name_or_path = model.config._name_or_path = source.path_or_id
+    source.check_unchanged()
     return model.train(for_training)
 
 
@@ -116,30 +117,6 @@ def _load_weights(directory: Path, dtype: Any, attention: str | None, trust_remo
         unused = sorted(report["unexpected_keys"])
         logger.warning("%s: %d weights in the files are not used, such as %s", directory, len(unused), unused[0])
     return model
-
-
-def _load_adapter(base: PreTrainedModel, directory: Path, *, trainable: bool) -> PreTrainedModel:
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
-
-    check_weight_files(directory)
-    try:
-        with _quiet():
-            adapted = PeftModel.from_pretrained(base, str(directory), is_trainable=trainable)
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"the adapter '{directory}' does not fit its base model: {first_line(error)}",
-            where=f"base_model_name_or_path in {directory / ADAPTER_CONFIG}",
-        ) from error
-    with safe_open(directory / ADAPTER_WEIGHTS, framework="pt") as weights:
-        stored = set(weights.keys())
-    differing = sorted(stored ^ set(get_peft_model_state_dict(adapted)))
-    if differing:
-        raise InputError(
-            f"the adapter '{directory}' does not fit its base model: {len(differing)} weights are on one side only",
-            where=", ".join(differing[:3]) + (" ..." if len(differing) > 3 else ""),
-        )
-    return adapted if trainable else adapted.merge_and_unload().eval()
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ def summarize_model(directory: Path) -> ModelSummary:
         size += file.stat().st_size
         try:
             elements.update(_elements(file))
-        except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             problems.append(f"{file.name} is damaged: {error}")
     problems += _missing(directory, files)
     architectures = config.get("architectures")
@@ -93,7 +93,7 @@ def _missing(directory: Path, files: list[Path]) -> list[str]:
     if index.is_file():
         problems: list[str] = []
         weight_map = _read_object(index, problems).get("weight_map")
-        names = set(weight_map.values()) if isinstance(weight_map, dict) else set()
+        names = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else set()
         return problems + [f"{name} is missing" for name in sorted(names - {file.name for file in files})]
     return [] if files else ["it holds no weights (no .safetensors file)"]
 
@@ -124,7 +124,7 @@ def _read_object(path: Path, problems: list[str]) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         problems.append(f"{path.name} cannot be read: {first_line(error)}")
         return {}
     if not isinstance(content, dict):

@@ -7,9 +7,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from data_registry.core.errors import InputError
+from data_registry.core.errors import InputError, first_line
 from data_registry.core.regular_files import check_regular
 from data_registry.hub import network
+from pipelines.models.files import CONFIG, check_values
+from pipelines.models.foreign import foreign_files
 from pipelines.models.limits import Limits, limits_of_source
 from pipelines.tokens.rendering import EndlessTemplateError, render_template
 
@@ -34,9 +36,13 @@ def load_source_tokenizer(
         trust_remote_code: as for :func:`load_tokenizer`.
 
     Raises:
-        InputError: as for :func:`load_tokenizer`.
+        InputError: as for :func:`load_tokenizer`, or the model's configuration cannot be used.
+        ArtifactError: the model changed while it was being read.
     """
     tokens = source.tokenizer_source
+    if (tokens.directory / CONFIG).is_file():
+        # transformers reads it to find the tokenizer, and what is wrong with it is no fault of the tokenizer.
+        check_values(tokens.directory)
     tokenizer = load_tokenizer(
         tokens.path_or_id,
         chat_template=chat_template,
@@ -44,6 +50,7 @@ def load_source_tokenizer(
         trust_remote_code=trust_remote_code,
     )
     _pad_within(tokenizer, limits_of_source(source, trust_remote_code=trust_remote_code))
+    source.check_unchanged()
     return tokenizer
 
 
@@ -75,14 +82,11 @@ def load_tokenizer(
 
     if not Path(name).exists():
         network.settle()
-    try:
+    with foreign_files(
+        f"no tokenizer can be loaded from '{name}'",
+        fix="name a directory with tokenizer.json; without a network, fetch the model beforehand",
+    ):
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(
-            f"no tokenizer can be loaded from '{name}': {reason}",
-            fix="name a directory with tokenizer.json; without a network, fetch the model beforehand",
-        ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     if tokenizer.pad_token is None:
@@ -137,10 +141,17 @@ def _check_directory(name: str) -> None:
         if (path / file).is_file():
             try:
                 content = json.loads((path / file).read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise InputError(f"the tokenizer file cannot be read: {error}", where=str(path / file)) from error
+            except (OSError, ValueError, RecursionError) as error:
+                raise InputError(
+                    f"the tokenizer file cannot be read: {first_line(error)}", where=str(path / file)
+                ) from error
             if not isinstance(content, dict) or (file == "tokenizer.json" and "model" not in content):
                 raise InputError("this is not a tokenizer of Hugging Face", where=str(path / file))
+            longest = content.get("model_max_length")
+            if longest is not None and (isinstance(longest, bool) or not isinstance(longest, int | float)):
+                raise InputError(
+                    f"'model_max_length' must be a number of tokens, got {str(longest)[:60]!r}", where=str(path / file)
+                )
 
 
 def _set_template(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:

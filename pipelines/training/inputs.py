@@ -25,7 +25,7 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
     Raises:
         OgpsaError: one of the inputs cannot be used.
     """
-    records = [source.input_record()]
+    records = source.input_records()
     records += [as_input(role, path, load_prepared(path, task=task)[1]) for role, path in config.data_sets()]
     records += option_file_inputs({"chat template": config.chat_template, "DeepSpeed file": config.deepspeed})
     if config.anchor is not None:
