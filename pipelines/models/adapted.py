@@ -46,6 +46,7 @@ def put_on(base: PreTrainedModel, directory: Path, *, trainable: bool) -> Any:
     _check_complete(adapted, stored, unused, directory)
     if not trainable:
         with foreign_files(f"the adapter '{directory}' of type {config['peft_type']} cannot be folded into its base"):
+            _untie_adapted(adapted)
             return adapted.merge_and_unload().eval()
     if _embeddings(stored):
         # PEFT would save only embeddings that the adapter trains, and those that were saved beside it would be lost.
@@ -89,6 +90,28 @@ def _check_complete(adapted: Any, stored: dict[str, Tensor], unused: list[str], 
             where=", ".join(differing[:3]) + (" ..." if len(differing) > 3 else ""),
             fix="use the base model and the configuration that the adapter was trained with",
         )
+
+
+def _untie_adapted(adapted: Any) -> None:
+    """Give modules that share their weight with an adapted one a copy, since the adapter does not change theirs.
+
+    An adapter on the embedding of a model whose head is tied to it changes the embedding alone. Folded into the shared
+    weight, it would change the head too.
+    """
+    import torch
+
+    owners: dict[int, list[str]] = {}
+    for name, parameter in adapted.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    for names in owners.values():
+        if len(names) == 1 or not any(".base_layer." in name for name in names):
+            continue
+        for name in names[1:]:
+            path, _, last = name.rpartition(".")
+            module = adapted.get_submodule(path)
+            setattr(module, last, torch.nn.Parameter(getattr(module, last).detach().clone(), requires_grad=False))
+        model_config = adapted.get_base_model().config
+        model_config.tie_word_embeddings = text_config(model_config).tie_word_embeddings = False
 
 
 def _embeddings(stored: dict[str, Tensor]) -> list[str]:

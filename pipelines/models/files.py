@@ -117,9 +117,14 @@ def weight_names(directory: Path) -> list[str]:
         return [ADAPTER_WEIGHTS]
     if (directory / WEIGHTS_INDEX).is_file() and not (directory / WEIGHTS).is_file():
         where = str(directory / WEIGHTS_INDEX)
-        weight_map = read_json(directory / WEIGHTS_INDEX).get("weight_map")
+        index = read_json(directory / WEIGHTS_INDEX)
+        weight_map = index.get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise InputError(f"'{WEIGHTS_INDEX}' has no weight_map", where=where)
+        if not isinstance(index.get("metadata"), dict):
+            raise InputError(
+                f"'{WEIGHTS_INDEX}' has no metadata, which transformers needs", where=where, fix='add  "metadata": {}'
+            )
         for name in weight_map.values():
             _check_shard_name(name, where)
         return sorted(set(weight_map.values()))
