@@ -16,6 +16,7 @@ from pipelines.merging.criterion import project_dense
 from pipelines.merging.layer_records import LayerRecord, record_of
 from pipelines.merging.rule import Rule, merge_dense, weighted
 from pipelines.merging.target import Target
+from pipelines.models.text_config import text_setting
 from pipelines.weights.read_ahead import read_ahead
 from pipelines.weights.stored import Checkpoint, Stored, check_finite, difference, read_blocks, row_blocks
 from pipelines.weights.writing import PlannedTensor, ShardedFiles, writing_order
@@ -60,6 +61,7 @@ class Matrix:
         safe: the safe weight.
         base: the weight that fine-tuning started from.
         direction: the aligned and the unaligned weight.
+        transposed: the weights are stored as ``[in, out]``.
     """
 
     name: str
@@ -68,9 +70,10 @@ class Matrix:
     safe: Stored | None
     base: Stored | None
     direction: tuple[Stored, Stored] | None
+    transposed: bool = False
 
     def change(self, of: Stored, workers: int) -> Tensor:
-        """``[out, in]`` float32: a weight minus the base's."""
+        """A weight minus the base's, float32, as it is stored."""
         assert self.base is not None
         return torch.cat(_differences(of, self.base, self.index, workers))
 
@@ -129,26 +132,34 @@ def matrices(merge: FullMerge, name: str) -> list[Matrix]:
     base = found[id(merge.base)] if merge.base else None
     direction = None
     if merge.models:
-        vocabulary = merge.finetuned.config.get("vocab_size")
+        vocabulary = text_setting(merge.finetuned.config, "vocab_size")
         if len(stored.shape) not in (2, 3) or vocabulary in stored.shape[-2:]:
             return []
         aligned, unaligned = (found[id(model)] for model in merge.models)
         assert aligned is not None
         assert unaligned is not None
         direction = (aligned, unaligned)
+    transposed = merge.models is not None and merge.finetuned.is_transposed(name)
     if len(stored.shape) == 3:
-        return [Matrix(f"{name}[{i}]", i, stored, safe, base, direction) for i in range(stored.shape[0])]
-    return [Matrix(name, None, stored, safe, base, direction)]
+        return [Matrix(f"{name}[{i}]", i, stored, safe, base, direction, transposed) for i in range(stored.shape[0])]
+    return [Matrix(name, None, stored, safe, base, direction, transposed)]
 
 
 def measure_matrix(merge: FullMerge, matrix: Matrix) -> tuple[LayerRecord, list[Tensor], Tensor | None]:
-    """The cosine and the norms of a matrix; also V in blocks and the fine-tuned change, as far as they were read."""
+    """The cosine and the norms of a matrix; also V and the fine-tuned change, as far as they were read.
+
+    V is in blocks of rows of ``[out, in]``, so that C acts on the output side however the weight is stored; the change
+    is as it is stored.
+    """
     if matrix.direction is None:
         return record_of(matrix.name, "merged"), [], None
     D = matrix.change(matrix.finetuned, merge.workers)
     needs_V = matrix.name not in merge.known or merge.rule.repair.takes_direction
     V = _differences(*matrix.direction, matrix.index, merge.workers) if needs_V else []
-    rho, v_norm = merge.known[matrix.name] if matrix.name in merge.known else project_dense(V, D)
+    if V and matrix.transposed:
+        V = [torch.cat(V).T.contiguous()]
+    known = merge.known.get(matrix.name)
+    rho, v_norm = known if known is not None else project_dense(V, D.T if matrix.transposed else D)
     D_norm = float(torch.linalg.vector_norm(D, dtype=torch.float64))
     record = record_of(matrix.name, "kept", rho=rho, norm_finetuned=D_norm, norm_alignment=v_norm)
     return record, V, D
@@ -258,6 +269,10 @@ def _merged_change(merge: FullMerge, matrix: Matrix, V: list[Tensor], D: Tensor 
     """``[rows, columns]`` float32: the change of the merged weight from the base; ``D`` is overwritten."""
     D = D if D is not None else _flat_change(merge, matrix, matrix.finetuned)
     S = _flat_change(merge, matrix, matrix.safe) if matrix.safe is not None else None
+    if matrix.transposed and merge.rule.repair.takes_direction:
+        S_out_in = S.T if S is not None else None
+        return merge_dense(merge.rule, matrix.name, weighted(merge.rule, D.T, S_out_in), V).T
+    # Other methods work element by element, and the order of the elements is that of the stored weight.
     return merge_dense(merge.rule, matrix.name, weighted(merge.rule, D, S), V)
 
 

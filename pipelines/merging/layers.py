@@ -133,15 +133,17 @@ def _direction(adapter: Adapter, module: AdaptedModule, models: Sequence[Checkpo
     # By the module's name in both: one of the models may tie the weight to another, and the other not.
     name = f"{module.name}.weight"
     aligned = models[0].need(name)
-    transposed = is_transposed(adapter, module, aligned)
+    transposed = is_transposed(adapter, module, aligned, models[0])
     return Direction(aligned, models[1].need(name, aligned.shape), transposed)
 
 
-def is_transposed(adapter: Adapter, module: AdaptedModule, weight: Stored) -> bool:
+def is_transposed(adapter: Adapter, module: AdaptedModule, weight: Stored, model: Checkpoint) -> bool:
     """Whether the weight that a module changes is stored as ``[in, out]``.
 
+    The shapes say it; for a square weight the model's architecture does, and, where that is not known, the adapter.
+
     Raises:
-        InputError: the weight fits the module either way round.
+        InputError: the weight fits the module neither way round.
     """
     out_in = module.shape
     swapped = (out_in[1], out_in[0])
@@ -154,4 +156,6 @@ def is_transposed(adapter: Adapter, module: AdaptedModule, weight: Stored) -> bo
         )
     if out_in != swapped:
         return weight.shape == swapped
+    if model.is_known:
+        return model.is_transposed(weight.name)
     return module.is_embedding or bool(adapter.config.get("fan_in_fan_out"))

@@ -29,9 +29,9 @@ def write_models(merge: AdapterMerge, base: Checkpoint, targets: Sequence[Target
         InputError: weights cannot be read or are not finite, or an adapter changes a weight that another module
             shares.
     """
-    layers = {layer.weight_name: layer for layer in merge.layers}
-    for name in layers:
-        _check_untied(base, name)
+    # By the names of the base's own tensors: an older layout may call them otherwise than the model does.
+    layers = {_untied(base, layer.weight_name).name: layer for layer in merge.layers}
+    extras = {stored.name: extra for name, extra in merge.finetuned.extras.items() if (stored := base.find(name))}
     plan = writing_order(
         [PlannedTensor(name, stored.torch_dtype, stored.shape) for name, stored in base.stored.items()]
     )
@@ -40,29 +40,31 @@ def write_models(merge: AdapterMerge, base: Checkpoint, targets: Sequence[Target
         files = [stack.enter_context(ShardedFiles(target.directory, plan, max_shard_bytes)) for target in targets]
         found = stack.enter_context(closing(measure(merge, ordered)))
         for tensor in plan:
-            source = merge.finetuned.extras.get(tensor.name, base.stored[tensor.name])
+            source = extras.get(tensor.name, base.stored[tensor.name])
             for file in files:
                 file.begin(tensor.name, tensor.dtype, tensor.shape)
             if tensor.name not in layers:
                 _copy(source, tensor, files, merge.workers)
                 continue
             measured = next(found)
-            transposed = is_transposed(merge.finetuned, measured.layer.any, base.stored[tensor.name])
+            transposed = is_transposed(merge.finetuned, measured.layer.any, base.stored[tensor.name], base)
             _add_change(merge, measured, source, tensor, targets, files, transposed)
     for target in targets:
         target.records.sort(key=lambda record: natural(record.layer))
         target.records.extend(record_of(name, "copied") for name in sorted(merge.finetuned.extras))
 
 
-def _check_untied(base: Checkpoint, name: str) -> None:
-    base.need(name)
-    shared = base.tied.get(name) or next((other for other, own in base.tied.items() if own == name), None)
+def _untied(base: Checkpoint, name: str) -> Stored:
+    """The base's tensor for a weight that no other module shares."""
+    found = base.need(name)
+    shared = base.sharing(name)
     if shared is not None:
         raise InputError(
             f"'{name}' shares its weight with '{shared}', which the adapter does not mean to change",
             where=str(base.directory),
             fix="keep the adapter apart:  --output adapter",
         )
+    return found
 
 
 def _copy(source: Stored, tensor: PlannedTensor, files: Sequence[ShardedFiles], workers: int) -> None:

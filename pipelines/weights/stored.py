@@ -14,6 +14,7 @@ from torch import Tensor
 
 from data_registry.core.documents import suggest
 from data_registry.core.errors import InputError, first_line
+from pipelines.models.architecture import Architecture, architecture_of
 from pipelines.models.files import CONFIG, WEIGHTS, WEIGHTS_INDEX, check_weight_files, read_json
 from pipelines.models.reference import ModelSource, model_directory
 from pipelines.weights.read_ahead import read_ahead
@@ -131,30 +132,35 @@ class Checkpoint:
     config: Mapping[str, Any]
 
     @cached_property
-    def tied(self) -> Mapping[str, str]:
-        """Names that have no tensor of their own, with the tensor that stands for them."""
-        from transformers import AutoConfig, AutoModelForCausalLM
+    def architecture(self) -> Architecture:
+        """What the model's own code says of its weights; of a model that transformers does not know, nothing."""
+        return architecture_of(self.directory, self.stored) or Architecture()
 
-        try:
-            with torch.device("meta"):
-                model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(self.directory))
-        except (ValueError, OSError, KeyError, TypeError, ImportError):
-            return {}
-        names: dict[int, list[str]] = {}
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            names.setdefault(id(parameter), []).append(name)
-        found = {}
-        for group in names.values():
-            present = [name for name in group if name in self.stored]
-            if present:
-                found.update({name: present[0] for name in group if name not in self.stored})
-        return found
+    @cached_property
+    def _by_name(self) -> Mapping[str, Stored]:
+        """The tensors by the names that they have in the model."""
+        return {self.architecture.name_of(name): stored for name, stored in self.stored.items()}
 
     def find(self, name: str) -> Stored | None:
-        """The tensor of that name, or the one that it is tied to; None if there is none."""
+        """The tensor of that name, on disk or in the model, or the one that it is tied to; None if there is none."""
         if name in self.stored:
             return self.stored[name]
-        return self.stored.get(self.tied.get(name, ""))
+        own = self.architecture.name_of(name)
+        names = [own, *sorted(self.architecture.sharing(own))]
+        return next((self._by_name[name] for name in names if name in self._by_name), None)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether transformers knows the model's architecture."""
+        return self.architecture != Architecture()
+
+    def sharing(self, name: str) -> str | None:
+        """Another name of the same weight in the model; None where it is no other module's."""
+        return next(iter(sorted(self.architecture.sharing(self.architecture.name_of(name)))), None)
+
+    def is_transposed(self, name: str) -> bool:
+        """Whether a tensor on disk is stored as ``[in, out]``, as far as the architecture is known."""
+        return self.architecture.name_of(name) in self.architecture.transposed
 
     def need(self, name: str, shape: tuple[int, ...] | None = None) -> Stored:
         """The tensor of that name.
