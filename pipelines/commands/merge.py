@@ -5,7 +5,7 @@ from __future__ import annotations
 from pipelines.configs.merge import MergeConfig
 from pipelines.core.making import find
 from pipelines.merging.making import MergeResult, make_results, open_merge, rule_of, thresholds_of, wanted_results
-from pipelines.merging.sources import merge_inputs, named_sources, resolve_sources
+from pipelines.merging.sources import check_unchanged, merge_inputs, named_sources, resolve_sources
 
 
 def run(config: MergeConfig) -> MergeResult:
@@ -39,6 +39,7 @@ def plan(config: MergeConfig) -> list[tuple[str, str]]:
     if not config.needs_criterion:
         return [*rows, ("layers", f"all merged by {config.method}, weights {config.weights}")]
     first = opened.report(config.cos_threshold[0])
+    check_unchanged(sources)
     thresholds = thresholds_of(config, first)
     for threshold in thresholds:
         count = sum(rule_of(config).is_below(record.rho, threshold) for record in first if record.rho is not None)

@@ -227,4 +227,6 @@ def _model(
     model = load_model(source, precision=config.precision, trust_remote_code=config.trust_remote_code)
     if device.type == "cuda":
         model.to(device)
+        # Until here the weights may have been views of files.
+        source.check_unchanged()
     return model

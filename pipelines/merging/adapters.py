@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -192,8 +193,14 @@ def _module(source: ModelSource, name: str, pair: Mapping[str, Stored], config: 
             fix=f"use the {ADAPTER_CONFIG} that the factors were saved with",
         )
     alpha = _of_pattern(config.get("alpha_pattern"), name, config.get("lora_alpha"))
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
+    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
         raise InputError(f"the adapter '{source.reference}' has no lora_alpha", where=where)
+    if rank == 0 or alpha == 0:
+        raise InputError(
+            f"the factors of '{source.reference}' change nothing: rank {rank}, lora_alpha {alpha:g}",
+            where=where,
+            fix="use an adapter with a rank and an alpha, or the base model itself",
+        )
     scaling = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
     return AdaptedModule(name, A, B, scaling, "lora_embedding" in A.name)
 

@@ -91,11 +91,27 @@ def unpaired_tensors(merge: FullMerge) -> list[str]:
     """The tensors that only some of the models have, in words."""
     found = []
     for other in merge.others:
-        missing = [name for name in merge.finetuned.stored if other.find(name) is None]
+        missing = [name for name in merge.finetuned.stored if other.find(merge.finetuned.name_of(name)) is None]
         found += [f"{name} (not in {other.source.reference})" for name in missing]
-        more = [name for name in other.stored if merge.finetuned.find(name) is None]
+        more = [name for name in other.stored if merge.finetuned.find(other.name_of(name)) is None]
         found += [f"{name} (only in {other.source.reference})" for name in more]
+        # Where the criterion decides, embeddings and heads are not merged at all.
+        if merge.models is None:
+            found += _lost_to_ties(merge.finetuned, other)
     return list(dict.fromkeys(found))
+
+
+def _lost_to_ties(finetuned: Checkpoint, other: Checkpoint) -> list[str]:
+    """The weights that another model has apart, and that the fine-tuned one ties to another, merged weight."""
+    lost = []
+    for stored in other.stored:
+        name = other.name_of(stored)
+        tied = finetuned.find(name)
+        if tied is not None and finetuned.name_of(tied.name) != name and other.sharing(name) is None:
+            lost.append(
+                f"{stored} (apart in {other.source.reference}, and tied to {tied.name} in the fine-tuned model)"
+            )
+    return lost
 
 
 def check_pairs(merge: FullMerge, *, allow_unpaired: bool) -> None:
@@ -112,9 +128,10 @@ def check_pairs(merge: FullMerge, *, allow_unpaired: bool) -> None:
             fix="use models of the same architecture, or add --allow-unpaired: such weights stay as fine-tuned",
         )
     for name, stored in merge.finetuned.stored.items():
+        own = merge.finetuned.name_of(name)
         for other in merge.others:
-            if stored.is_float and other.find(name) is not None:
-                other.need(name, stored.shape)
+            if stored.is_float and other.find(own) is not None:
+                other.need(own, stored.shape)
 
 
 def matrices(merge: FullMerge, name: str) -> list[Matrix]:
@@ -124,7 +141,7 @@ def matrices(merge: FullMerge, name: str) -> list[Matrix]:
     the vocabulary's size; otherwise every floating tensor.
     """
     stored = merge.finetuned.stored[name]
-    others = [other.find(name) for other in merge.others]
+    others = [other.find(merge.finetuned.name_of(name)) for other in merge.others]
     if not stored.is_float or any(other is None for other in others):
         return []
     found = dict(zip((id(model) for model in merge.others), others, strict=True))

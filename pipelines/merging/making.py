@@ -16,7 +16,7 @@ from pipelines.merging.opened import OpenedMerge, open_inputs
 from pipelines.merging.output import write_card
 from pipelines.merging.plots import draw_rho
 from pipelines.merging.rule import Rule
-from pipelines.merging.sources import Sources, named_sources
+from pipelines.merging.sources import Sources, check_unchanged, named_sources
 from pipelines.merging.target import Target
 from pipelines.models.reference import MODEL_FOLDER
 
@@ -125,6 +125,7 @@ def _write(
         for target in targets:
             target.directory.mkdir()
         opened.write(targets)
+    check_unchanged(sources)
     for target, (each, writer) in zip(targets, to_do, strict=True):
         _describe(each, sources, target, writer)
 

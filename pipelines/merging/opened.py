@@ -14,6 +14,7 @@ from pipelines.merging.layer_records import LayerRecord
 from pipelines.merging.layers import pair_adapters, unpaired_modules
 from pipelines.merging.measuring import AdapterMerge, report_adapters
 from pipelines.merging.model_merge import write_models
+from pipelines.merging.original import scaling_of_sum
 from pipelines.merging.output import copy_model_config, copy_tokenizer, write_adapter_config
 from pipelines.merging.rule import Rule
 from pipelines.merging.sources import Sources
@@ -64,7 +65,6 @@ class OpenedAdapters:
 
     def write(self, targets: Sequence[Target]) -> None:
         """See :class:`OpenedMerge`."""
-        _check_ranks(self.merge)
         if self.base is not None:
             write_models(self.merge, self.base, targets, self.max_shard_bytes)
         else:
@@ -159,9 +159,9 @@ def open_inputs(
     layers = pair_adapters(adapter, safe, models, allow_unpaired=allow_unpaired)
     assert sources.base is not None
     base = weights(sources.base) if into_model else None
-    return OpenedAdapters(
-        AdapterMerge(adapter, safe, layers, rule, workers), sources.base, base, max_rank, max_shard_bytes
-    )
+    merge = AdapterMerge(adapter, safe, layers, replace(rule, sum_scaling=scaling_of_sum(adapter.config)), workers)
+    _check_ranks(merge)
+    return OpenedAdapters(merge, sources.base, base, max_rank, max_shard_bytes)
 
 
 def _open_adapters(sources: Sources) -> tuple[Adapter, Adapter | None]:

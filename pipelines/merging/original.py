@@ -7,7 +7,8 @@ default of the libraries they name). Written anew from what they compute.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,18 +36,36 @@ def rounded_cosine(C: Tensor, factors: Factors) -> float:
     return round(cosine, _DECIMALS)
 
 
-def sum_of_factors(terms: Sequence[tuple[float, Factors]]) -> Factors:
-    """``A = sum sqrt(w_i s_i) A_i`` and ``B`` likewise, in float32 with scaling 1: PEFT's ``linear``.
+def sum_of_factors(terms: Sequence[tuple[float, Factors]], scaling: float = 1.0) -> Factors:
+    """``A = sum sqrt(w_i s_i) A_i`` and ``B`` likewise, in float32: PEFT's ``linear``.
 
     It is not the weighted sum of the changes: it has the cross terms ``B_i A_j``.
 
     Args:
         terms: weights (not negative) and changes of one rank, zero weights included.
+        scaling: the scaling of the result, from :func:`scaling_of_sum`.
     """
-    roots = torch.tensor([math.sqrt(weight * factors.scaling) for weight, factors in terms])
-    A = (torch.stack([factors.A.float() for _, factors in terms]) * roots.view(-1, 1, 1)).sum(dim=0)
+    products = [weight * factors.scaling for weight, factors in terms]
+    roots = torch.tensor([math.sqrt(abs(product)) for product in products])
+    # An adapter with a negative alpha: the sign goes to one side alone.
+    signed = roots * torch.tensor([math.copysign(1.0, product) for product in products])
+    A = (torch.stack([factors.A.float() for _, factors in terms]) * signed.view(-1, 1, 1)).sum(dim=0)
     B = (torch.stack([factors.B.float() for _, factors in terms]) * roots.view(-1, 1, 1)).sum(dim=0)
-    return Factors(A, B, 1.0)
+    return Factors(A, B, scaling)
+
+
+def scaling_of_sum(config: Mapping[str, Any]) -> float:
+    """The scaling that PEFT gives to a sum of factors: that of the first adapter's settings with alpha equal to r.
+
+    It is 1 but for rank-stabilised adapters, whose scaling is alpha over the root of r; the sum is then too large by
+    that root, as it comes out of ``add_weighted_adapter``.
+
+    Args:
+        config: the configuration of the fine-tuned adapter.
+    """
+    if not config.get("use_rslora"):
+        return 1.0
+    return math.sqrt(max([config["r"], *(config.get("rank_pattern") or {}).values()]))
 
 
 def project_factor(C: Tensor, factors: Factors) -> Factors:

@@ -90,9 +90,10 @@ def write_card(
     target: Path, title: str, rows: Sequence[tuple[str, str]], base: ModelSource, *, is_adapter: bool
 ) -> None:
     """Write a model card that says how the weights were made."""
+    named = str(Path(base.path_or_id).resolve()) if base.is_local else base.reference
     head = [
         "---",
-        f"base_model: {base.reference}",
+        f"base_model: {json.dumps(named, ensure_ascii=False)}",
         *(["library_name: peft"] if is_adapter else []),
         "tags: [ogpsa, merge]",
     ]

@@ -32,6 +32,7 @@ class Rule:
         density: the share of elements that is kept, for methods that take it.
         seed: the seed for methods that are random, and for the compression of dense changes.
         original: compute as the published scripts do.
+        sum_scaling: the scaling that the published arithmetic gives to added factors.
     """
 
     repair: MergeMethod
@@ -39,6 +40,7 @@ class Rule:
     density: float
     seed: int
     original: bool = False
+    sum_scaling: float = 1.0
 
     def is_below(self, rho: float, threshold: float) -> bool:
         """Whether a layer is repaired."""
@@ -117,7 +119,9 @@ def merge_layer(
     if rule.adds_factors and safe is not None:
         weights = rule.weights if below else (1.0, 0.0)
         terms = list(zip(weights, (finetuned, safe), strict=True))
-        return Change(action, original.sum_of_factors(terms), weighted_sum(terms, finetuned.scaling, dtype))
+        return Change(
+            action, original.sum_of_factors(terms, rule.sum_scaling), weighted_sum(terms, finetuned.scaling, dtype)
+        )
     if action == "kept":
         return Change(action, finetuned)
     terms = weighted(rule, finetuned, safe)

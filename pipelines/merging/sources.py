@@ -86,6 +86,16 @@ def merge_inputs(sources: Sources) -> list[InputRecord]:
     return [source.input_record(name) for name, source in named_sources(sources)]
 
 
+def check_unchanged(sources: Sources) -> None:
+    """Make sure that the weights that were read are those of the models that are recorded.
+
+    Raises:
+        ArtifactError: a model changed while it was being read.
+    """
+    for _, source in named_sources(sources):
+        source.check_unchanged()
+
+
 @dataclass(frozen=True)
 class Sources:
     """Where the inputs of a merge come from.

@@ -1,4 +1,4 @@
-"""How an architecture stores its weights: what a tensor on disk is called in the model, what shares it, which way round."""
+"""How a model stores its weights: what a tensor on disk is called in the model, what shares it, which way it lies."""
 
 from __future__ import annotations
 

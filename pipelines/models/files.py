@@ -229,6 +229,12 @@ def _no_weights(directory: Path, expected: str) -> InputError:
     pickled = sorted(file.name for pattern in _PICKLED for file in directory.glob(pattern))
     if not pickled:
         return InputError(f"'{directory}' holds no weights: no {expected}", fix="copy or download the model again")
+    if expected == ADAPTER_WEIGHTS:
+        return InputError(
+            f"the adapter '{directory}' is pickled ({pickled[0]}); only safetensors are read, since pickles run code",
+            fix='convert it:  python -c "import torch; from safetensors.torch import save_file as s; '
+            f"s(torch.load('{directory / pickled[0]}', weights_only=True), '{directory / expected}')\"",
+        )
     return InputError(
         f"the weights of '{directory}' are pickled ({pickled[0]}); only safetensors are read, since pickles run code",
         fix='if you trust their origin, convert them:  python -c "from transformers import AutoModelForCausalLM as M; '

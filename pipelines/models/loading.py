@@ -69,8 +69,19 @@ def load_model(
         model = _load_weights(directory, dtype, attention, trust_remote_code)
     # What is made from the model (adapters, cards) names the model as the user does, not by a folder of the cache.
     model.name_or_path = model.config._name_or_path = source.path_or_id
+    if not torch.cuda.is_available():
+        _take_out_of_files(model)
     source.check_unchanged()
     return model.train(for_training)
+
+
+def _take_out_of_files(model: PreTrainedModel) -> None:
+    """Copy weights that are still views of mapped files, of which a later change of a file would change the values.
+
+    Where there is an accelerator, moving the model there copies them.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
 
 
 # --- Checking and loading ----------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +11,9 @@ from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig, TrainSftConfig
 from pipelines.core.artifact import command_line
 from pipelines.core.environment import package_versions, tool_version
+
+# What YAML reads as the same text without quotes.
+_PLAIN = re.compile(r"[A-Za-z/][\w./-]*")
 
 
 def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], final: dict[str, Any]) -> str:
@@ -21,7 +26,10 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
         final: the figures of the last logged step.
     """
     projected = any(record.role == "basis" for record in inputs)
-    base = next(record.path for record in inputs if record.role == "model")
+    bases = {record.role: record.path for record in inputs if record.role in ("model", "base")}
+    # A run that goes on from an adapter has both; what a hub means is the model below.
+    base = bases.get("base", bases["model"])
+    library = "peft" if "base" in bases or config.lora_rank > 0 else "transformers"
     how = (
         f"{method} on safety data with orthogonal projection in {config.space} space "
         f"(arXiv 2602.07892): {_refresh(config)}, strength {config.strength:g}."
@@ -30,8 +38,8 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
     )
     lines = [
         "---",
-        f"base_model: {base}",
-        "library_name: transformers",
+        f"base_model: {base if _PLAIN.fullmatch(base) else json.dumps(base, ensure_ascii=False)}",
+        f"library_name: {library}",
         f"tags: [ogpsa, {method.lower()}, safety-alignment{', gradient-projection' if projected else ''}]",
         "---",
         "",

@@ -23,8 +23,14 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
     """Records of model, data sets and basis.
 
     Raises:
+        ConfigError: fresh adapters are asked for on top of an adapter, or options do not go with the basis.
         OgpsaError: one of the inputs cannot be used.
     """
+    if source.is_adapter and lora_settings(config) is not None:
+        raise ConfigError(
+            f"--lora-rank makes fresh adapters, and '{config.model}' is an adapter, which training goes on from",
+            fix="leave --lora-rank out, or fold the adapter into its base first and train on the model",
+        )
     records = source.input_records()
     records += [as_input(role, path, load_prepared(path, task=task)[1]) for role, path in config.data_sets()]
     records += option_file_inputs({"chat template": config.chat_template, "DeepSpeed file": config.deepspeed})

@@ -154,6 +154,10 @@ class Checkpoint:
         """Whether transformers knows the model's architecture."""
         return self.architecture != Architecture()
 
+    def name_of(self, name: str) -> str:
+        """What a tensor on disk is called in the model, by which those of other checkpoints are found."""
+        return self.architecture.name_of(name)
+
     def sharing(self, name: str) -> str | None:
         """Another name of the same weight in the model; None where it is no other module's."""
         return next(iter(sorted(self.architecture.sharing(self.architecture.name_of(name)))), None)

@@ -178,3 +178,13 @@ def test_a_base_that_was_named_from_its_own_directory_is_found_from_any(model_di
     adapt(Path("model"), tmp_path / "adapter")
     monkeypatch.chdir(os.sep)
     assert resolve_model(str(tmp_path / "adapter")).base.path_or_id == str(model_dir)
+
+
+def test_weights_in_memory_do_not_change_with_the_file(model_dir):
+    loaded = load_model(resolve_model(str(model_dir)), precision="fp32")
+    before = {name: parameter.clone() for name, parameter in loaded.named_parameters()}
+    file = model_dir / "model.safetensors"
+    with file.open("r+b") as stream:
+        stream.seek(-1000, os.SEEK_END)
+        stream.write(bytes(1000))  # in place, as cp does
+    assert all(torch.equal(parameter, before[name]) for name, parameter in loaded.named_parameters())
