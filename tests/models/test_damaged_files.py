@@ -10,6 +10,7 @@ from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
 from pipelines.models.summary import summarize_model
 from pipelines.tokens.tokenizer import load_source_tokenizer
+from tests.faults.model_files import campaign, make_models
 from tests.models.small_models import refusal
 from tests.models.test_refusals import change_config
 
@@ -120,3 +121,9 @@ def test_an_index_that_is_none(sharded_dir):
         (sharded_dir / "model.safetensors.index.json").write_text(text)
         summarize_model(sharded_dir)
         assert "index.json" in str(refusal(sharded_dir))
+
+
+def test_damage_at_random_is_never_a_bug(tmp_path):
+    outcomes, findings = campaign(15, seed=7, models=make_models(tmp_path))
+    assert findings == []
+    assert set(outcomes) == {"refused, exit 2", "loaded"}
