@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+_DUPLICATES = (".modules_to_save.weight", ".original_module.weight", ".token_adapter.trainable_tokens_delta")
+"""What PEFT writes twice and reads once, where embeddings are trained as modules or tokens and saved whole too."""
+
 
 def put_on(base: PreTrainedModel, directory: Path, *, trainable: bool) -> Any:
     """Put an adapter onto its base model.
@@ -43,12 +46,19 @@ def put_on(base: PreTrainedModel, directory: Path, *, trainable: bool) -> Any:
     with foreign_files(f"the adapter '{directory}' does not fit its base model", where=where):
         adapted, unused = _load(base, directory, stored, trainable=trainable)
     tell_unknown_settings(config, adapted.peft_config["default"].to_dict(), directory)
-    _check_complete(adapted, stored, unused, directory)
+    needed = _needed(adapted)
+    differing = sorted({*(name for name in unused if not name.endswith(_DUPLICATES)), *(needed - set(stored))})
+    if differing:
+        raise InputError(
+            f"the adapter '{directory}' does not fit its base model: {len(differing)} weights are on one side only",
+            where=", ".join(differing[:3]) + (" ..." if len(differing) > 3 else ""),
+            fix="use the base model and the configuration that the adapter was trained with",
+        )
     if not trainable:
         with foreign_files(f"the adapter '{directory}' of type {config['peft_type']} cannot be folded into its base"):
             _untie_adapted(adapted)
             return adapted.merge_and_unload().eval()
-    if _embeddings(stored):
+    if set(_embeddings(stored)) - needed:
         # PEFT would save only embeddings that the adapter trains, and those that were saved beside it would be lost.
         adapted.save_pretrained = functools.partial(adapted.save_pretrained, save_embedding_layers=True)
     return adapted
@@ -78,18 +88,11 @@ def _load(
     return adapted, list(result.unexpected_keys)
 
 
-def _check_complete(adapted: Any, stored: dict[str, Tensor], unused: list[str], directory: Path) -> None:
-    """Refuse an adapter of which something has no place, or whose model keeps something that was never loaded."""
+def _needed(adapted: Any) -> set[str]:
+    """The names of all tensors that the adapter trains, which its file must have."""
     from peft import get_peft_model_state_dict
 
-    needed = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    differing = sorted({*unused, *(set(needed) - set(stored))})
-    if differing:
-        raise InputError(
-            f"the adapter '{directory}' does not fit its base model: {len(differing)} weights are on one side only",
-            where=", ".join(differing[:3]) + (" ..." if len(differing) > 3 else ""),
-            fix="use the base model and the configuration that the adapter was trained with",
-        )
+    return set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
 
 
 def _untie_adapted(adapted: Any) -> None:

@@ -49,7 +49,7 @@ def save(base, target, config, *, embeddings="auto"):
             if parameter.requires_grad:
                 parameter += 0.5 * torch.randn(parameter.shape)
         if embeddings is True:
-            adapted.get_input_embeddings().weight += 0.1 * torch.randn(50, 16)
+            adapted.get_input_embeddings().weight.add_(0.1 * torch.randn(50, 16))
     adapted.save_pretrained(target, save_embedding_layers=embeddings)
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), target)
     return loaded.eval()(TOKENS).logits
@@ -63,8 +63,10 @@ def test_the_logits_are_those_of_peft(model_dir, tmp_path, kind):
     assert (expected - tiny().eval()(TOKENS).logits).abs().max() > 1e-4
 
 
-def test_saved_embeddings_are_saved_again_after_training(model_dir, tmp_path):
-    expected = save(model_dir, tmp_path / "a", KINDS["saved embeddings"], embeddings=True)
+@pytest.mark.parametrize("embeddings", ["auto", True])
+@pytest.mark.parametrize("kind", ["saved embeddings", "whole modules", "embeddings", "trained tokens"])
+def test_what_lies_beside_the_factors_is_saved_again_after_training(model_dir, tmp_path, kind, embeddings):
+    expected = save(model_dir, tmp_path / "a", KINDS[kind], embeddings=embeddings)
     load_model(resolve_model(str(tmp_path / "a")), precision="fp32", for_training=True).save_pretrained(tmp_path / "b")
     again = load_model(resolve_model(str(tmp_path / "b")), precision="fp32")
     torch.testing.assert_close(again(TOKENS).logits, expected, rtol=0, atol=1e-5)
