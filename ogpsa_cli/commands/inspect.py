@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from data_registry.core.manifest import Manifest
     from pipelines.configs.tools import InspectConfig
-    from pipelines.inspecting.artifacts import Ancestor, Inspection
+    from pipelines.inspecting.artifacts import Inspection
+    from pipelines.inspecting.lineage import Ancestor
     from pipelines.models.summary import ModelSummary
 
 _STYLES = {"intact": "green", "moved": "yellow", "changed": "red", "damaged": "red", "gone": "red"}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import drawing
 from pipelines.core.environment import tool_version
-from pipelines.inspecting.artifacts import Ancestor
+from pipelines.inspecting.lineage import Ancestor
 from pipelines.reporting import tables
 from pipelines.reporting.contents import Report
 from pipelines.reporting.table import format_metric
