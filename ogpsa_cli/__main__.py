@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from data_registry.core import stopping
 from data_registry.core.errors import InputError, OgpsaError, Preempted
+from data_registry.core.visible import visible
 
 if TYPE_CHECKING:
     from typer import TyperException
@@ -59,7 +60,7 @@ def run(argv: Sequence[str]) -> int:
         if stopping.requested() is not None:
             # Another rank stopped first, in the middle of a collective operation.
             return _report_stop()
-        return _report_lost(verbose=verbose) if _lost_contact(error) else _report_bug(error, verbose=verbose)
+        return _report_lost(error, verbose=verbose) if _lost_contact(error) else _report_bug(error, verbose=verbose)
 
 
 def _attempt(argv: Sequence[str]) -> int:
@@ -91,7 +92,7 @@ def _say(line: str) -> None:
     from pipelines.core.job import rank
 
     if rank() == 0:
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(visible(line, block=True) + "\n")
 
 
 def _report_stop() -> int:
@@ -107,12 +108,12 @@ def _lost_contact(error: Exception) -> bool:
     return closed or type(error).__name__ in ("DistBackendError", "DistNetworkError")
 
 
-def _report_lost(*, verbose: bool) -> int:
+def _report_lost(error: Exception, *, verbose: bool) -> int:
     from ogpsa_cli import console
     from ogpsa_cli.launch import processes, ranks
 
     if verbose:
-        traceback.print_exc()
+        _show_traceback(error)
     # Our own launcher knows more about the failure, and reports it.
     if processes.STARTED_BY_US not in os.environ and ranks.may_report():
         console.show_error(
@@ -130,7 +131,7 @@ def _report(error: OgpsaError, *, verbose: bool) -> int:
         _say(str(error))
         return error.exit_code
     if verbose:
-        traceback.print_exception(error)
+        _show_traceback(error)
     if ranks.may_report():
         console.show_ogpsa_error(error)
     return error.exit_code
@@ -156,12 +157,16 @@ def _report_usage(error: TyperException, argv: Sequence[str]) -> int:
     return _USAGE
 
 
+def _show_traceback(error: BaseException) -> None:
+    sys.stderr.write(visible("".join(traceback.format_exception(error)), block=True))
+
+
 def _report_bug(error: Exception, *, verbose: bool) -> int:
     from ogpsa_cli import console
     from ogpsa_cli.launch import ranks
 
     if verbose:
-        traceback.print_exception(error)
+        _show_traceback(error)
     if not ranks.may_report():
         return _BUG
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
