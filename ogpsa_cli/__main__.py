@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from data_registry.core import stopping
 from data_registry.core.errors import InputError, OgpsaError, Preempted
+from data_registry.core.redaction import hide
 from data_registry.core.visible import visible
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def _report_usage(error: TyperException, argv: Sequence[str]) -> int:
 
 
 def _show_traceback(error: BaseException) -> None:
-    sys.stderr.write(visible("".join(traceback.format_exception(error)), block=True))
+    sys.stderr.write(visible(hide("".join(traceback.format_exception(error))), block=True))
 
 
 def _report_bug(error: Exception, *, verbose: bool) -> int:
@@ -192,7 +193,7 @@ def _keep_traceback(error: Exception) -> str:
         with tempfile.NamedTemporaryFile(
             "w", prefix="ogpsa-traceback-", suffix=".txt", delete=False, encoding="utf-8"
         ) as stream:
-            stream.write("".join(traceback.format_exception(error)))
+            stream.write(hide("".join(traceback.format_exception(error))))
     except OSError:
         return "run it again with --verbose for the traceback, and report it"
     return f"report it with the traceback in {stream.name}"

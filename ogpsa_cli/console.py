@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
+from data_registry.core.redaction import hide, hide_arguments
 from data_registry.core.visible import visible, visible_json
 from pipelines.core.job import rank
 
@@ -226,8 +227,8 @@ def _is_above(path: Path) -> bool:
 
 
 def command_text(arguments: Sequence[str | Path]) -> str:
-    """Arguments as one line for a shell."""
-    return " ".join(shlex.quote(str(argument)) for argument in arguments)
+    """Arguments as one line for a shell; tokens and passwords are hidden."""
+    return shlex.join(hide_arguments([str(argument) for argument in arguments]))
 
 
 def hint(text: str) -> None:
@@ -240,11 +241,11 @@ def show_error(what: str, *, where: str | None = None, fix: str | None = None) -
     prefix = "" if rank() == 0 else f"[rank {rank()}] "
     typer.secho(f"{prefix}error: ", err=True, nl=False, fg=typer.colors.RED, bold=True, color=_colour())
     # Of several problems each has a line; any other line in a message is not ours.
-    typer.echo(_NEXT_PROBLEM.join(map(visible, what.split(_NEXT_PROBLEM))), err=True)
+    typer.echo(_NEXT_PROBLEM.join(map(visible, hide(what).split(_NEXT_PROBLEM))), err=True)
     for name, line in (("where:", where), ("fix:", fix)):
         if line:
             typer.secho(f"  {name:<6} ", err=True, nl=False, dim=True, color=_colour())
-            typer.echo(visible(line), err=True)
+            typer.echo(visible(hide(line)), err=True)
 
 
 def show_ogpsa_error(error: OgpsaError) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from data_registry.core.errors import ConfigError
+from data_registry.core.visible import visible
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -66,5 +67,8 @@ def parse_yaml(text: str, *, where: str) -> Any:
 
 
 def dump(value: Any) -> str:
-    """YAML text that :func:`parse_yaml` reads back as ``value``; keys in their order."""
-    return yaml.dump(value, Dumper=StrictDumper, sort_keys=False, allow_unicode=True, width=120)
+    """YAML text that :func:`parse_yaml` reads back as ``value``; keys in their order, and nothing in it unseen."""
+    text = yaml.dump(value, Dumper=StrictDumper, sort_keys=False, allow_unicode=True, width=120)
+    if visible(text, block=True) == text:
+        return text
+    return yaml.dump(value, Dumper=StrictDumper, sort_keys=False, allow_unicode=False, width=120)

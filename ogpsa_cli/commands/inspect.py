@@ -21,8 +21,6 @@ _STYLES = {"intact": "green", "moved": "yellow", "changed": "red", "damaged": "r
 
 def execute(config: InspectConfig) -> int:
     """Show the artifact; exit code 3 when it does not verify."""
-    import shlex
-
     from ogpsa_cli import console
     from pipelines.commands import inspect
     from pipelines.inspecting import artifacts
@@ -34,7 +32,7 @@ def execute(config: InspectConfig) -> int:
         _show(found)
     if found.is_intact:
         return 0
-    again = f"make it again:  {shlex.join(found.manifest.command)} --overwrite" if found.manifest else None
+    again = f"make it again:  {console.command_text(found.manifest.command)} --overwrite" if found.manifest else None
     more = f" and {len(found.problems) - 1} more problems" if len(found.problems) > 1 else ""
     console.show_error(f"'{found.path}' does not verify: {found.problems[0]}{more}", where=str(found.path), fix=again)
     return ArtifactError.exit_code

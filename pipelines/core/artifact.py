@@ -29,6 +29,7 @@ from data_registry.core.manifest import (
     read_manifest,
     verify,
 )
+from data_registry.core.redaction import hide, hide_arguments, hide_values
 from pipelines.core import environment, unfinished
 from pipelines.core.config import CommandConfig
 from pipelines.core.placing import discard, put_in_place, sync_directory, sync_file, write_text_durably
@@ -147,15 +148,15 @@ def write_artifact(
             kind=kind,
             tool_version=environment.tool_version(),
             command=command_line(),
-            config=config.model_dump(mode="json"),
+            config=config.recorded(),
             identity=config.identity_hash(),
-            inputs=writer.inputs,
+            inputs=[record.model_copy(update={"path": hide(record.path)}) for record in writer.inputs],
             files=hash_directory(partial),
             environment=environment.describe(),
             started=started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             duration_s=round(time.monotonic() - clock, 3),
-            summary=writer.summary,
+            summary=hide_values(writer.summary),
         )
         manifest.fingerprint = fingerprint_of(manifest.files)
         _sync_tree(partial)
@@ -252,8 +253,8 @@ def record_command(arguments: Sequence[str]) -> None:
 
 
 def command_line() -> list[str]:
-    """The command as the user typed it, for the manifest."""
-    return ["ogpsa", *(sys.argv[1:] if _recorded_command is None else _recorded_command)]
+    """The command as the user typed it, for manifests and model cards; tokens and passwords are hidden."""
+    return ["ogpsa", *hide_arguments(sys.argv[1:] if _recorded_command is None else _recorded_command)]
 
 
 def _sync_tree(root: Path) -> None:

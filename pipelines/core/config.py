@@ -16,6 +16,7 @@ from pydantic.config import JsonDict
 
 from data_registry.core.documents import check_mapping, explain_value, field_names, read_text, suggest
 from data_registry.core.errors import ConfigError
+from data_registry.core.redaction import HIDDEN, hidden_names, hide_values
 from pipelines.core import other_names
 from pipelines.core.needs import idle_options
 
@@ -46,8 +47,9 @@ class CommandConfig(BaseModel):
     """Whether the names that other programs give to options are known (:mod:`pipelines.core.other_names`)."""
 
     def identity(self) -> dict[str, Any]:
-        """The options that determine the result, JSON-ready: all but those marked ``runtime``."""
-        return self.identity_of(self.model_dump(mode="json"))
+        """The options that determine the result, JSON-ready: all but those marked ``runtime``, and no tokens."""
+        values: dict[str, Any] = hide_values(self.identity_of(self.model_dump(mode="json")), surely=True)
+        return values
 
     @classmethod
     def identity_of(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,11 +63,11 @@ class CommandConfig(BaseModel):
         Options that the recorded configuration does not have, because they were not there yet, had their defaults.
 
         Args:
-            recorded: all options, as a manifest records them.
+            recorded: all options, as a manifest records them: without tokens and passwords, which are not compared.
         """
         fields = type(self).model_fields
         defaults = {name: _default_json(info) for name, info in fields.items() if not info.is_required()}
-        then, now = self.identity_of({**defaults, **recorded}), self.identity()
+        then, now = (hide_values(values) for values in (self.identity_of({**defaults, **recorded}), self.identity()))
         differing = [name for name in {**now, **then} if name not in now or name not in then or now[name] != then[name]]
         stricter = [
             name for name, info in fields.items()
@@ -91,11 +93,16 @@ class CommandConfig(BaseModel):
             raise _ContradictionError(list(dict.fromkeys(problems)))
         return self
 
+    def recorded(self) -> dict[str, Any]:
+        """All options, JSON-ready, for whoever reads the artifact: tokens and passwords are hidden."""
+        values: dict[str, Any] = hide_values(self.model_dump(mode="json"))
+        return values
+
     def to_yaml(self) -> str:
-        """The resolved configuration as YAML that ``--config`` reads back."""
+        """The resolved configuration as YAML that ``--config`` reads back; tokens and passwords are hidden."""
         from data_registry.core.yaml_text import dump
 
-        return dump(self.model_dump(mode="json"))
+        return dump(self.recorded())
 
 
 def option(
@@ -205,6 +212,10 @@ def resolve(
     typed, twice = _translated(config_class, flags or {})
     assigned, wrong = _read_assignments(config_class, sets, {**values, **typed})
     problems += [*twice, *wrong]
+    problems += [
+        f"the value of {name} was hidden ({HIDDEN}) when these options were recorded; give it again, or leave it out"
+        for name in hidden_names({**values, **typed, **assigned})
+    ]
     given = {*typed, *assigned}
     values, refused = _prepare(config_class, {**values, **typed, **assigned})
     problems.extend(refused)

@@ -6,6 +6,7 @@ import logging
 import sys
 import warnings
 
+from data_registry.core.redaction import hide
 from data_registry.core.visible import visible
 from pipelines.core.job import rank
 
@@ -25,11 +26,11 @@ _ERRORS_ALONE = _ErrorsAlone()
 
 
 class _Visible(logging.Formatter):
-    """Messages name rows, files and what libraries say of them: control characters in them are spelled out."""
+    """Messages name rows, files and what libraries say of them: control characters are spelled out, tokens hidden."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, or lines with a traceback."""
-        return visible(super().format(record), block=True)
+        return visible(hide(super().format(record)), block=True)
 
 
 def configure(verbose: bool = False) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from data_registry.core.errors import InputError
 from data_registry.core.manifest import Manifest, is_artifact, read_manifest, verify
+from data_registry.core.redaction import hide_arguments, hide_values
 from pipelines.configs.tools import InspectConfig
 from pipelines.core import unfinished
 from pipelines.inspecting.lineage import Ancestor, Lineage
@@ -112,5 +113,11 @@ def as_json(found: Inspection) -> dict[str, Any]:
         "size_bytes": found.size_bytes,
         "model": asdict(found.model) if found.model else None,
         "lineage": [asdict(ancestor) for ancestor in found.inputs],
-        "manifest": found.manifest.model_dump(mode="json") if found.manifest else None,
+        "manifest": _manifest_values(found.manifest) if found.manifest else None,
     }
+
+
+def _manifest_values(manifest: Manifest) -> dict[str, Any]:
+    # What an older version, or another program, wrote may hold tokens.
+    values: dict[str, Any] = hide_values(manifest.model_dump(mode="json"))
+    return values | {"command": hide_arguments(manifest.command)}

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_registry.core.yaml_text import dump
+from pipelines.core.escaping import markdown_row, markdown_text
 from pipelines.merging.adapters import Adapter
 from pipelines.models.files import ADAPTER_CONFIG
 from pipelines.models.reference import ModelSource, model_directory
@@ -92,11 +94,11 @@ def write_card(
     """Write a model card that says how the weights were made."""
     head = [
         "---",
-        f"base_model: {base.reference}",
+        dump({"base_model": base.reference}).rstrip("\n"),
         *(["library_name: peft"] if is_adapter else []),
         "tags: [ogpsa, merge]",
     ]
-    table = [f"| {name} | {value} |" for name, value in rows]
-    text = [*head, "---", f"# {title}", "", "Made with `ogpsa merge`. The figures of each layer are in the run's "
-            "`layers.parquet`.", "", "| | |", "| --- | --- |", *table, ""]  # fmt: skip
+    table = [markdown_row(row).rstrip("\n") for row in rows]
+    made = "Made with `ogpsa merge`. The figures of each layer are in the run's `layers.parquet`."
+    text = [*head, "---", f"# {markdown_text(title)}", "", made, "", "| | |", "| --- | --- |", *table, ""]  # fmt: skip
     (target / "README.md").write_text("\n".join(text), encoding="utf-8")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_registry.core.manifest import InputRecord
+from data_registry.core.redaction import hide_arguments
 from pipelines import drawing
 from pipelines.configs.tools import InspectConfig
 from pipelines.core.artifact import ArtifactWriter
@@ -69,7 +70,7 @@ def _source(source: Source, seen: Lineage) -> page.ShownSource:
     if not source.is_artifact:
         return page.ShownSource(source.record.kind, str(source.path), "", ())
     found = artifacts.inspect(InspectConfig(path=source.path, fast=True), seen)
-    command = shlex.join(found.manifest.command) if found.manifest else ""
+    command = shlex.join(hide_arguments(found.manifest.command)) if found.manifest else ""
     return page.ShownSource("results", str(source.path), command, found.inputs)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from data_registry.core.manifest import InputRecord
+from data_registry.core.redaction import hide
+from data_registry.core.yaml_text import dump
 from pipelines.configs.train import TrainConfig, TrainSftConfig
 from pipelines.core.artifact import command_line
 from pipelines.core.environment import package_versions, tool_version
+from pipelines.core.escaping import markdown_block, markdown_code, markdown_text
 
 
 def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], final: dict[str, Any]) -> str:
@@ -21,7 +25,7 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
         final: the figures of the last logged step.
     """
     projected = any(record.role == "basis" for record in inputs)
-    base = next(record.path for record in inputs if record.role == "model")
+    base = next(hide(record.path) for record in inputs if record.role == "model")
     how = (
         f"{method} on safety data with orthogonal projection in {config.space} space "
         f"(arXiv 2602.07892): {_refresh(config)}, strength {config.strength:g}."
@@ -30,18 +34,18 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
     )
     lines = [
         "---",
-        f"base_model: {base}",
+        dump({"base_model": base}).rstrip("\n"),
         "library_name: transformers",
         f"tags: [ogpsa, {method.lower()}, safety-alignment{', gradient-projection' if projected else ''}]",
         "---",
         "",
-        f"# {config.out.name}",
+        f"# {markdown_text(config.out.name)}",
         "",
         how + _mixed_in(config) + _selected(config, final),
         "",
         "| made from | what | fingerprint |",
         "| --- | --- | --- |",
-        *(f"| {record.role} | `{record.path}` | `{record.fingerprint[:16]}` |" for record in inputs),
+        *map(_input_row, inputs),
         "",
         "| at the end | |",
         "| --- | --- |",
@@ -51,11 +55,11 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
         "",
         "## Command",
         "",
-        f"```bash\n{' '.join(command_line())}\n```",
+        markdown_block(shlex.join(command_line()), "bash"),
         "",
         "## Configuration",
         "",
-        f"```yaml\n{config.to_yaml()}```",
+        markdown_block(config.to_yaml(), "yaml"),
         "",
         "## Versions",
         "",
@@ -64,6 +68,11 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
         "",
     ]
     return "\n".join(lines)
+
+
+def _input_row(record: InputRecord) -> str:
+    path, fingerprint = markdown_code(hide(record.path)), markdown_code(record.fingerprint[:16])
+    return f"| {markdown_text(record.role)} | {path} | {fingerprint} |"
 
 
 def _mixed_in(config: TrainConfig) -> str:
