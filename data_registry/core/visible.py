@@ -6,7 +6,9 @@ clipboard, erase or forge lines; a bidirectional control could turn the order of
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from typing import Final
 
 # Controls (C0, DEL, C1), lone surrogates, bidirectional controls, line and paragraph separators, invisible operators,
@@ -37,6 +39,15 @@ def visible(text: str, *, block: bool = False) -> str:
 def visible_json(text: str) -> str:
     """JSON text with the same characters as JSON's own escapes: it reads back as the same value."""
     return _IN_BLOCKS.sub(_json_escape, text)
+
+
+def is_text(value: object) -> bool:
+    """Whether all texts in a JSON-ready value can be written in UTF-8: a name of a file need not be."""
+    if isinstance(value, str | os.PathLike):
+        return not any("\ud800" <= character <= "\udfff" for character in os.fspath(value))
+    if isinstance(value, Mapping):
+        return all(is_text(key) and is_text(below) for key, below in value.items())
+    return all(map(is_text, value)) if isinstance(value, list | tuple) else True
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -30,6 +30,7 @@ from data_registry.core.manifest import (
     verify,
 )
 from data_registry.core.redaction import hide, hide_arguments, hide_values
+from data_registry.core.visible import is_text
 from pipelines.core import environment, unfinished
 from pipelines.core.config import CommandConfig
 from pipelines.core.placing import discard, put_in_place, sync_directory, sync_file, write_text_durably
@@ -150,7 +151,7 @@ def write_artifact(
             command=command_line(),
             config=config.recorded(),
             identity=config.identity_hash(),
-            inputs=[record.model_copy(update={"path": hide(record.path)}) for record in writer.inputs],
+            inputs=[record.model_copy(update={"path": _recorded(record.path)}) for record in writer.inputs],
             files=hash_directory(partial),
             environment=environment.describe(),
             started=started.isoformat(timespec="seconds"),
@@ -180,6 +181,12 @@ def write_artifact(
 
 def _begin(target: Path, partial: Path, *, keep_partial: bool) -> int:
     """Make the directory aside, for this process alone; returns the descriptor that holds the lock on it."""
+    if not is_text(target):
+        raise InputError(
+            "the place of an artifact must have a name in UTF-8: some libraries take no other",
+            where=str(target),
+            fix="choose another --out, or another working directory",
+        )
     made = _first_missing(partial.parent)
     try:
         partial.mkdir(parents=True, exist_ok=True)
@@ -254,7 +261,13 @@ def record_command(arguments: Sequence[str]) -> None:
 
 def command_line() -> list[str]:
     """The command as the user typed it, for manifests and model cards; tokens and passwords are hidden."""
-    return ["ogpsa", *hide_arguments(sys.argv[1:] if _recorded_command is None else _recorded_command)]
+    typed = hide_arguments(sys.argv[1:] if _recorded_command is None else _recorded_command)
+    return ["ogpsa", *map(_recorded, typed)]
+
+
+def _recorded(text: str) -> str:
+    """A text as a manifest can hold it: names of files need not be UTF-8."""
+    return hide(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _sync_tree(root: Path) -> None:

@@ -17,6 +17,7 @@ from pydantic.config import JsonDict
 from data_registry.core.documents import check_mapping, explain_value, field_names, read_text, suggest
 from data_registry.core.errors import ConfigError
 from data_registry.core.redaction import HIDDEN, hidden_names, hide_values
+from data_registry.core.visible import is_text, visible
 from pipelines.core import other_names
 from pipelines.core.needs import idle_options
 
@@ -212,10 +213,7 @@ def resolve(
     typed, twice = _translated(config_class, flags or {})
     assigned, wrong = _read_assignments(config_class, sets, {**values, **typed})
     problems += [*twice, *wrong]
-    problems += [
-        f"the value of {name} was hidden ({HIDDEN}) when these options were recorded; give it again, or leave it out"
-        for name in hidden_names({**values, **typed, **assigned})
-    ]
+    problems += _unrecordable({**values, **typed, **assigned})
     given = {*typed, *assigned}
     values, refused = _prepare(config_class, {**values, **typed, **assigned})
     problems.extend(refused)
@@ -288,6 +286,19 @@ def _assign(
             raise ConfigError(f"--set {assignment}: '{parent}' is not a group of options")
         target[parent] = target = dict(below)
     target[path[-1]] = value
+
+
+def _unrecordable(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with values that were hidden when they were recorded, or that no artifact could record."""
+    problems = [
+        f"the value of {name} was hidden ({HIDDEN}) when these options were recorded; give it again, or leave it out"
+        for name in hidden_names(values)
+    ]
+    return problems + [
+        f"the value '{visible(str(value))}' of {visible(str(name))} is not UTF-8, so that no artifact could record it"
+        for name, value in values.items()
+        if not is_text({name: value})
+    ]
 
 
 def annotation_types(annotation: Any) -> Iterator[Any]:
