@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 KIND = "results"
 RESULTS_FILE = "results.json"
 RESULTS_SCHEMA = 1
+
+HARMFUL_COMPLIANCE: Final = "harmful_compliance"
+OVER_REFUSAL: Final = "over_refusal"
+"""What judged answers are counted as, whatever the suite that asked for them is called."""
 
 Unit = Literal["share", "nats", "score"]
 # Figures and the ends of their intervals are sums in another order.
