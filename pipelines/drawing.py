@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from data_registry.core.visible import visible
@@ -37,12 +38,12 @@ _STYLE: Final[Any] = {
 @contextmanager
 def style() -> Iterator[None]:
     """Apply the common style; everything is drawn within it."""
-    with _settings(**_STYLE):
+    with _settings(_STYLE):
         yield
 
 
 @contextmanager
-def _settings(**more: Any) -> Iterator[None]:
+def _settings(more: Any = MappingProxyType({})) -> Iterator[None]:
     from matplotlib import rc_context
 
     with rc_context({**_ALWAYS, **more}), warnings.catch_warnings():
