@@ -86,12 +86,17 @@ def is_secret_name(name: str, *, surely: bool = False) -> bool:
     return not surely and (not before or before[-1] not in _NO_SECRETS)
 
 
-def hide(text: str) -> str:
-    """A text without the tokens and passwords in it; ``***`` stands for each."""
+def hide(text: str, *, is_option: bool = False) -> str:
+    """A text without the tokens and passwords in it; ``***`` stands for each.
+
+    Args:
+        text: any text.
+        is_option: it is the value of an option, where ``key=...`` is one too; in a sentence it need not be.
+    """
     for value in _of_environment():
         text = text.replace(value, HIDDEN)
     text = _hide_forms(text)
-    return _ASSIGNED.sub(_hide_assigned, text)
+    return _ASSIGNED.sub(lambda found: _hide_assigned(found, is_option), text)
 
 
 def hide_arguments(arguments: Sequence[str]) -> list[str]:
@@ -105,7 +110,7 @@ def hide_arguments(arguments: Sequence[str]) -> list[str]:
         elif whole and is_secret_name(whole["name"]):
             shown.append(f"{whole['name']}={_hidden(whole['value'])}")
         else:
-            shown.append(hide(argument))
+            shown.append(hide(argument, is_option=True))
         is_next = argument.startswith("--") and "=" not in argument and is_secret_name(argument)
     return shown
 
@@ -122,7 +127,7 @@ def hide_values(value: Any, *, surely: bool = False) -> Any:
         return {key: _hide_value(str(key), below, surely) for key, below in value.items()}
     if isinstance(value, list | tuple):
         return [hide_values(item, surely=surely) for item in value]
-    return hide(value) if isinstance(value, str) and not surely else value
+    return hide(value, is_option=True) if isinstance(value, str) and not surely else value
 
 
 def hidden_names(value: Any, prefix: str = "") -> Iterator[str]:
@@ -164,12 +169,12 @@ def _hide_user(found: re.Match[str]) -> str:
     return f"{scheme}{HIDDEN}@" if scheme.lower().startswith("http") and user else found.group()
 
 
-def _hide_assigned(found: re.Match[str]) -> str:
+def _hide_assigned(found: re.Match[str], is_option: bool) -> str:
     name, sign, value = found["name"], found["sign"], found["value"]
     quote = value[0] if value[0] in "\"'" else ""
     bare = value.strip(quote) if quote else value
     # A colon also stands in sentences: "the key: it is under the mat".
-    is_secret = is_secret_name(name, surely=":" in sign)
+    is_secret = is_secret_name(name, surely=":" in sign or not is_option)
     return f"{name}{sign}{quote}{_hidden(bare)}{quote}" if is_secret else found.group()
 
 

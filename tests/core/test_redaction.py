@@ -35,6 +35,7 @@ HIDDEN_ARGUMENTS = [
     (["--password=a=b c"], ["--password=***"]),
     (["--judge-args", "model=m,api_key=abc,n=1"], ["--judge-args", "model=m,api_key=***,n=1"]),
     (["--judge-args", "key=abc"], ["--judge-args", "key=***"]),
+    (["--judge-args", "model=m,key=abc"], ["--judge-args", "model=m,key=***"]),
     (["WANDB_API_KEY=0123456789abcdef"], ["WANDB_API_KEY=***"]),
     (["https://me:pass@word@host/data.jsonl"], ["https://me:***@host/data.jsonl"]),
     ([f"https://{TOKEN}@huggingface.co/x"], ["https://***@huggingface.co/x"]),
@@ -63,6 +64,12 @@ def test_arguments_are_recorded_without_them(typed: list[str], recorded: list[st
 )  # fmt: skip
 def test_other_arguments_are_recorded_as_they_are(argument: str) -> None:
     assert hide_arguments(["--set", argument]) == ["--set", argument]
+
+
+def test_a_message_is_no_option() -> None:
+    said = "--set takes KEY=VALUE, not 'token=<pad>'; pad token=0, key=3"
+    assert hide(said) == said
+    assert hide("cannot log in with api_key=abc and HF_TOKEN=abc") == "cannot log in with api_key=*** and HF_TOKEN=***"
 
 
 def test_values_of_the_environment_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
