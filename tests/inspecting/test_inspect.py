@@ -181,6 +181,17 @@ def test_each_ancestor_is_compared_and_spelled_out_once(tmp_path: Path, monkeypa
     assert json.dumps(artifacts.as_json(found)).count('"role"') < 3 * 12 + 4
 
 
+def test_artifacts_that_are_shown_together_share_their_lineage(chain: Path) -> None:
+    seen = lineage.Lineage(hashes=False)
+    first = artifacts.inspect(InspectConfig(path=chain / "run", fast=True), seen)
+    second = artifacts.inspect(InspectConfig(path=chain / "basis", fast=True), seen)
+    assert first.inputs[1].inputs[1].path == str(chain / "data")
+    assert [(ancestor.role, ancestor.note) for ancestor in second.inputs] == [
+        ("model", "not compared"),
+        ("reference", "its inputs: see above"),
+    ]
+
+
 def test_a_lineage_that_is_too_deep_says_where_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lineage, "_MAX_DEPTH", 3)
     found = look(stages(tmp_path, 6))
