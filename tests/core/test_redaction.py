@@ -13,7 +13,7 @@ from data_registry.core.manifest import InputRecord
 from data_registry.core.redaction import hide, hide_arguments, hide_values, is_secret_name
 from pipelines.configs.commands import COMMANDS
 from pipelines.core import artifact
-from pipelines.core.artifact import differing_options, find_finished, record_command, write_artifact
+from pipelines.core.artifact import find_finished, record_command, write_artifact
 from pipelines.core.config import CommandConfig, option, resolve
 
 TOKEN = "hf_" + "Ab1" * 10
@@ -124,7 +124,7 @@ def test_another_token_is_no_other_setting_and_another_setting_is(tmp_path: Path
     found = find_finished(made, "run", renewed, inputs, overwrite=False)
     assert found is not None
     changed = Sample(trainer={"hub_token": "swordfish", "seed": 4}, columns={"key": "a"})
-    assert differing_options(found, changed) == ["trainer", "columns"]
+    assert changed.differences(found.config) == ["trainer", "columns"]
     assert Sample(columns={"key": "a"}).identity_hash() != Sample(columns={"key": "b"}).identity_hash()
 
 
