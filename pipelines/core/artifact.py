@@ -67,6 +67,7 @@ def find_finished(
     same = (
         manifest.kind == kind
         and not config.differences(manifest.config)
+        and not _differs_unseen(manifest, config)
         and [(record.role, record.fingerprint) for record in manifest.inputs]
         == [(record.role, record.fingerprint) for record in inputs]
         and not verify(target, manifest, hashes=False)
@@ -91,7 +92,13 @@ def _differences(manifest: Manifest, kind: str, config: CommandConfig, inputs: S
     keys += [
         role for role in roles if [old for old in then if old[0] == role] != [new for new in now if new[0] == role]
     ]
+    keys += ["a value that is hidden in its record"] if _differs_unseen(manifest, config) else []
     return ", ".join(dict.fromkeys(keys)) or "its files do not verify"
+
+
+def _differs_unseen(manifest: Manifest, config: CommandConfig) -> bool:
+    """Whether a record hides a value that may be more than a token, and the digest tells that it was another one."""
+    return config.hides_settings() and manifest.identity != config.identity_hash()
 
 
 def partial_path(target: Path, config: CommandConfig) -> Path:

@@ -99,6 +99,10 @@ class CommandConfig(BaseModel):
         values: dict[str, Any] = hide_values(self.model_dump(mode="json"))
         return values
 
+    def hides_settings(self) -> bool:
+        """Whether :meth:`recorded` hides values that the result may depend on: they only look like tokens."""
+        return bool(self.recorded() != hide_values(self.model_dump(mode="json"), surely=True))
+
     def to_yaml(self) -> str:
         """The resolved configuration as YAML that ``--config`` reads back; tokens and passwords are hidden."""
         from data_registry.core.yaml_text import dump

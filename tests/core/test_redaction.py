@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data_registry.core.errors import ConfigError
+from data_registry.core.errors import ArtifactError, ConfigError
 from data_registry.core.manifest import InputRecord
 from data_registry.core.redaction import hide, hide_arguments, hide_values, is_secret_name
 from pipelines.configs.commands import COMMANDS
@@ -126,6 +126,16 @@ def test_another_token_is_no_other_setting_and_another_setting_is(tmp_path: Path
     changed = Sample(trainer={"hub_token": "swordfish", "seed": 4}, columns={"key": "a"})
     assert changed.differences(found.config) == ["trainer", "columns"]
     assert Sample(columns={"key": "a"}).identity_hash() != Sample(columns={"key": "b"}).identity_hash()
+
+
+def test_values_that_are_hidden_and_determine_the_result_are_told_apart(tmp_path: Path) -> None:
+    first, second = Sample(trainer={"loss_key": "a"}), Sample(trainer={"loss_key": "b"})
+    assert first.recorded() == second.recorded()
+    inputs = [InputRecord(role="data", path="x", kind="file", fingerprint="0" * 64)]
+    made = make(tmp_path / "run", first)
+    assert find_finished(made, "run", first, inputs, overwrite=False) is not None
+    with pytest.raises(ArtifactError, match="a value that is hidden in its record"):
+        find_finished(made, "run", second, inputs, overwrite=False)
 
 
 def test_recorded_options_that_lack_a_token_are_refused(tmp_path: Path) -> None:
