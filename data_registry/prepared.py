@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from data_registry.core.arrow_values import DAMAGE, checked
 from data_registry.core.errors import ArtifactError, InputError, first_line
 from data_registry.core.manifest import Manifest, is_artifact, open_artifact
-from data_registry.schema import COLUMNS
+from data_registry.schema import COLUMNS, Task, arrow_schema
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 KIND = "dataset"
 SAMPLES = "samples"
@@ -20,7 +22,7 @@ SAMPLES = "samples"
 def load_prepared(
     path: str | Path, *, task: str | None = None, verify: bool = False
 ) -> tuple[datasets.Dataset, Manifest]:
-    """Open a prepared data set; its rows stay on disk (memory-mapped).
+    """Open a prepared data set; its rows stay on disk (memory-mapped), and are checked before one is given on.
 
     Args:
         path: the folder that ``prepare-data --out`` wrote.
@@ -54,8 +56,29 @@ def load_prepared(
 
     try:
         rows = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError, pyarrow.ArrowException) as error:
+        if not isinstance(rows, datasets.Dataset) or set(COLUMNS[found]) - set(rows.column_names):
+            raise ArtifactError(f"'{path}' does not hold the columns {', '.join(COLUMNS[found])}", where=str(path))
+        _check_rows(rows, arrow_schema(cast("Task", found)))
+    except (pyarrow.ArrowException, *DAMAGE) as error:
         raise ArtifactError(f"the rows of '{path}' cannot be read: {first_line(error)}", where=str(path)) from error
-    if not isinstance(rows, datasets.Dataset) or set(COLUMNS[found]) - set(rows.column_names):
-        raise ArtifactError(f"'{path}' does not hold the columns {', '.join(COLUMNS[found])}", where=str(path))
     return rows, manifest
+
+
+def _check_rows(rows: datasets.Dataset, schema: pa.Schema) -> None:
+    """Check all rows as far as Arrow can, so that none ends the process by a signal when it is taken out.
+
+    Raises:
+        pyarrow.ArrowInvalid: a batch is damaged, or a column has another type than prepared rows, or lacks values.
+    """
+    import pyarrow as pa
+
+    for column in schema:
+        if rows.data.schema.field(column.name).type != column.type:
+            raise pa.ArrowInvalid(f"column '{column.name}' is not a list of messages")
+    for batch in checked(rows.data.to_batches(), as_text=True):
+        for column in schema:
+            messages = batch.column(column.name)
+            entries = messages.flatten()
+            fields = [] if messages.null_count or entries.null_count else entries.flatten()
+            if not fields or any(field.null_count for field in fields):
+                raise pa.ArrowInvalid(f"column '{column.name}' lacks a message, or a message its role or text")

@@ -10,6 +10,9 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from data_registry.core.unreadable import Unreadable
+from data_registry.values import is_missing
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -27,6 +30,8 @@ DUPLICATE: Final = "duplicate"
 TEMPLATE: Final = "template"
 NO_TRAINED_TOKEN: Final = "no_trained_token"
 FILTERED: Final = "filtered"
+MEANING: Final = "meaning"
+UNDESIRED: Final = "undesired"
 
 REASONS: Final[Mapping[str, str]] = {
     UNREADABLE: "not a row of this format: broken JSON, a missing column, or a value of another type",
@@ -37,8 +42,10 @@ REASONS: Final[Mapping[str, str]] = {
     TEMPLATE: "the tokenizer's chat template refuses the conversation",
     NO_TRAINED_TOKEN: "no token of an answer is left within --max-length",
     FILTERED: "taken out by a filter on a column",
+    MEANING: "a column or a key of a message says something that would be lost",
+    UNDESIRED: "marked as an answer that must not be learnt",
 }
-NOT_DROPPED: Final = frozenset({DUPLICATE, FILTERED})
+NOT_DROPPED: Final = frozenset({DUPLICATE, FILTERED, UNDESIRED})
 """Reasons for which a row is left out but is not unusable: they do not count against ``--max-dropped``."""
 
 
@@ -60,11 +67,14 @@ def message(role: str, content: object) -> Message:
     """A message in normal form.
 
     Raises:
-        RejectedRow: the content is not text.
+        RejectedRow: the content is not text, or missing: null or NaN.
     """
+    if is_missing(content):
+        raise RejectedRow(EMPTY, f"the text of the {role} is missing")
+    if isinstance(content, Unreadable):
+        raise RejectedRow(UNREADABLE, f"the text of the {role} is {content.detail}")
     if not isinstance(content, str):
-        found = "missing" if content is None else f"a {type(content).__name__}"
-        raise RejectedRow(EMPTY if content is None else UNREADABLE, f"the text of the {role} is {found}")
+        raise RejectedRow(UNREADABLE, f"the text of the {role} is a {type(content).__name__}")
     return {"role": role, "content": content}
 
 

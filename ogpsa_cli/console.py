@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from data_registry.core.redaction import hide, hide_arguments
+from data_registry.core.shown import message
 from data_registry.core.visible import visible, visible_json
 from pipelines.core.job import rank
 
@@ -241,11 +242,11 @@ def show_error(what: str, *, where: str | None = None, fix: str | None = None) -
     prefix = "" if rank() == 0 else f"[rank {rank()}] "
     typer.secho(f"{prefix}error: ", err=True, nl=False, fg=typer.colors.RED, bold=True, color=_colour())
     # Of several problems each has a line; any other line in a message is not ours.
-    typer.echo(_NEXT_PROBLEM.join(map(visible, hide(what).split(_NEXT_PROBLEM))), err=True)
+    typer.echo(message(_NEXT_PROBLEM.join(map(visible, hide(what).split(_NEXT_PROBLEM)))), err=True)
     for name, line in (("where:", where), ("fix:", fix)):
         if line:
             typer.secho(f"  {name:<6} ", err=True, nl=False, dim=True, color=_colour())
-            typer.echo(visible(hide(line)), err=True)
+            typer.echo(message(visible(hide(line))), err=True)
 
 
 def show_ogpsa_error(error: OgpsaError) -> None:

@@ -14,6 +14,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from data_registry.core.errors import ConfigError, InputError
+from data_registry.core.regular_files import open_regular
+from data_registry.core.shown import shown as shown_value
+
+MAX_BYTES = 64 << 20
 
 DocumentT = TypeVar("DocumentT", bound="Document")
 
@@ -52,18 +56,20 @@ def read_text(path: Path, what: str) -> str:
         what: what it should be, such as ``"recipe"``, for the error.
 
     Raises:
-        InputError: it cannot be read, or is not text.
+        InputError: it cannot be read, is no regular file (a pipe, a device), or is not text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with open_regular(path, f"a {what}") as stream:
+            data = stream.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise InputError(f"'{path}' is longer than {MAX_BYTES >> 20} MB, and so no {what}")
+        return data.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(f"the {what} '{path}' does not exist") from error
-    except IsADirectoryError as error:
-        raise InputError(f"'{path}' is a directory, where a {what} is needed") from error
     except OSError as error:
         raise InputError(f"the {what} '{path}' cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"the {what} '{path}' is not text: {error.reason}") from error
+        raise InputError(f"the {what} '{path}' is not text in UTF-8: {error.reason}") from error
 
 
 def parse(
@@ -133,7 +139,7 @@ def _explain(problem: Mapping[str, Any], document: type[BaseModel], values: Any)
     if problem["type"] == "missing":
         return f"'{shown}' is missing"
     if problem["type"] == "model_type":
-        return f"'{shown}' needs 'key: value' lines, got {problem['input']!r}"
+        return f"'{shown}' needs 'key: value' lines, got {shown_value(problem['input'])}"
     return f"'{shown}': {explain_value(problem)}" if shown else explain_value(problem)
 
 
@@ -199,22 +205,22 @@ def explain_value(problem: Mapping[str, Any]) -> str:
         return str(context["error"]) if "error" in context else str(problem["msg"])
     if kind in _BOUNDS:
         words, key = _BOUNDS[kind]
-        return f"must be {words} {context[key]}, got {value!r}"
+        return f"must be {words} {context[key]}, got {shown_value(value)}"
     if kind == "literal_error":
         choices = str(context["expected"])
         known = [choice.strip("'") for choice in choices.replace(" or ", ", ").split(", ")]
-        return f"must be {choices}, got {value!r}{suggest(str(value), known)}"
+        return f"must be {choices}, got {shown_value(value)}{suggest(str(value), known)}"
     if kind == "string_type":
-        return f"needs text, got {value!r} (put it in quotes if it is meant as text)"
+        return f"needs text, got {shown_value(value)} (put it in quotes if it is meant as text)"
     if kind == "too_short":
         return f"needs at least {context['min_length']}"
     if kind in _NEEDS:
-        return f"needs {_NEEDS[kind]}, got {value!r}"
-    return f"{problem['msg'].lower()}, got {value!r}"
+        return f"needs {_NEEDS[kind]}, got {shown_value(value)}"
+    return f"{problem['msg'].lower()}, got {shown_value(value)}"
 
 
 def suggest(word: str, known: Iterable[str], *, most: int = 1) -> str:
     """The nearest known words as `` (did you mean 'a' or 'b'?)``, at most so many; empty where none is near."""
-    close = difflib.get_close_matches(word, list(known), n=most, cutoff=0.6)
+    close = difflib.get_close_matches(word[:200], list(known), n=most, cutoff=0.6)
     quoted = [f"'{name}'" for name in close]
     return f" (did you mean {' or '.join(quoted)}?)" if quoted else ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from data_registry.core.shown import MOST_PROBLEMS, PROBLEM_CHARACTERS, clipped, message
+
 
 def first_line(error: BaseException) -> str:
     """What a library's exception says, without its further explanations; its type where it says nothing."""
@@ -26,10 +28,11 @@ class OgpsaError(Exception):
     exit_code: ClassVar[int] = 2
 
     def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = where
-        self.fix = fix
+        # Parts of foreign files and whole command lines come to stand in messages, which stay shorter than a screen.
+        super().__init__(message(what))
+        self.what = message(what)
+        self.where = where if where is None else message(where)
+        self.fix = fix if fix is None else message(fix)
 
     def __str__(self) -> str:
         lines = [self.what]
@@ -49,7 +52,9 @@ class ConfigError(OgpsaError):
 
     def __init__(self, problems: Sequence[str] | str, *, where: str | None = None, fix: str | None = None) -> None:
         lines = [problems] if isinstance(problems, str) else list(problems)
-        what = lines[0] if len(lines) == 1 else f"{len(lines)} problems:" + "".join(f"\n  - {line}" for line in lines)
+        listed = [clipped(line, PROBLEM_CHARACTERS) for line in lines[:MOST_PROBLEMS]]
+        listed += [f"and {len(lines) - MOST_PROBLEMS} more"] if len(lines) > MOST_PROBLEMS else []
+        what = listed[0] if len(lines) == 1 else f"{len(lines)} problems:" + "".join(f"\n  - {line}" for line in listed)
         super().__init__(what, where=where, fix=fix)
         self.problems = lines
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_registry.core.errors import ArtifactError, InputError, first_line
 from data_registry.core.redaction import hide_arguments
+from data_registry.core.regular_files import open_regular
 
 
 def open_artifact(path: Path, kind: str | Sequence[str], *, hashes: bool = False) -> Manifest:
@@ -98,9 +99,13 @@ class Manifest(BaseModel):
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content, in hex."""
+    """SHA-256 of a file's content, in hex.
+
+    Raises:
+        InputError: it is no regular file: a pipe would be waited for, a device read for ever.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

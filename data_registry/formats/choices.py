@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any, Final
 
-from data_registry.formats.layout import Fields, Format, Tags, is_text, opening, text
-from data_registry.schema import EMPTY, UNREADABLE, RejectedRow, Row, Task, message, sft_row
+from data_registry.formats.layout import ASKED, Fields, Format, Tags, is_text, opening
+from data_registry.formats.pairs import question_of
+from data_registry.schema import UNREADABLE, RejectedRow, Row, Task, message, sft_row
 
 _OPTION: Final = re.compile(r"^\(?([A-Z])[.):]\s+(\S.*)$")
 
 
 def read_choices(fields: Fields, task: Task, tags: Tags) -> Row:
     """The question with its choices, one a line behind a letter, and the right one as the answer: ``B. Paris``."""
-    question = text(fields.get("prompt"), "prompt").strip()
-    if not question:
-        raise RejectedRow(EMPTY, "the question is empty")
+    question = question_of(fields).strip()
     options, labels = _options(fields.get("choices"))
     right = _right(fields.get("answer"), labels)
     lines = [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
@@ -43,6 +42,9 @@ def _right(answer: Any, labels: list[str]) -> int:
     """The right choice's place: by its label, or by its number from 0."""
     if isinstance(answer, str) and answer.strip() in labels:
         return labels.index(answer.strip())
+    if isinstance(answer, float) and answer.is_integer():
+        # So pandas writes whole numbers of a column in which some are missing.
+        answer = int(answer)
     if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(labels):
         return answer
     if isinstance(answer, str) and answer.strip().isdecimal() and int(answer) < len(labels):
@@ -74,7 +76,7 @@ CHOICES: Final = Format(
         "prompt": ("question", "prompt"),
         "choices": ("choices", "options"),
         "answer": ("answerKey", "answer", "label", "gold"),
-        "system": ("system",),
+        **ASKED,
     },
     ("prompt", "choices", "answer"),
     read_choices,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
+from data_registry.core.unreadable import Unreadable
+from data_registry.formats.meanings import MEANINGS, Meaning
 from data_registry.schema import UNREADABLE, Message, RejectedRow, Row, Task, message
+from data_registry.values import decoded, is_missing, says_something
 
 Fields = Mapping[str, Any]
 Tags = Mapping[str, str]
@@ -31,6 +33,14 @@ MESSAGE_TAGS: Final[Mapping[str, str]] = {
 }
 """The same for messages as chat templates take them."""
 
+ASKED: Final[Columns] = {
+    "query": ("input",),
+    "context": ("context", "ContextString", "passage", "article"),
+    "system": ("system", "system_prompt", "system_message"),
+    "history": ("history",),
+}
+"""Fields that every format with a question as text has beside it, and the columns that hold them."""
+
 # Names that data sets give to the three roles.
 _ROLES: Final = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
@@ -51,6 +61,9 @@ class Format:
         required: fields that a row must have; of a group written ``a|b``, at least one.
         read: makes a row in normal form from the fields; raises ``RejectedRow``.
         recognises: whether fields look like this format, for ``auto``.
+        meanings: what columns say that are none of its fields, where that changes the meaning of a row; by normal name.
+        ignores: normal names of columns that it leaves out knowingly, beside those that every format does.
+        tagged: whether its messages have the keys and role names of the layout's tags.
     """
 
     name: str
@@ -60,6 +73,9 @@ class Format:
     required: tuple[str, ...]
     read: Callable[[Fields, Task, Tags], Row]
     recognises: Callable[[Fields], bool]
+    meanings: Mapping[str, Meaning] = field(default_factory=lambda: MEANINGS)
+    ignores: frozenset[str] = frozenset()
+    tagged: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,22 +86,37 @@ class Layout:
         format: name of the format.
         columns: the column names of each field, tried in order.
         tags: keys and role names of a sharegpt layout.
+        only: whether the columns named are said to be all that belong to a row.
     """
 
     format: str
     columns: Columns
     tags: Tags = field(default_factory=lambda: dict(TAGS))
+    only: bool = False
+
+
+def columns_of(row: Mapping[str, Any], columns: Columns) -> dict[str, str]:
+    """The column that holds each field of a row: the first of its candidates that says something.
+
+    If none does, the first with a value at all, such as empty text; null and NaN are no values.
+    """
+    found = {}
+    for name, candidates in columns.items():
+        for column in candidates:
+            value = row.get(column)
+            if value is None:
+                continue
+            if says_something(value):
+                found[name] = column
+                break
+            if not is_missing(value):
+                found.setdefault(name, column)
+    return found
 
 
 def fields_of(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """The fields that a row has, by the first of their columns with a value; null is no value."""
-    fields = {}
-    for name, candidates in columns.items():
-        for column in candidates:
-            if row.get(column) is not None:
-                fields[name] = row[column]
-                break
-    return fields
+    """The fields that a row has, as :func:`columns_of` finds them."""
+    return {name: row[column] for name, column in columns_of(row, columns).items()}
 
 
 def missing_fields(fields: Fields, required: tuple[str, ...]) -> list[str]:
@@ -94,23 +125,25 @@ def missing_fields(fields: Fields, required: tuple[str, ...]) -> list[str]:
 
 
 def text(value: object, name: str) -> str:
-    """A text field; a number is written out, a missing value is empty.
+    """A text field; a number is written out, a missing value or an empty list is empty.
 
     Raises:
-        RejectedRow: it is a list or the like.
+        RejectedRow: it is a list or the like, or an infinite number.
     """
-    if value is None:
+    if is_missing(value):
         return ""
     if isinstance(value, str):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) != float("inf"):
         return str(value)
+    if isinstance(value, list | dict) and not says_something(value):
+        return ""
     raise RejectedRow(UNREADABLE, f"'{name}' is a {type(value).__name__}, not text")
 
 
-def is_text(value: object) -> bool:
+def is_text(value: object) -> TypeGuard[str]:
     """Whether the value is a string with something in it."""
-    return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, str) and bool(value.strip()) and not is_missing(value)
 
 
 def is_messages(value: object, role: str = "role", content: str = "content") -> bool:
@@ -133,10 +166,15 @@ def as_message(value: object, tags: Tags) -> Message:
     for key in (tags["role"], tags["content"]):
         if key not in value:
             raise RejectedRow(UNREADABLE, f"a message has no '{key}' but {', '.join(map(str, value)) or 'nothing'}")
-    return message(_role(value[tags["role"]], tags), value[tags["content"]])
+    return message(role_of(value[tags["role"]], tags), value[tags["content"]])
 
 
-def _role(name: object, tags: Tags) -> str:
+def role_of(name: object, tags: Tags) -> str:
+    """The role that a name stands for.
+
+    Raises:
+        RejectedRow: it is none of system, user and assistant.
+    """
     for role in ("user", "assistant", "system"):
         if name == tags[role]:
             return role
@@ -151,11 +189,12 @@ def as_messages(value: object, tags: Tags) -> list[Message]:
     Raises:
         RejectedRow: it is neither, or a message is not readable.
     """
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise RejectedRow(UNREADABLE, f"a conversation is not JSON: {error}") from error
+    try:
+        value = decoded(value)
+    except ValueError as error:
+        raise RejectedRow(UNREADABLE, f"a conversation is {error}") from error
+    if isinstance(value, Unreadable):
+        raise RejectedRow(UNREADABLE, f"a conversation is {value.detail}")
     if not isinstance(value, list):
         raise RejectedRow(UNREADABLE, f"a conversation is a {type(value).__name__}, not a list of messages")
     return [as_message(entry, tags) for entry in value]
@@ -165,14 +204,43 @@ def opening(fields: Fields) -> list[Message]:
     """The messages before the prompt: the row's system message and its earlier exchanges, where it has any.
 
     Raises:
-        RejectedRow: the history is not a list of pairs of question and answer.
+        RejectedRow: the history is neither a list of pairs of question and answer nor one of messages.
     """
     messages = []
     system = text(fields.get("system"), "system")
     if system.strip():
         messages.append(message("system", system))
-    for pair in fields.get("history") or ():
+    return [*messages, *earlier_turns(fields.get("history"))]
+
+
+def earlier_turns(value: object) -> list[Message]:
+    """The messages of a history: pairs of question and answer, or messages as chat templates or sharegpt have them.
+
+    Raises:
+        RejectedRow: it is none of these.
+    """
+    if not says_something(value):
+        return []
+    try:
+        value = decoded(value)
+    except ValueError as error:
+        raise RejectedRow(UNREADABLE, f"the history is {error}") from error
+    for tags in (MESSAGE_TAGS, TAGS):
+        if is_messages(value, tags["role"], tags["content"]):
+            return as_messages(value, tags)
+    messages = []
+    for pair in value if isinstance(value, list | tuple) else [None]:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise RejectedRow(UNREADABLE, "the history is not a list of [question, answer] pairs")
+            raise RejectedRow(UNREADABLE, "the history is not a list of [question, answer] pairs or of messages")
         messages += [message("user", pair[0]), message("assistant", pair[1])]
     return messages
+
+
+def system_before(fields: Fields, messages: list[Message]) -> list[Message]:
+    """Messages with the row's system message before them, unless they begin with the same one.
+
+    Raises:
+        RejectedRow: as for :func:`opening`.
+    """
+    before = opening(fields)
+    return messages if before and messages[:1] == before else [*before, *messages]

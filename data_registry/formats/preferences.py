@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from data_registry.formats.conversations import is_transcript, split_pair
 from data_registry.formats.layout import (
+    ASKED,
     MESSAGE_TAGS,
     Fields,
     Format,
@@ -15,11 +15,15 @@ from data_registry.formats.layout import (
     is_messages,
     is_text,
     opening,
+    system_before,
     text,
 )
-from data_registry.formats.pairs import question_of
+from data_registry.formats.pairs import check_alone, exchange, question_of
+from data_registry.formats.transcripts import is_transcript, split_pair, turns_asked
 from data_registry.schema import (
+    EMPTY,
     FILTERED,
+    ROLES,
     UNDECIDED,
     UNREADABLE,
     Message,
@@ -30,27 +34,68 @@ from data_registry.schema import (
     preference_row,
     sft_row,
 )
+from data_registry.values import as_mark, says_something
 
 
 def read_preference(fields: Fields, task: Task, tags: Tags) -> Row:
     """Prompt, chosen and rejected as text or messages; whole conversations with the prompt in both will do too."""
-    chosen = _answer(fields["chosen"])
-    prompt = _prompt(fields)
+    chosen = _conversation(fields, fields["chosen"])
     if task == "sft":
-        # Whole conversations hold the prompt themselves.
-        return sft_row([*opening(fields), *chosen] if len(chosen) > 1 else [*prompt, *chosen])
-    rejected = _answer(fields.get("rejected"))
-    if len(chosen) > 1 or len(rejected) > 1:
-        return preference_row(*split_pair([*opening(fields), *chosen], [*opening(fields), *rejected]))
-    return preference_row(prompt, chosen, rejected)
+        return sft_row(chosen)
+    rejected = _conversation(fields, fields.get("rejected"))
+    if len(rejected) == 1 and rejected[0]["role"] == "assistant" and chosen[0]["role"] != "assistant":
+        # Where the chosen one is the whole conversation, the other may be the last answer alone.
+        rejected = [*chosen[:-1], *rejected]
+    return preference_row(*split_pair(chosen, rejected))
+
+
+def _conversation(fields: Fields, value: object) -> list[Message]:
+    """The conversation that ends with an answer, which is text, a message, or the whole conversation itself."""
+    prompt = fields.get("prompt")
+    if isinstance(value, str) and not isinstance(prompt, list) and ("prompt" in fields or "query" in fields):
+        return exchange(fields, value)
+    answer = _answer(value)
+    if not answer:
+        raise RejectedRow(EMPTY, "an answer has no messages")
+    asked = _prompt(fields)
+    if answer[0]["role"] == "assistant":
+        return [*asked, *answer]
+    return system_before(fields, answer) if not asked else _joined(asked, answer)
 
 
 def _prompt(fields: Fields) -> list[Message]:
-    if "prompt" not in fields and "query" not in fields:
+    prompt = fields.get("prompt")
+    if isinstance(prompt, list) or is_transcript(prompt):
+        check_alone(fields)
+        turns = as_messages(prompt, MESSAGE_TAGS) if isinstance(prompt, list) else turns_asked(str(prompt))
+        return system_before(fields, turns)
+    if not says_something(prompt) and not says_something(fields.get("query")):
+        check_alone(fields)
         return opening(fields)
-    if isinstance(fields.get("prompt"), list):
-        return [*opening(fields), *as_messages(fields["prompt"], MESSAGE_TAGS)]
     return [*opening(fields), message("user", question_of(fields))]
+
+
+def _joined(asked: list[Message], whole: list[Message]) -> list[Message]:
+    """A whole conversation, with the system message of its prompt before it where it lacks that.
+
+    Raises:
+        RejectedRow: the prompt is not the beginning of it, and would be lost.
+    """
+    system = [entry for entry in asked[:1] if entry["role"] == "system"]
+    turns, known = asked[len(system) :], whole[0]["role"] == "system"
+    told = system if system and not known else []
+    if system and known and whole[0] != system[0]:
+        raise RejectedRow(ROLES, "prompt and answers have different system messages")
+    rest = [_plain(entry) for entry in whole[known:]]
+    begins = rest[: len(turns)] == [_plain(entry) for entry in turns]
+    # Of conversations with several questions, some data sets repeat one of them as the prompt.
+    if not begins and not (len(turns) == 1 and _plain(turns[0]) in rest):
+        raise RejectedRow(ROLES, "the prompt is not part of the conversation that answers it, and would be lost")
+    return [*told, *whole]
+
+
+def _plain(entry: Message) -> tuple[str, str]:
+    return entry["role"], " ".join(entry["content"].split())
 
 
 def _answer(value: object) -> list[Message]:
@@ -71,18 +116,13 @@ def read_saferlhf(fields: Fields, task: Task, tags: Tags) -> Row:
             raise RejectedRow(UNDECIDED, "neither response is preferred")
         raise RejectedRow(UNREADABLE, f"the preferred response is {choice!r}, not 0 or 1")
     choice = int(choice)
-    prompt = [*opening(fields), message("user", text(fields["prompt"], "prompt"))]
-    answers = [[message("assistant", fields[f"response_{index}"])] for index in (0, 1)]
+    answers = [exchange(fields, text(fields[f"response_{index}"], f"response_{index}")) for index in (0, 1)]
     if task == "preference":
-        return preference_row(prompt, answers[choice], answers[1 - choice])
-    if _is_false(fields.get(f"safe_{choice}", True)):
+        return preference_row(*split_pair(answers[choice], answers[1 - choice]))
+    if as_mark(fields.get(f"safe_{choice}", True)) is not True:
         # Both responses may be harmful: then one is the safer, but nothing to learn from as an answer.
         raise RejectedRow(FILTERED, "the safer response is not marked safe")
-    return sft_row([*prompt, *answers[choice]])
-
-
-def _is_false(value: object) -> bool:
-    return value in (False, 0) or (isinstance(value, str) and value.strip().lower() in ("false", "0", "no"))
+    return sft_row(answers[choice])
 
 
 def _is_preference(fields: Fields) -> bool:
@@ -103,11 +143,9 @@ PREFERENCE: Final = Format(
     ("preference", "sft"),
     {
         "prompt": ("prompt", "instruction", "question"),
-        "query": (),
         "chosen": ("chosen",),
         "rejected": ("rejected",),
-        "system": ("system",),
-        "history": (),
+        **ASKED,
     },
     ("chosen",),
     read_preference,
@@ -125,9 +163,15 @@ SAFERLHF: Final = Format(
         "choice": ("safer_response_id", "better_response_id"),
         "safe_0": ("is_response_0_safe",),
         "safe_1": ("is_response_1_safe",),
-        "system": ("system",),
+        **ASKED,
     },
     ("prompt", "response_0", "response_1", "choice"),
     read_saferlhf,
     lambda fields: True,
+    ignores=frozenset(
+        {
+            *("safer_response_id", "better_response_id", "prompt_source"),
+            *(f"response_{index}_{what}" for index in (0, 1) for what in ("source", "harm_category", "severity_level")),
+        }
+    ),
 )

@@ -57,6 +57,7 @@ class PromptLayout(Document):
         harmful: whether all rows are harmful; left out where ``label`` says it.
         label: the column that says it.
         where: take only rows that have one of these values in these columns.
+        ignore: columns that may be lost.
     """
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
@@ -67,6 +68,7 @@ class PromptLayout(Document):
     harmful: bool | None = None
     label: LabelColumn | None = None
     where: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> PromptLayout:

@@ -10,10 +10,13 @@ from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.formats.choices import CHOICES
 from data_registry.formats.conversations import MESSAGES, SHAREGPT, TRANSCRIPTS
-from data_registry.formats.layout import TAGS, Columns, Format, Layout, fields_of, missing_fields
+from data_registry.formats.layout import TAGS, Columns, Format, Layout, columns_of, fields_of, missing_fields
+from data_registry.formats.meanings import REJECTED_NAMES, normal
 from data_registry.formats.pairs import ALPACA, GSM8K, PROMPT_COMPLETION, QUESTION_ANSWER
 from data_registry.formats.preferences import PREFERENCE, SAFERLHF
+from data_registry.formats.transcripts import check_no_transcript
 from data_registry.schema import EMPTY, UNREADABLE, RejectedRow, Row, Task
+from data_registry.values import says_something
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +91,7 @@ def make_layout(
     if problems:
         raise ConfigError(problems)
     rest: Columns = dict.fromkeys(found.columns, ()) if only else found.columns
-    return Layout(name, {**rest, **{key: (column,) for key, column in columns.items()}}, {**TAGS, **tags})
+    return Layout(name, {**rest, **{key: (column,) for key, column in columns.items()}}, {**TAGS, **tags}, only)
 
 
 def detect(
@@ -120,29 +123,47 @@ def detect(
             f"no format has the columns {', '.join(columns)} together",
             fix=f"name the format with --format; fields that formats have: {', '.join(fields)}",
         )
-    candidates = []
-    for name, known in FORMATS.items():
-        if set(columns or {}) <= set(known.columns) and (task is None or task in known.tasks):
-            layout = make_layout(name, columns)
-            if 2 * sum(_recognises(layout, row) for row in rows) > len(rows):
-                candidates.append(layout)
+    fitting = [
+        make_layout(name, columns) for name, known in FORMATS.items() if set(columns or {}) <= set(known.columns)
+    ]
+    fitting = [layout for layout in fitting if 2 * sum(_recognises(layout, row) for row in rows) > len(rows)]
+    if len(fitting) == 1 and not columns:
+        fitting = [_as_pairs(fitting[0], rows)]
+    candidates = [layout for layout in fitting if task is None or task in FORMATS[layout.format].tasks]
     if len(candidates) == 1:
         logger.info("rows are read as '%s': %s", candidates[0].format, FORMATS[candidates[0].format].description)
         return candidates[0]
-    found = f"the columns are: {', '.join(_columns_of(rows)) or 'none'}"
+    present = f"the columns are: {', '.join(_columns_of(rows)) or 'none'}"
     if not candidates:
         wanted = f" for {task}" if task else ""
         raise InputError(
-            f"the format of the rows is not recognised{wanted}; {found}",
+            f"the format of the rows is not recognised{wanted}; {present}",
             where=where or None,
             fix="name it with --format, and columns that are called otherwise with --set columns.FIELD=COLUMN",
         )
     names = [layout.format for layout in candidates]
     raise InputError(
-        f"the rows could be read in several formats: {', '.join(names)}; {found}",
+        f"the rows could be read in several formats: {', '.join(names)}; {present}",
         where=where or None,
         fix=f"choose one:  --format {'  or  --format '.join(names)}",
     )
+
+
+def _as_pairs(layout: Layout, rows: Sequence[Mapping[str, Any]]) -> Layout:
+    """The layout, or that of preference pairs if most rows hold a rejected answer besides (as ms-swift has them)."""
+    if FORMATS[layout.format].tagged:
+        return layout
+    for column in _columns_of(rows):
+        holding = [row for row in rows if says_something(row.get(column))]
+        if normal(column) not in REJECTED_NAMES or 2 * len(holding) <= len(rows):
+            continue
+        used = columns_of(holding[0], layout.columns)
+        answer = next((used[name] for name in ("messages", "response", "completion") if name in used), None)
+        if answer is not None and column not in used.values():
+            prompt = {"prompt": used["prompt"]} if "prompt" in used else {}
+            logger.info("'%s' is read as the chosen answer, '%s' as the rejected one", answer, column)
+            return make_layout(PREFERENCE.name, {**prompt, "chosen": answer, "rejected": column})
+    return layout
 
 
 def _recognises(layout: Layout, row: Mapping[str, Any]) -> bool:
@@ -155,14 +176,21 @@ def _columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(str(column) for row in rows for column in row))
 
 
-def read_row(row: Mapping[str, Any], layout: Layout, task: Task) -> Row:
+def read_row(row: Mapping[str, Any], layout: Layout, task: Task, columns: Mapping[str, str] | None = None) -> Row:
     """A row in normal form.
+
+    Args:
+        row: the row as its source has it.
+        layout: how it is laid out.
+        task: what it is made into.
+        columns: the column of each field, where :func:`columns_of` has been asked already.
 
     Raises:
         RejectedRow: it cannot be used; with the reason.
     """
     known = FORMATS[layout.format]
-    fields = fields_of(row, layout.columns)
+    found = columns_of(row, layout.columns) if columns is None else columns
+    fields = {name: row[column] for name, column in found.items()}
     missing = missing_fields(fields, known.required)
     if missing:
         names = [column for field in missing[0].split("|") for column in layout.columns.get(field, ())] or missing
@@ -170,4 +198,6 @@ def read_row(row: Mapping[str, Any], layout: Layout, task: Task) -> Row:
         if null:
             raise RejectedRow(EMPTY, f"'{null[0]}' is null")
         raise RejectedRow(UNREADABLE, f"there is no '{names[0]}' among the columns {', '.join(map(str, row))}")
-    return known.read(fields, task, layout.tags)
+    made = known.read(fields, task, layout.tags)
+    check_no_transcript(made)
+    return made

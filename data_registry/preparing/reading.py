@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from data_registry.formats.layout import Layout
+from data_registry.core.shown import clipped, shown
+from data_registry.core.unreadable import Unreadable
+from data_registry.formats.columns import ColumnCheck, without
+from data_registry.formats.layout import Layout, columns_of
 from data_registry.formats.registry import read_row
 from data_registry.schema import (
     DUPLICATE,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 Part = Literal["all", "train", "heldout"]
 _EXCERPT_CHARACTERS: Final = 400
+_EXCERPT_DEPTH: Final = 8
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class Outcome:
         num_read: entries looked at.
         rejected: those not used, but for filtered ones.
         counts: rows set aside without being rejected, ``filtered`` and ``other_split``, and what the check counted.
+        unused: columns, and keys of messages as ``messages.KEY``, that no one uses, with the number of rows that have
+            a value there.
+        ignored: names that were to be ignored and are there.
     """
 
     rows: pa.RecordBatch
@@ -72,6 +79,8 @@ class Outcome:
     num_read: int = 0
     rejected: list[Rejection] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
+    ignored: set[str] = field(default_factory=set)
 
     def duplicate(self, number: int, row: Row) -> Rejection:
         """The record of one of the rows that turns out to have come before."""
@@ -91,6 +100,7 @@ class RowReader:
         heldout_fraction: share of the held-out part.
         check: looks at a row in normal form, returns what to count of it, and raises ``RejectedRow`` if it cannot be
             used.
+        ignore: columns and keys of messages that may be lost.
     """
 
     layout: Layout
@@ -100,6 +110,7 @@ class RowReader:
     part: Part = "all"
     heldout_fraction: float = 0.1
     check: Callable[[Row], Mapping[str, int]] | None = None
+    ignore: tuple[str, ...] = ()
 
     def __call__(self, chunk: Chunk) -> Outcome:
         """The chunk's rows, in order."""
@@ -110,11 +121,12 @@ class RowReader:
         numbers: list[int] = []
         rejected: list[Rejection] = []
         counts: Counter[str] = Counter()
+        unused: Counter[str] = Counter()
         num_read = 0
         for number, entry in chunk.entries():
             num_read += 1
             try:
-                row = self._read(entry)
+                row = self._read(entry, unused)
                 if not self._is_in_part(row):
                     counts["other_split"] += 1
                     continue
@@ -132,17 +144,31 @@ class RowReader:
                 numbers.append(number)
         batch = pa.RecordBatch.from_pylist(rows, schema=arrow_schema(self.task))
         origin = Chunk(chunk.where, (), chunk.unit, [])
-        return Outcome(batch, hashes, numbers, origin, num_read, rejected, counts)
+        seen = set(self._columns.seen)
+        return Outcome(batch, hashes, numbers, origin, num_read, rejected, counts, unused, seen)
 
-    def _read(self, entry: RawRow | Broken) -> Row:
+    @cached_property
+    def _columns(self) -> ColumnCheck:
+        return ColumnCheck(self._layout, self.task, chosen_by=self.where, ignored=self.ignore)
+
+    @cached_property
+    def _layout(self) -> Layout:
+        return without(self.layout, self.ignore)
+
+    def _read(self, entry: RawRow | Broken, unused: Counter[str]) -> Row:
         if isinstance(entry, Broken):
             raise RejectedRow(UNREADABLE, entry.detail)
         for column, wanted in self.where.items():
             if column not in entry:
                 raise RejectedRow(UNREADABLE, f"there is no column '{column}' to filter by")
             if str(entry[column]).lower() != wanted.lower():
-                raise RejectedRow(FILTERED, f"'{column}' is {entry[column]!r}")
-        row = read_row(entry, self.layout, self.task)
+                raise RejectedRow(FILTERED, f"'{column}' is {shown(entry[column])}")
+        columns = columns_of(entry, self._layout.columns)
+        for column in columns.values():
+            if isinstance(entry[column], Unreadable):
+                raise RejectedRow(UNREADABLE, f"'{column}' is {entry[column].detail}")
+        unused.update(self._columns(entry, columns))
+        row = read_row(entry, self._layout, self.task, columns)
         return row if self.system is None else with_system(row, self.system)
 
     def _is_in_part(self, row: Row) -> bool:
@@ -157,19 +183,16 @@ def reject(chunk: Chunk, number: int, outcome: RejectedRow, entry: object) -> Re
     return Rejection(chunk.place(number), number, outcome.reason, outcome.detail, excerpt(content))
 
 
-def excerpt(value: Any) -> Any:
-    """A value as JSON can hold it, long texts cut in the middle and long lists after some elements."""
+def excerpt(value: Any, depth: int = _EXCERPT_DEPTH) -> Any:
+    """A value as JSON can hold it: long texts cut in the middle, long lists after some elements, deep values shown."""
     if isinstance(value, str):
-        if len(value) > _EXCERPT_CHARACTERS:
-            half = _EXCERPT_CHARACTERS // 2
-            value = f"{value[:half]} ... {len(value) - 2 * half} characters ... {value[-half:]}"
-        return value.encode("utf-8", "backslashreplace").decode()
+        return clipped(value, _EXCERPT_CHARACTERS).encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict | list | tuple) and not depth:
+        return excerpt(shown(value))
     if isinstance(value, dict):
-        return {str(key): excerpt(part) for key, part in list(value.items())[:20]}
+        return {excerpt(str(key)): excerpt(part, depth - 1) for key, part in list(value.items())[:20]}
     if isinstance(value, list | tuple):
-        return [excerpt(part) for part in value[:10]]
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return excerpt(str(value))
-    return value
+        return [excerpt(part, depth - 1) for part in value[:10]]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return excerpt(str(value))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from data_registry.core.errors import InputError
 from data_registry.preparing.reading import Outcome, Rejection
-from data_registry.schema import FILTERED, NOT_DROPPED
+from data_registry.schema import FILTERED, NOT_DROPPED, UNDESIRED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 REJECTED: Final = "rejected.jsonl"
 # Rows of which not one is usable are of another kind than the options say: the rest need not be read.
 _HOPELESS_AFTER: Final = 5000
+_MAX_NAMES: Final = 200
+_NAME_CHARACTERS: Final = 200
+OTHER_NAMES: Final = "others"
+"""Stands for columns that are not used, beyond the first two hundred."""
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Counts:
         other_split: rows of the other part (``--split``).
         not_drawn: usable rows that were not drawn (``--num-samples``).
         cut: usable rows of which ``--max-length`` cuts something off.
+        undesired: rows left out because they are marked as answers that must not be learnt.
     """
 
     read: int = 0
@@ -46,6 +51,7 @@ class Counts:
     other_split: int = 0
     not_drawn: int = 0
     cut: int = 0
+    undesired: int = 0
 
     @property
     def num_dropped(self) -> int:
@@ -104,10 +110,19 @@ class Draw:
 
 
 class Selection:
-    """Counts what becomes of rows, and sorts out duplicates and rows that cannot be drawn any more."""
+    """Counts what becomes of rows, and sorts out duplicates and rows that cannot be drawn any more.
+
+    Attributes:
+        counts: what became of the rows.
+        usable: rows that could be kept.
+        unused: columns and keys that no one uses, with the number of rows that have a value there.
+        ignored: names that were to be ignored and are there.
+    """
 
     def __init__(self, draw: Draw | None) -> None:
         self.counts = Counts()
+        self.unused: Counter[str] = Counter()
+        self.ignored: set[str] = set()
         self.usable = 0
         self._draw = draw
         self._duplicates = Duplicates()
@@ -122,7 +137,11 @@ class Selection:
         counts.other_split += outcome.counts["other_split"]
         counts.cut += outcome.counts["cut"]
         for reason, number in Counter(rejection.reason for rejection in outcome.rejected).items():
-            counts.dropped[reason] = counts.dropped.get(reason, 0) + number
+            if reason == UNDESIRED:
+                counts.undesired += number
+            else:
+                counts.dropped[reason] = counts.dropped.get(reason, 0) + number
+        self._count_names(outcome)
         keep, duplicates = [], []
         for index, (digest, number) in enumerate(zip(outcome.hashes, outcome.numbers, strict=True)):
             new = self._duplicates.is_new(digest)
@@ -133,6 +152,14 @@ class Selection:
             self.usable += new
         counts.duplicates += len(duplicates)
         return outcome.rows.filter(pa.array(keep, pa.bool_())), [*outcome.rejected, *duplicates]
+
+    def _count_names(self, outcome: Outcome) -> None:
+        self.ignored |= outcome.ignored
+        for full_name, number in outcome.unused.items():
+            # A name of JSON may hold half of a surrogate pair, which no file can.
+            name = full_name[:_NAME_CHARACTERS].encode("utf-8", "backslashreplace").decode()
+            known = name in self.unused or len(self.unused) < _MAX_NAMES
+            self.unused[name if known else OTHER_NAMES] += number
 
     @property
     def is_hopeless(self) -> bool:
@@ -162,7 +189,11 @@ class Selection:
                 f"and see each of them in {REJECTED} of the result",
             )
         if self.usable == 0:
-            others = {"filtered": counts.filtered, "of the other part of --split": counts.other_split}
+            others = {
+                "filtered": counts.filtered,
+                "of the other part of --split": counts.other_split,
+                "marked as not to be learnt": counts.undesired,
+            }
             told = [reasons, *(f"{number} {what}" for what, number in others.items() if number)]
             raise InputError(
                 f"'{name}' has no usable row: of {counts.read} read, {', '.join(filter(None, told)) or 'none'}",
@@ -179,7 +210,8 @@ class RejectedFile:
 
     def __init__(self, path: Path) -> None:
         self.examples: dict[str, str] = {}
-        self._stream = path.open("w", encoding="utf-8")
+        # Half of a surrogate pair is written as JSON writes it, by its number.
+        self._stream = path.open("w", encoding="utf-8", errors="backslashreplace")
 
     def __enter__(self) -> RejectedFile:
         return self

@@ -7,15 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from data_registry.core.documents import suggest
+from data_registry.core.documents import read_text, suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import InputRecord, hash_file
+from data_registry.formats.layout import is_text
 from data_registry.formats.prompt_sets import CONTEXT_SEPARATOR, HARMFUL, HARMLESS, PromptLayout
 from data_registry.hub.errors import NotFetchedError
+from data_registry.prompts.columns import PromptColumns, context_column
 from data_registry.prompts.specs import Prompt, PromptSet, PromptSetSpec
 from data_registry.sources.base import Source
 from data_registry.sources.files import kind_of, kinds
 from data_registry.sources.opening import Location, open_source
+from data_registry.values import says_something
 
 # Names that prompt sets give to the column with the request, in any case of letters, tried in order.
 _PROMPT_COLUMNS: Final = ("prompt", "question", "instruction", "goal", "behavior", "forbidden_prompt", "text")
@@ -105,10 +108,7 @@ def _locate(spec: PromptSetSpec, base: Path | None) -> tuple[Location, PromptLay
 
 
 def _text_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"'{path}' cannot be read as text: {error}") from error
+    lines = read_text(path, "prompt set").splitlines()
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield f"{path}:{number}", {"prompt": line.strip()}
@@ -132,25 +132,35 @@ def _file_record(path: Path) -> InputRecord:
 
 
 def _prompts(rows: Iterable[tuple[str, Mapping[str, Any]]], layout: PromptLayout, name: str) -> Iterator[Prompt]:
-    column = layout.prompt
+    column, about, others = layout.prompt, layout.context, PromptColumns(layout, set())
     for index, (place, row) in enumerate(rows, start=1):
         if index == 1:
             _check_columns(row, layout, name)
             column = layout.prompt or _prompt_column(row, name)
+            about = context_column(row, layout)
+            others = PromptColumns(layout, {used for used in (column, about) if used is not None})
         assert column is not None
         if not layout.takes(row):
             continue
         text = row.get(column)
-        if not isinstance(text, str) or not text.strip():
+        if not is_text(text):
             raise InputError(f"a row of '{name}' has no text in column '{column}'", where=place)
-        context = str((row.get(layout.context) if layout.context else None) or "").strip()
+        others.check(row, text, place)
+        context = _written(row, about).strip()
         yield Prompt(
             str(row[layout.id]) if layout.id else str(index),
             _group(row, layout, place),
             f"{context}{CONTEXT_SEPARATOR}{text}" if context else text,
-            str(row.get(layout.category) or "") if layout.category else "",
+            _written(row, layout.category),
             context,
         )
+    others.say_unused(name)
+
+
+def _written(row: Mapping[str, Any], column: str | None) -> str:
+    """A value as text; empty where there is no such column or no value."""
+    value = row.get(column) if column is not None else None
+    return str(value) if says_something(value) else ""
 
 
 def _group(row: Mapping[str, Any], layout: PromptLayout, place: str) -> str:

@@ -47,6 +47,7 @@ class Entry(Document):
         only_columns: the columns named are all there are.
         tags: keys and role names of a sharegpt layout that differ from the usual ones.
         where: take only rows that have these values in these columns.
+        ignore_columns: columns, and keys of messages, that may be lost.
         num_samples: take so many rows unless told otherwise.
         prompts: how prompts are laid out, for the task of that name.
         licence: SPDX identifier or words.
@@ -65,6 +66,7 @@ class Entry(Document):
     only_columns: bool = False
     tags: dict[str, str] = Field(default_factory=dict)
     where: dict[str, str] = Field(default_factory=dict)
+    ignore_columns: list[str] = Field(default_factory=list)
     num_samples: int | None = None
     prompts: PromptLayout | None = None
     licence: str = "not stated"

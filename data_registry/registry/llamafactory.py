@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from data_registry.core.documents import suggest
+from data_registry.core.documents import read_text, suggest
 from data_registry.core.errors import ConfigError
 from data_registry.formats.layout import MESSAGE_TAGS, TAGS
 from data_registry.registry.entry import Entry, make_entry
@@ -43,8 +43,8 @@ def read_dataset_info(path: Path) -> list[Entry]:
         ConfigError: the file cannot be read, or is not of this kind.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(read_text(path, "registry"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
     if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
         raise ConfigError("this is not a dataset_info.json: it must map names to objects", where=str(path))

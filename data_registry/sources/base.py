@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
+from data_registry.core.arrow_values import rows_of
 from data_registry.core.errors import InputError
+from data_registry.core.json_text import decode
 from data_registry.core.manifest import InputRecord
+from data_registry.core.shown import shown
+from data_registry.core.unreadable import Unreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,7 +54,7 @@ class Chunk:
     def entries(self) -> Iterator[tuple[int, RawRow | Broken]]:
         """The entries with their numbers; blank lines left out."""
         payload: Iterable[bytes | RawRow | Broken]
-        payload = self.payload if isinstance(self.payload, list) else self.payload.to_pylist()
+        payload = self.payload if isinstance(self.payload, list) else rows_of(self.payload)
         for number, entry in zip(self.numbers, payload, strict=True):
             if not isinstance(entry, bytes):
                 yield number, entry
@@ -61,11 +64,9 @@ class Chunk:
 
 def _parse(line: bytes) -> RawRow | Broken:
     try:
-        value = json.loads(line)
-    except UnicodeDecodeError:
-        return Broken("the line is not UTF-8", repr(line[:200]))
-    except (ValueError, RecursionError) as error:
-        return Broken(f"the line is not JSON: {error}", line.decode("utf-8", "replace"))
+        value = decode(line)
+    except ValueError as error:
+        return Broken(f"the line is {error}", line.decode("utf-8", "backslashreplace"))
     return as_entry(value)
 
 
@@ -73,7 +74,9 @@ def as_entry(value: object) -> RawRow | Broken:
     """A JSON value as a row, if it is an object."""
     if isinstance(value, dict):
         return value
-    return Broken(f"a {type(value).__name__} where an object is expected", json.dumps(value)[:200])
+    if isinstance(value, Unreadable):
+        return Broken(value.detail)
+    return Broken(f"a {type(value).__name__} where an object is expected", shown(value))
 
 
 def chunked(
@@ -117,26 +120,29 @@ class Source(ABC):
         """
 
     def sample(self, num_rows: int = 50, within: int = 10_000) -> list[RawRow]:
-        """The first readable rows, of the first ``within`` entries.
+        """The first readable rows, of the first ``within`` entries; rows with an unreadable value only if all have one.
 
         Raises:
             InputError: there is none; with what the first entry is instead.
         """
         rows: list[RawRow] = []
+        whole: list[RawRow] = []
         problem, seen = None, 0
         for chunk in self.chunks():
             for number, entry in chunk.entries():
                 if isinstance(entry, dict):
                     rows.append(entry)
+                    if not any(isinstance(value, Unreadable) for value in entry.values()):
+                        whole.append(entry)
                 elif problem is None:
                     problem = f"{chunk.place(number)}: {entry.detail}"
                 seen += 1
                 if len(rows) == num_rows:
-                    return rows
+                    return whole or rows
             if seen >= within:
                 break
         if not rows:
             raise InputError(
                 f"'{self.name}' has no readable row" if problem else f"'{self.name}' is empty", where=problem
             )
-        return rows
+        return whole or rows

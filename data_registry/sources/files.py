@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from data_registry.core.errors import InputError
 from data_registry.core.manifest import InputRecord, fingerprint_of, hash_directory, hash_file
+from data_registry.core.regular_files import Watch, check_regular
 from data_registry.sources.base import Chunk, Source
-from data_registry.sources.tables import arrow_chunks, choose_split, parquet_chunks
+from data_registry.sources.compressed import SUFFIXES, check_binary, check_text
+from data_registry.sources.folder import check_within, files_below
+from data_registry.sources.splits import SPLITS, choose_split, split_of
+from data_registry.sources.tables import arrow_chunks, parquet_chunks
 from data_registry.sources.text import csv_chunks, json_chunks
+
+logger = logging.getLogger(__name__)
 
 _READERS: Final[dict[str, Callable[[Path], Iterator[Chunk]]]] = {
     ".json": json_chunks,
@@ -26,58 +32,79 @@ _READERS: Final[dict[str, Callable[[Path], Iterator[Chunk]]]] = {
 _TEXT: Final = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".tsv"})
 # What lies beside data in folders and repositories.
 _NOT_DATA: Final = frozenset({"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"})
-_SPLITS: Final = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
 
 
 def kinds() -> str:
     """The kinds of file that can be read, for messages."""
-    return f"{', '.join(_READERS)} (text also as .gz)"
+    return f"{', '.join(_READERS)} (text also as {', '.join(SUFFIXES)})"
 
 
 def kind_of(path: Path) -> str | None:
-    """The suffix that says how a file is read, without ``.gz``; None for other files."""
+    """The suffix that says how a file is read, without that of a compression; None for other files."""
     suffix, inner = path.suffix.lower(), Path(path.stem).suffix.lower()
-    if suffix == ".gz":
+    if suffix in SUFFIXES:
         return inner if inner in _TEXT else None if inner else ".json"
     return suffix if suffix in _READERS else None
 
 
-class FileSource(Source):
-    """One file, or the files of a folder in the order of their names.
+def _check_head(file: Path) -> None:
+    kind = kind_of(file)
+    if kind in (".parquet", ".arrow"):
+        check_binary(file, "Parquet" if kind == ".parquet" else "Arrow")
+    elif not check_text(file, "CSV" if kind in (".csv", ".tsv") else "JSON"):
+        logger.warning("'%s' is empty", file)
+
+
+class Files(Source):
+    """Some files below one folder, or one file, read one after another.
+
+    The figures that come of the rows and the fingerprint are those of one and the same state of the files: whoever
+    writes to one between the first of :meth:`inputs` and :meth:`chunks` and the last row makes reading fail.
 
     Args:
-        path: a file or a folder.
-        split: which of the splits to read that the file names of a folder tell.
+        root: the folder, or the file.
+        files: the files, in the order in which they are read.
+        whole_folder: the fingerprint is that of everything in the folder, not of these files alone.
 
     Raises:
-        InputError: there is no data of a known kind.
-        ConfigError: the folder has several splits and none, or another, was named.
+        InputError: one is of no kind that can be read, is no regular file, or shows at its beginning that it is not
+            what it is called.
     """
 
-    def __init__(self, path: Path, split: str | None = None) -> None:
-        self.name = str(path)
-        self._root = path
-        self._files = _data_files(path, split) if path.is_dir() else [path]
-        for file in self._files:
+    def __init__(self, root: Path, files: Sequence[Path], *, whole_folder: bool = False) -> None:
+        self.name = str(root)
+        self._root, self._files, self._whole_folder = root, files, whole_folder
+        self._watch: Watch | None = None
+        for file in files:
             if kind_of(file) is None:
                 raise InputError(f"'{file}' is of no kind that can be read", fix=f"kinds are: {kinds()}")
+            check_regular(file)
+            _check_head(file)
 
     def chunks(self) -> Iterator[Chunk]:
-        """See the base class."""
+        """See the base class.
+
+        Raises:
+            ArtifactError: a file changed while it was read.
+        """
+        watch = self._watch or Watch(self._files)
         for file in self._files:
             kind = kind_of(file)
             assert kind is not None
-            yield from _READERS[kind](file)
+            try:
+                yield from _READERS[kind](file)
+            except InputError:
+                watch.check()
+                raise
+            watch.check()
 
     def inputs(self) -> list[InputRecord]:
         """See the base class."""
+        self._watch = Watch(self._files)
         try:
             if self._root.is_dir():
-                fingerprint, kind = fingerprint_of(hash_directory(self._root, self._files)), "folder"
+                records = hash_directory(self._root, None if self._whole_folder else self._files)
+                fingerprint, kind = fingerprint_of(records), "folder"
             else:
                 fingerprint, kind = hash_file(self._root), "file"
         except OSError as error:
@@ -85,13 +112,29 @@ class FileSource(Source):
         return [InputRecord(role="source", path=os.path.abspath(self._root), kind=kind, fingerprint=fingerprint)]
 
 
+class FileSource(Files):
+    """One file, or the files of a folder in the order of their names.
+
+    Args:
+        path: a file or a folder.
+        split: which of the splits to read that the file names of a folder tell.
+
+    Raises:
+        InputError: there is no data of a known kind, or a file leads out of the folder.
+        ConfigError: the folder has several splits and none, or another, was named.
+    """
+
+    def __init__(self, path: Path, split: str | None = None) -> None:
+        super().__init__(path, _data_files(path, split) if path.is_dir() else [path])
+
+
 def _data_files(folder: Path, split: str | None) -> list[Path]:
-    try:
-        files = sorted(file for file in folder.rglob("*") if file.is_file() and _is_data(file.relative_to(folder)))
-    except OSError as error:
-        raise InputError(f"cannot read '{folder}': {error.strerror or error}") from error
+    files = sorted(file for file in files_below(folder) if _is_data(file.relative_to(folder)))
     if not files:
         raise InputError(f"the folder '{folder}' holds no data", fix=f"kinds that can be read: {kinds()}")
+    for file in files:
+        check_regular(file)
+        check_within(folder, file)
     by_split: dict[str, list[Path]] = {}
     for file in files:
         by_split.setdefault(split_of(file.relative_to(folder)), []).append(file)
@@ -101,19 +144,9 @@ def _data_files(folder: Path, split: str | None) -> list[Path]:
         named = [file for file in files if any(part.startswith(split) for part in file.relative_to(folder).parts)]
         if named:
             return named
-        split = _SPLITS.get(split, split)
+        split = SPLITS.get(split, split)
     return by_split[choose_split(split, [name for name in by_split if name], str(folder))]
 
 
 def _is_data(path: Path) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and path.name not in _NOT_DATA and kind_of(path) is not None
-
-
-def split_of(path: Path) -> str:
-    """The split that a file's name, or a folder above it, tells; empty if none."""
-    for part in reversed(path.parts):
-        for word in re.split(r"[^a-z]+", part.lower()):
-            if word in _SPLITS:
-                return _SPLITS[word]
-    return ""
+    return path.name not in _NOT_DATA and kind_of(path) is not None

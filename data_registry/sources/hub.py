@@ -1,4 +1,4 @@
-"""Data sets on the hub, and folders that are laid out like one: read with ``datasets.load_dataset``."""
+"""Data sets on the hub: read with ``datasets.load_dataset``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_registry.core.errors import InputError, first_line
-from data_registry.core.manifest import InputRecord, fingerprint_of, hash_directory
+from data_registry.core.manifest import InputRecord
 from data_registry.hub import network
 from data_registry.hub.errors import Wanted, explain, is_gated
 from data_registry.sources.base import Chunk, Source, chunked
 from data_registry.sources.files import FileSource
-from data_registry.sources.tables import choose_split, dataset_batches, numbered
+from data_registry.sources.splits import choose_split
+from data_registry.sources.tables import dataset_batches, numbered
 
 if TYPE_CHECKING:
     import datasets
@@ -23,13 +24,12 @@ logger = logging.getLogger(__name__)
 
 
 class HubSource(Source):
-    """A data set of the hub at the commit that its revision stands for, or a local copy of such a repository.
+    """A data set of the hub at the commit that its revision stands for.
 
-    What was fetched once is found again without a network. A local copy is read as a stream, without the library's
-    second copy of it.
+    What was fetched once is found again without a network.
 
     Args:
-        repository: ``owner/name`` (or ``name``), or a folder.
+        repository: ``owner/name`` (or ``name``).
         subset: the data set's configuration, as the hub calls it.
         data_dir: a folder within it.
         split: the split; may be left out where there is one.
@@ -51,21 +51,16 @@ class HubSource(Source):
         streaming: bool = False,
     ) -> None:
         self.name = repository
-        self._folder = Path(repository) if Path(repository).is_dir() else None
         self._split = split
-        self._streaming = streaming or self._folder is not None
+        self._streaming = streaming
         self._wanted = Wanted(repository, "data set", revision)
         # One small file is enough to learn the commit.
-        self._commit = None if self._folder else _fetched(self._wanted, "README.md", ".gitattributes").name
+        self._commit = _fetched(self._wanted, "README.md", ".gitattributes").name
         self._options = {"name": subset, "data_dir": data_dir, "revision": self._commit}
 
     def inputs(self) -> list[InputRecord]:
         """See the base class."""
-        if self._folder is None:
-            assert self._commit is not None
-            return [InputRecord(role="source", path=self.name, kind="hub", fingerprint=self._commit)]
-        fingerprint = fingerprint_of(hash_directory(self._folder))
-        return [InputRecord(role="source", path=self.name, kind="folder", fingerprint=fingerprint)]
+        return [InputRecord(role="source", path=self.name, kind="hub", fingerprint=self._commit)]
 
     def chunks(self) -> Iterator[Chunk]:
         """See the base class."""
@@ -89,9 +84,8 @@ class HubSource(Source):
 
         with _readable(self._wanted):
             split = self._split
-            if self._folder is None:
-                # What it says of its cache is said by us, where it matters.
-                datasets.logging.set_verbosity_error()
+            # What it says of its cache is said by us, where it matters.
+            datasets.logging.set_verbosity_error()
             if split is None:
                 builder = datasets.load_dataset_builder(self.name, **self._options)
                 split = choose_split(None, list(builder.config.data_files or builder.info.splits or ()), self.name)
@@ -106,7 +100,7 @@ class HubSource(Source):
     def _check_commit(self, rows: datasets.Dataset) -> None:
         """Without the hub the library takes the data that it prepared last, which may be of another commit."""
         found = {Path(file["filename"]).parent.name for file in rows.cache_files}
-        if self._commit is not None and found and self._commit not in found:
+        if found and self._commit not in found:
             raise InputError(
                 f"the cache has '{self.name}' of commit {sorted(found)[0]}, not of {self._commit}, and the hub cannot "
                 "be reached",

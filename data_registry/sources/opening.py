@@ -56,22 +56,31 @@ def open_source(location: Location) -> Source:
         from data_registry.sources.embedded import EmbeddedSource
 
         return EmbeddedSource(location.name)
-    if location.kind == "hub" or _is_repository(Path(location.name)):
-        from data_registry.sources.hub import HubFolderSource, HubSource
+    if Path(location.name).is_dir() or location.kind == "local":
+        # A local copy of a repository stands for it.
+        return _open_local(location, Path(location.name).expanduser())
+    from data_registry.sources.hub import HubFolderSource, HubSource
 
-        if location.kind == "hub" and location.data_dir and not location.subset and not location.streaming:
-            return HubFolderSource(location.name, location.data_dir, split=location.split, revision=location.revision)
-        return HubSource(
-            location.name,
-            subset=location.subset,
-            data_dir=location.data_dir,
-            split=location.split,
-            revision=location.revision,
-            streaming=location.streaming,
-        )
+    if location.data_dir and not location.subset and not location.streaming:
+        return HubFolderSource(location.name, location.data_dir, split=location.split, revision=location.revision)
+    return HubSource(
+        location.name,
+        subset=location.subset,
+        data_dir=location.data_dir,
+        split=location.split,
+        revision=location.revision,
+        streaming=location.streaming,
+    )
+
+
+def _open_local(location: Location, path: Path) -> Source:
+    from data_registry.sources.repository import is_repository, open_repository
+
+    if path.is_dir() and (is_repository(path) or location.data_dir is not None):
+        return open_repository(path, location.subset, location.data_dir, location.split)
     if location.subset is not None or location.data_dir is not None:
         raise ConfigError(f"'{location.name}' has no subsets; --subset is for data sets of the hub")
-    return _open_path(Path(location.name).expanduser(), location.split)
+    return _open_path(path, location.split)
 
 
 def _open_path(path: Path, split: str | None) -> Source:
@@ -80,12 +89,12 @@ def _open_path(path: Path, split: str | None) -> Source:
     if not os.access(path, os.R_OK):
         raise InputError(f"'{path}' cannot be read: permission denied")
     if is_artifact(path):
-        from data_registry.sources.tables import PreparedSource
+        from data_registry.sources.saved import PreparedSource
 
         _refuse_split(path, split)
         return PreparedSource(path)
     if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-        from data_registry.sources.tables import SavedSource
+        from data_registry.sources.saved import SavedSource
 
         return SavedSource(path, split)
     from data_registry.sources.files import FileSource
@@ -98,15 +107,6 @@ def _open_path(path: Path, split: str | None) -> Source:
 def _refuse_split(path: Path, split: str | None) -> None:
     if split is not None:
         raise ConfigError(f"'{path}' has no splits, so that --source-split {split} cannot be read")
-
-
-def _is_repository(path: Path) -> bool:
-    """Whether a folder says by itself, as repositories of the hub do, which files make up its subsets and splits."""
-    card = path / "README.md"
-    if not card.is_file():
-        return False
-    text = card.read_text(encoding="utf-8", errors="replace")
-    return text.startswith("---") and re.search(r"^configs:", text.split("\n---", 1)[0], re.MULTILINE) is not None
 
 
 def _similar(path: Path) -> str:

@@ -1,50 +1,26 @@
-"""Text files: JSON lines, JSON arrays, CSV; plain or gzipped; read as a stream, whatever their size."""
+"""Text files: JSON lines, JSON arrays, CSV; plain or compressed; read as a stream, whatever their size."""
 
 from __future__ import annotations
 
 import codecs
-import contextlib
 import csv
-import gzip
 import io
 import json
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from data_registry.core.errors import InputError
+from data_registry.core.json_text import decode, decode_at
 from data_registry.sources.base import CHUNK_BYTES, CHUNK_ROWS, Broken, Chunk, RawRow, as_entry, chunked
+from data_registry.sources.compressed import check_text, open_bytes
 
 _MAX_ROW_BYTES: Final = 1 << 28
 _MAX_FIELD_CHARACTERS: Final = 1 << 26
 _SPACE: Final = re.compile(r"\s*")
-_MAGIC: Final = {b"\x1f\x8b": "gzip", b"PAR1": "Parquet", b"ARROW1": "Arrow", b"PK\x03\x04": "zip", b"\x89PNG": "PNG"}
 # A literal or an escape that the end of the buffer cuts is reported at its beginning, so far before the end at most.
 _LONGEST_CUT: Final = 12
-
-
-@contextlib.contextmanager
-def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a file, decompressed if it is gzip, whatever it is called.
-
-    Raises:
-        InputError: it cannot be opened, or what is read within is damaged; with the file.
-    """
-    try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            if zipped:
-                with gzip.open(raw, "rb") as stream:
-                    yield io.BufferedReader(stream, CHUNK_BYTES)
-            else:
-                yield raw
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"the gzip file is damaged or cut off: {error}", where=str(path)) from error
-    except OSError as error:
-        raise InputError(f"cannot read '{path}': {error.strerror or error}") from error
 
 
 def json_chunks(path: Path) -> Iterator[Chunk]:
@@ -65,27 +41,19 @@ def json_chunks(path: Path) -> Iterator[Chunk]:
 
 
 def _json_kind(path: Path) -> str:
+    if not check_text(path, "JSON"):
+        return "empty"
     with open_bytes(path) as stream:
-        head = stream.read(4096)
-        for magic, name in _MAGIC.items():
-            if head.startswith(magic):
-                raise InputError(f"'{path}' is called JSON but is {name}", fix="rename it to what it is")
-        if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\x00" in head:
-            raise InputError(f"'{path}' is not UTF-8 text", fix="convert it:  iconv -f utf-16 -t utf-8")
-        head = head.removeprefix(codecs.BOM_UTF8).lstrip()
-        if not head:
-            return "empty"
-        if head.startswith(b"["):
-            return "values"
-        stream.seek(0)
         first = b""
-        while not first.strip():
-            first = stream.readline(_MAX_ROW_BYTES)
+        while not first and (line := stream.readline(_MAX_ROW_BYTES)):
+            first = line.removeprefix(codecs.BOM_UTF8).strip()
+    if first.startswith(b"["):
+        return "values"
     try:
-        json.loads(first)
-    except (ValueError, RecursionError):
+        decode(first)
+    except ValueError:
         # An object over several lines, or a first line that is broken like any other may be.
-        return "values" if first.strip() in (b"{", codecs.BOM_UTF8 + b"{") else "lines"
+        return "values" if first == b"{" else "lines"
     return "lines"
 
 
@@ -113,7 +81,6 @@ class _JsonValues:
 
     def __init__(self, stream: BinaryIO, path: Path) -> None:
         self._stream, self._path = stream, path
-        self._decoder = json.JSONDecoder()
         self._decode = codecs.getincrementaldecoder("utf-8-sig")()
         self._buffer, self._position, self._line, self._ended = "", 0, 1, False
         self._number = 0
@@ -142,7 +109,7 @@ class _JsonValues:
         size = CHUNK_BYTES
         while True:
             try:
-                value, end = self._decoder.raw_decode(self._buffer, self._position)
+                value, end = decode_at(self._buffer, self._position)
             except json.JSONDecodeError as error:
                 if self._ended:
                     cut = error.pos >= len(self._buffer) - _LONGEST_CUT or error.msg.startswith("Unterminated")
@@ -198,15 +165,38 @@ def csv_chunks(path: Path, delimiter: str = ",") -> Iterator[Chunk]:
     Raises:
         InputError: there is no usable header, quoting is broken, or it is not UTF-8 text.
     """
-    with open_bytes(path) as stream:
-        yield from chunked(_csv_entries(stream, path, delimiter), str(path), "line")
+    if check_text(path, "CSV"):
+        with open_bytes(path) as stream:
+            yield from chunked(_csv_entries(stream, path, delimiter), str(path), "line")
+
+
+class _CsvLines:
+    """The lines of a text; none, and no row over several of them, is longer than a row can be."""
+
+    def __init__(self, text: io.TextIOWrapper, path: Path) -> None:
+        self._text, self._path = text, path
+        self._number, self._taken = 0, 0
+
+    def begin_row(self) -> None:
+        self._taken = 0
+
+    def __iter__(self) -> Iterator[str]:
+        while line := self._text.readline(_MAX_ROW_BYTES):
+            self._number += 1
+            self._taken += len(line)
+            if self._taken >= _MAX_ROW_BYTES:
+                raise InputError(
+                    f"a row is longer than {_MAX_ROW_BYTES >> 20} MB: is a quote not closed?",
+                    where=f"{self._path}:{self._number}",
+                )
+            yield line
 
 
 def _csv_entries(stream: BinaryIO, path: Path, delimiter: str) -> Iterator[tuple[int, RawRow | Broken]]:
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    lines = _CsvLines(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), path)
     # The limit belongs to the process; the default of 131,072 characters is less than a long answer has.
     csv.field_size_limit(_MAX_FIELD_CHARACTERS)
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     line = 1
     try:
         header = next(reader, None)
@@ -217,13 +207,18 @@ def _csv_entries(stream: BinaryIO, path: Path, delimiter: str) -> Iterator[tuple
             raise InputError(f"the header names the column '{twice[0]}' twice", where=f"{path}:1")
         while True:
             line = reader.line_num + 1
+            lines.begin_row()
             values = next(reader, None)
             if values is None:
                 return
-            if len(values) == len(header):
+            if len(values) != len(header):
+                if values:
+                    detail = f"{len(values)} fields where the header has {len(header)}"
+                    yield line, Broken(detail, delimiter.join(values))
+            elif any("\x00" in value for value in values):
+                yield line, Broken("the row holds a NUL character, which text does not have", delimiter.join(values))
+            else:
                 yield line, dict(zip(header, values, strict=True))
-            elif values:
-                yield line, Broken(f"{len(values)} fields where the header has {len(header)}", delimiter.join(values))
     except csv.Error as error:
         raise InputError(f"the CSV is damaged: {error}", where=f"{path}:{line}") from error
     except UnicodeDecodeError as error:

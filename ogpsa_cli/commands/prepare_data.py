@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from data_registry.preparing.selection import Counts
     from data_registry.registry.entry import Entry
     from pipelines.configs.prepare_data import PrepareDataConfig
+
+# Names of columns are foreign text: a few of them, and not more than a line of each, are shown.
+_NAMES: Final = 12
+_NAME_WIDTH: Final = 60
 
 
 def execute(config: PrepareDataConfig) -> int:
@@ -30,7 +34,7 @@ def execute(config: PrepareDataConfig) -> int:
 
     result = prepare_data.run(config)
     _show_preview(result.preview)
-    details = list(_count_lines(result.counts, result.manifest))
+    details = [*_count_lines(result.counts, result.manifest), *_name_lines(result.manifest)]
     console.finished("data set", result, *_next(str(result.path), result.manifest.summary.get("task")), details=details)
     return 0
 
@@ -91,6 +95,8 @@ def _entry_rows(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "source", f"{place.kind} {place.name}"
     yield from ((name, value) for name, value in settings.items() if value)
     yield "format", entry.format
+    if entry.ignore_columns:
+        yield "columns left out", ", ".join(entry.ignore_columns)
     groups = {"columns": entry.columns, "tags": entry.tags, "only rows with": entry.where}
     yield from (
         (name, ", ".join(f"{key}={value}" for key, value in group.items())) for name, group in groups.items() if group
@@ -109,6 +115,7 @@ def _count_lines(counts: Counts, manifest: Manifest) -> Iterator[str]:
         (counts.read, f"rows read ({manifest.summary.get('format', 'unknown format')})"),
         *((number, f"dropped as {reason}: {reasons.get(reason, '')}") for reason, number in counts.dropped.items()),
         (counts.duplicates, "duplicates left out"),
+        (counts.undesired, "left out: marked as answers that must not be learnt"),
         (counts.filtered, "taken out by a filter"),
         (counts.other_split, "belong to the other split"),
         (counts.not_drawn, "usable, but not drawn (--num-samples)"),
@@ -117,6 +124,28 @@ def _count_lines(counts: Counts, manifest: Manifest) -> Iterator[str]:
     ]
     width = len(f"{counts.read:,}")
     yield from (f"  {number:>{width},} {text}" for number, text in numbers if number)
+
+
+def _name_lines(manifest: Manifest) -> Iterator[str]:
+    """Lines that name the columns that no one uses, and those to be ignored that are not there."""
+    unused: dict[str, int] = manifest.summary.get("unused_columns", {})
+    if unused:
+        named = [
+            f"{_short(name)} ({number:,} row{'s' if number > 1 else ''})"
+            for name, number in list(unused.items())[:_NAMES]
+        ]
+        more = f" and {len(unused) - _NAMES} more" if len(unused) > _NAMES else ""
+        yield f"  not used: {', '.join(named)}{more}"
+        yield "    if one belongs to a row, say what it is:  --set columns.FIELD=COLUMN"
+        yield f"    if not:  --ignore-columns {','.join(_short(name) for name in list(unused)[:_NAMES])}"
+    absent = manifest.summary.get("absent_columns", [])
+    if absent:
+        yield f"  --ignore-columns names what no row has: {', '.join(absent)}"
+
+
+def _short(name: str) -> str:
+    name = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+    return name if len(name) <= _NAME_WIDTH else name[: _NAME_WIDTH - 3] + "..."
 
 
 def _show_preview(rows: Sequence[Sequence[tuple[str, bool]]]) -> None:

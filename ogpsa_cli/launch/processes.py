@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ from types import FrameType
 from data_registry.core import stopping
 from data_registry.core.errors import ConfigError, Preempted
 from ogpsa_cli.launch import ranks, slurm
+from pipelines.core.parent import end_with
 
 _VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # This variable tells a process that its launcher reports what becomes of the other processes.
@@ -26,7 +26,6 @@ GRACE_S = 10.0
 # others may still take this long.
 PREEMPTED_GRACE_S = 60.0
 _POLL_S = 0.05
-_PR_SET_PDEATHSIG = 1
 
 
 def settle_environment() -> None:
@@ -173,10 +172,7 @@ def _start_child(
     def die_with_parent() -> None:
         if hold_signals:
             signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:  # the parent died before the call
-                os._exit(128 + signal.SIGKILL)
+        end_with(parent)
 
     # Each child has its own process group: Ctrl-C reaches it once, through us, and its workers can be ended with it.
     return subprocess.Popen(command, env=dict(env), process_group=0, preexec_fn=die_with_parent)

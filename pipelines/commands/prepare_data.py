@@ -8,7 +8,7 @@ from data_registry.prepared import KIND, load_prepared
 from data_registry.preparing.selection import Counts
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.core.making import Made, Wanted, find, make
-from pipelines.preparing.request import choose_layout, format_description, open_request
+from pipelines.preparing.request import choose_layout, format_description, look_at_columns, open_request
 from pipelines.preparing.rows import write_rows
 from pipelines.preparing.token_check import PreviewRow, preview_rows, tokenizer_inputs, tokenizer_of
 
@@ -64,7 +64,7 @@ def plan(config: PrepareDataConfig) -> list[tuple[str, str]]:
     rows = [("source", f"{request.location.kind} {request.source.name}{size}"), ("format", format_description(layout))]
     if request.entry is not None:
         rows.append(("licence", request.entry.licence))
-    rows.append(("task", task))
+    rows += [("task", task), *look_at_columns(request, layout, task)]
     if request.where:
         rows.append(("only", ", ".join(f"{column} = {value}" for column, value in request.where.items())))
     if config.split != "all":

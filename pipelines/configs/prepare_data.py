@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import field_validator
 
 from data_registry.formats.registry import AUTO, FORMATS
 from pipelines.core.config import CommandConfig, option
+
+# The option "list" hides the type of that name within the class.
+Names = list[str]
 
 
 class PrepareDataConfig(CommandConfig):
@@ -55,6 +60,12 @@ class PrepareDataConfig(CommandConfig):
     where: dict[str, str] = option(
         {},
         "Take only rows that have this value in this column, as --set where.language=en.",
+        panel="Reading",
+    )
+    ignore_columns: Names = option(
+        [],
+        "Columns, and keys of messages (messages.KEY), that may be lost: separated by commas. Others without a use are "
+        "named, and rows of which one changes the meaning are refused.",
         panel="Reading",
     )
     source_split: str | None = option(None, "Split to read of a hub data set or a folder of splits.", panel="Reading")
@@ -126,6 +137,15 @@ class PrepareDataConfig(CommandConfig):
     list: bool = option(False, "List the registry and stop.", panel="Registry", runtime=True)
     describe: bool = option(False, "Describe the named registry entry and stop.", panel="Registry", runtime=True)
 
+    @field_validator("ignore_columns", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        """Names that commas separate, each by itself."""
+        given = [value] if isinstance(value, str) else value
+        if not isinstance(given, Sequence) or not all(isinstance(names, str) for names in given):
+            return given
+        return list(dict.fromkeys(name.strip() for names in given for name in names.split(",") if name.strip()))
+
     def problems(self) -> Sequence[str]:
         """What is missing, and what contradicts each other."""
         problems = [*super().problems()]
@@ -133,6 +153,8 @@ class PrepareDataConfig(CommandConfig):
             problems.append("name a source: a registry name, a file or folder, or a hub id (--list shows the registry)")
         if self.out is None and not (self.list or self.describe or self.dry_run):
             problems.append("--out is required: the directory of the data set to make")
+        both = set(self.ignore_columns) & set(self.columns.values())
+        problems += [f"column '{name}' is named as a field and under --ignore-columns" for name in sorted(both)]
         if self.system is not None and not self.system.strip():
             problems.append("--system is empty")
         return problems

@@ -17,9 +17,12 @@ from pydantic.config import JsonDict
 from data_registry.core.documents import check_mapping, explain_value, field_names, read_text, suggest
 from data_registry.core.errors import ConfigError
 from data_registry.core.redaction import HIDDEN, hidden_names, hide_values
+from data_registry.core.shown import clipped, shown
 from data_registry.core.visible import is_text, visible
 from pipelines.core import other_names
 from pipelines.core.needs import idle_options
+
+_DEEPEST = 20
 
 ConfigT = TypeVar("ConfigT", bound="CommandConfig")
 
@@ -267,8 +270,10 @@ def _parse_assignment(config_class: type[CommandConfig], assignment: str) -> tup
     try:
         value = parse_yaml(text, where="--set")
     except ConfigError as error:
-        raise ConfigError(f"--set {assignment}: {error.what}") from error
+        raise ConfigError(f"--set {clipped(assignment, 200)}: {error.what}") from error
     first = first.replace("-", "_")
+    if len(rest) >= _DEEPEST:
+        raise ConfigError(f"--set {clipped(assignment, 200)}: the key has {len(rest) + 1} parts; no option has so many")
     if rest:
         return [first, *rest], value
     translated, problems = _translated(config_class, {first: value})
@@ -287,7 +292,7 @@ def _assign(
     for parent in path[:-1]:
         below = target.setdefault(parent, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"--set {assignment}: '{parent}' is not a group of options")
+            raise ConfigError(f"--set {clipped(assignment, 200)}: '{parent}' is not a group of options")
         target[parent] = target = dict(below)
     target[path[-1]] = value
 
@@ -299,9 +304,9 @@ def _unrecordable(values: Mapping[str, Any]) -> list[str]:
         for name in hidden_names(values)
     ]
     return problems + [
-        f"the value '{visible(str(value))}' of {visible(str(name))} is not UTF-8, so that no artifact could record it"
+        f"a value below {visible(str(name))} is not UTF-8, so that no artifact could record it"
         for name, value in values.items()
-        if not is_text({name: value})
+        if isinstance(value, Mapping) and not is_text({name: value})
     ]
 
 
@@ -328,6 +333,9 @@ def _prepare(config_class: type[CommandConfig], values: Mapping[str, Any]) -> tu
         for item in value if isinstance(value, list) else [value]:
             if item == "" and (Path in types or _extra(info).get("positional")):
                 problems.append(f"{_shown(name, info)} is empty (a shell variable that was never set?)")
+            if isinstance(item, str | Path) and not str(item).isascii() and not _is_text(str(item)):
+                # Everything that a command was given is recorded, as UTF-8.
+                problems.append(f"{_shown(name, info)}: {shown(str(item))} is not UTF-8; rename it")
             if isinstance(item, bool) and bool not in types and Any not in types:
                 # pydantic would take true for 1.
                 problems.append(f"{_shown(name, info)}: does not take {str(item).lower()}")
@@ -335,6 +343,14 @@ def _prepare(config_class: type[CommandConfig], values: Mapping[str, Any]) -> tu
             value = [_expand_home(item) for item in value] if isinstance(value, list) else _expand_home(value)
         result[name] = value
     return result, problems
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _expand_home(value: Any) -> Any:

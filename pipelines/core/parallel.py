@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from data_registry.core import stopping
 from data_registry.core.errors import InputError
+from pipelines.core.parent import end_with
 
 # A signal to the whole job ends the workers too, perhaps a moment before it reaches this process, or longer before on a
 # busy machine. The signal ends the wait.
@@ -47,7 +48,7 @@ def ordered_map(
         return
     # Started afresh, not forked: the parent may hold CUDA contexts and the locks of tokenizer threads.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_install, initargs=(function,))
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_install, initargs=(os.getpid(), function))
     waiting: deque[Future[Any]] = deque()
     try:
         for item in items:
@@ -68,8 +69,11 @@ def ordered_map(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _install(function: Callable[[Any], Any]) -> None:
+def _install(parent: int, function: Callable[[Any], Any]) -> None:
     global _function
+    # A worker waits for work at a pipe whose other end its siblings hold too, so that it would not see its parent end.
+    # When all workers are gone, so is the process that removes the semaphores.
+    end_with(parent)
     _function = function
     # The workers are the parallelism; threads of the tokenizer below them would only compete.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from data_registry.core.documents import read_text
 from data_registry.core.errors import ConfigError
 from pipelines.configs.common import EngineConfig
 
@@ -57,10 +58,8 @@ def _preset(config: EngineConfig) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"the DeepSpeed file '{path}' does not exist") from error
-    except (OSError, ValueError) as error:
+        values = json.loads(read_text(path, "DeepSpeed file"))
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the DeepSpeed file '{path}' cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"the DeepSpeed file '{path}' holds no JSON object")

@@ -12,11 +12,12 @@ from typing import Any
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import InputRecord
-from data_registry.formats.layout import Layout, fields_of
+from data_registry.formats.columns import ColumnCheck, without
+from data_registry.formats.layout import Layout, columns_of, fields_of
 from data_registry.formats.registry import AUTO, FORMATS, detect, find_format, make_layout
 from data_registry.registry.entry import Entry
 from data_registry.registry.listing import list_entries
-from data_registry.schema import Task
+from data_registry.schema import RejectedRow, Task
 from data_registry.sources.base import Source
 from data_registry.sources.files import kind_of
 from data_registry.sources.opening import Location, is_hub_id, open_source
@@ -35,6 +36,7 @@ class Request:
         entry: the registry's entry if the source was given by its name there, else None.
         where: the values that columns must have for a row to be taken.
         num_samples: the number of rows to draw; None for all.
+        ignore: columns and keys of messages that may be lost.
     """
 
     source: Source
@@ -42,13 +44,15 @@ class Request:
     entry: Entry | None
     where: Mapping[str, str]
     num_samples: int | None
+    ignore: tuple[str, ...] = ()
 
     def inputs(self) -> list[InputRecord]:
         """The manifest's records of the source and of its registry entry."""
         records = self.source.inputs()
         if self.entry is not None:
             told = self.entry.model_dump_json(include={"task", "source", "format", "columns", "only_columns", "tags"})
-            fingerprint = hashlib.sha256(f"{told}{dict(self.where)}{self.num_samples}".encode()).hexdigest()
+            told += f"{dict(self.where)}{self.num_samples}{self.entry.ignore_columns or ''}"
+            fingerprint = hashlib.sha256(told.encode()).hexdigest()
             records.append(InputRecord(role="entry", path=self.entry.name, kind="entry", fingerprint=fingerprint))
         return records
 
@@ -86,6 +90,7 @@ def open_request(config: PrepareDataConfig) -> Request:
         entry,
         {**(entry.where if entry else {}), **config.where},
         num_samples,
+        tuple(dict.fromkeys([*(entry.ignore_columns if entry else ()), *config.ignore_columns])),
     )
 
 
@@ -130,6 +135,7 @@ def choose_layout(request: Request, config: PrepareDataConfig) -> tuple[Layout, 
     """
     sample = request.source.sample()
     _check_columns({**config.columns, **{key: key for key in request.where}}, sample, request.source.name)
+    sample = [{name: value for name, value in row.items() if name not in request.ignore} for row in sample]
     entry = request.entry
     asked = config.task if config.task != "auto" else None
     if config.format != AUTO and (entry is None or entry.format != config.format):
@@ -181,3 +187,22 @@ def format_description(layout: Layout) -> str:
         key: names[0] for key, names in layout.columns.items() if names != FORMATS[layout.format].columns[key] and names
     }
     return layout.format + (f" ({', '.join(f'{key}={column}' for key, column in named.items())})" if named else "")
+
+
+def look_at_columns(request: Request, layout: Layout, task: Task) -> list[tuple[str, str]]:
+    """What the first rows hold beside what is used, as pairs of a heading and a text; empty where there is nothing.
+
+    Raises:
+        InputError: there are no rows.
+    """
+    layout = without(layout, request.ignore)
+    check = ColumnCheck(layout, task, chosen_by=request.where, ignored=request.ignore)
+    unused: dict[str, None] = {}
+    refused: dict[str, str] = {}
+    for row in request.source.sample():
+        try:
+            unused.update(dict.fromkeys(check(row, columns_of(row, layout.columns))))
+        except RejectedRow as outcome:
+            refused.setdefault(outcome.reason, outcome.detail)
+    shown = [("not used", ", ".join(list(unused)[:12]))] if unused else []
+    return [*shown, *((f"{reason} rows", detail) for reason, detail in refused.items())]

@@ -10,7 +10,7 @@ from data_registry.core.errors import InputError
 from data_registry.formats.layout import Layout
 from data_registry.preparing.arrow_folder import ArrowFolder, Staging
 from data_registry.preparing.reading import RowReader
-from data_registry.preparing.selection import REJECTED, Counts, Draw, RejectedFile, Selection
+from data_registry.preparing.selection import REJECTED, Draw, RejectedFile, Selection
 from data_registry.schema import DUPLICATE, REASONS, Task, arrow_schema
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.core.artifact import ArtifactWriter
@@ -56,6 +56,7 @@ def write_rows(
         part=config.split,
         heldout_fraction=config.heldout_fraction,
         check=None if tokenizer is None else TokenCheck(tokenizer, config.max_length),
+        ignore=request.ignore,
     )
     schema, entry = arrow_schema(task), request.entry
     about = {} if entry is None else entry.model_dump(include={"description", "licence", "citation", "homepage"})
@@ -74,7 +75,7 @@ def write_rows(
                 folder.write(batch)
         folder.finish()
         selection.counts.kept = folder.num_rows
-    writer.summary = _summarise(request, layout, task, selection.counts)
+    writer.summary = _summarise(request, layout, task, selection)
 
 
 def _read_all(
@@ -105,9 +106,9 @@ def _check_enough(num_drawn: int, request: Request) -> None:
         )
 
 
-def _summarise(request: Request, layout: Layout, task: Task, counts: Counts) -> dict[str, Any]:
+def _summarise(request: Request, layout: Layout, task: Task, selection: Selection) -> dict[str, Any]:
     """The summary of the data set for the manifest."""
-    entry = request.entry
+    entry, counts = request.entry, selection.counts
     summary: dict[str, Any] = {
         "task": task,
         "rows": counts.kept,
@@ -118,6 +119,11 @@ def _summarise(request: Request, layout: Layout, task: Task, counts: Counts) -> 
     }
     if counts.duplicates:
         summary["reasons"][DUPLICATE] = REASONS[DUPLICATE]
+    if selection.unused:
+        summary["unused_columns"] = dict(selection.unused.most_common())
+    absent = [name for name in request.ignore if name not in selection.ignored]
+    if absent:
+        summary["absent_columns"] = absent
     if entry is not None:
         summary |= {
             "entry": entry.name,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from data_registry.core.errors import InputError
+from data_registry.core.regular_files import check_regular
 from data_registry.hub import network
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ def _check_directory(name: str) -> None:
 def _set_template(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
     import jinja2
 
+    check_regular(file, "a chat template")
     try:
         tokenizer.chat_template = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -63,7 +63,7 @@ RESULT: dict[str, set[str]] = {
     "quickstart": {"seed"},
     "prepare-data": {
         "source", "format", "task", "columns", "tags", "where", "source_split", "subset", "revision", "num_samples",
-        "seed", "split", "heldout_fraction", "system", "trust_remote_code", "max_length",
+        "seed", "split", "heldout_fraction", "system", "trust_remote_code", "max_length", "ignore_columns",
     },
     "sample": {
         "num_samples", "seed", "answers", "max_new_tokens", "temperature", "top_p", "backend", "log_probs", "precision",

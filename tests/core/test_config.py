@@ -274,3 +274,13 @@ def test_runtime_options_are_not_part_of_the_identity() -> None:
 def test_configurations_do_not_share_their_lists() -> None:
     Sample().names.append("x")
     assert Sample().names == []
+
+
+def test_names_that_are_not_utf8_are_refused_before_they_would_have_to_be_recorded() -> None:
+    strange = b"\xff.jsonl".decode("utf-8", "surrogateescape")
+    assert problems_of(Sample, flags={"source": strange, "out": Path(strange), "paths": ["a", strange]}) == [
+        "SOURCE: '\\udcff.jsonl' is not UTF-8; rename it",
+        "option --out: '\\udcff.jsonl' is not UTF-8; rename it",
+        "option --paths: '\\udcff.jsonl' is not UTF-8; rename it",
+    ]
+    assert resolve(Sample, flags={"source": "é東.jsonl"}).source == "é東.jsonl"

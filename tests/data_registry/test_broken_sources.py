@@ -85,14 +85,17 @@ BAD = {
         lambda path: truncated(write_saved(path / "s") / "state.json", 20).parent,
         "damaged",
     ),
-    "repository without the split": (lambda path: write_repository(path / "r"), "cannot be read"),
+    "repository without a file that it names": (
+        lambda path: (write_repository(path / "r") / "data" / "a.parquet").unlink() or path / "r",
+        "names 'data/a.parquet', which is not there",
+    ),
 }
 
 
 @pytest.mark.parametrize(("write", "text"), BAD.values(), ids=BAD)
 def test_unreadable_sources_are_input_errors_with_a_place(tmp_path, write, text):
     path = write(tmp_path)
-    where = location(path, split="nosuch" if path.name == "r" else None, subset="main" if path.name == "r" else None)
+    where = location(path, subset="main" if path.name == "r" else None)
     with pytest.raises(InputError) as caught:
         read(where)
     assert text in str(caught.value)

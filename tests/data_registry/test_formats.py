@@ -261,7 +261,7 @@ BAD = {
         "preference",
         {"prompt": [user("a")], "chosen": [user("b")], "rejected": [bot("B")]},
         ROLES,
-        "turn 2",
+        "the prompt is not part",
     ),
     "neither is safer": (
         "saferlhf",

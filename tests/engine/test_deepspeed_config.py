@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data_registry.core.errors import ConfigError
+from data_registry.core.errors import ConfigError, InputError
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.core.config import resolve
 from pipelines.engine.deepspeed_config import deepspeed_config
@@ -53,5 +53,5 @@ def test_contradictions_are_refused(tmp_path: Path) -> None:
         options(offload=True, zero=1)
     with pytest.raises(ConfigError, match="already names"):
         options(zero=2, deepspeed=tmp_path / "ds.json")
-    with pytest.raises(ConfigError, match="does not exist"):
+    with pytest.raises(InputError, match="does not exist"):
         deepspeed_config(options(deepspeed=tmp_path / "none.json"), on_cpu=True)

@@ -81,7 +81,7 @@ def test_same_command_again_is_up_to_date_and_other_settings_are_refused(source,
 
 
 def test_number_of_workers_changes_nothing(tmp_path):
-    rows = [alpaca(i % 2000) if i % 50 else "broken" for i in range(2500)]
+    rows = [{**alpaca(i % 2000), "note": i % 3 or None} if i % 50 else "broken" for i in range(2500)]
     path = write(tmp_path / "a.jsonl", rows)
     options = {"num_samples": 300, "split": "train", "max_dropped": 0.5}
     alone = prepare(path, tmp_path / "one", **options)
@@ -89,6 +89,7 @@ def test_number_of_workers_changes_nothing(tmp_path):
     assert alone.manifest.fingerprint == together.manifest.fingerprint
     assert alone.counts == together.counts
     assert alone.counts.duplicates > 0
+    assert alone.manifest.summary["unused_columns"] == together.manifest.summary["unused_columns"]
 
 
 def test_draw_does_not_depend_on_the_order_of_the_source(source, tmp_path):

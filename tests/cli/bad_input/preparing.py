@@ -51,6 +51,33 @@ def foreign_file_with_a_known_suffix(place: Place) -> Arguments:
     return prepare(place.file("rows.parquet", b"%PDF-1.7 not parquet at all" * 10))
 
 
+@case(CONFIGURATION, "rows.jsonl' is a named pipe, where a file that can be read twice is needed")
+def named_pipe(place: Place) -> Arguments:
+    os.mkfifo(place.here / "rows.jsonl")
+    return prepare(place.here / "rows.jsonl")
+
+
+@case(CONFIGURATION, "options.yaml', a link to '/dev/zero', is a device, where a configuration file is needed")
+def device_as_configuration(place: Place) -> Arguments:
+    (place.here / "options.yaml").symlink_to("/dev/zero")
+    return prepare(place.rows("rows.jsonl", [ALPACA]), "--config", place.here / "options.yaml")
+
+
+@case(CONFIGURATION, "with its aliases written out it has more than")
+def configuration_without_bound(place: Place) -> Arguments:
+    levels = "".join(f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9))
+    options = place.file("options.yaml", f"a0: &a0 [{','.join('1' * 10)}]\n{levels}")
+    return prepare(place.rows("rows.jsonl", [ALPACA]), "--config", options)
+
+
+@case(CONFIGURATION, "that folder alone")
+def folder_whose_card_leads_out_of_it(place: Place) -> Arguments:
+    rows = place.rows("rows.jsonl", [ALPACA])
+    (place.here / "folder").mkdir()
+    place.file("folder/README.md", f"---\nconfigs:\n- config_name: default\n  data_files: ../{rows.name}\n---\n")
+    return prepare(place.here / "folder")
+
+
 @case(CONFIGURATION, "no kind that can be read")
 def file_of_an_unknown_kind(place: Place) -> Arguments:
     return prepare(place.file("rows.docx", b"PK\x03\x04 whatever"))
@@ -87,6 +114,18 @@ def zero_usable_rows(place: Place) -> Arguments:
 def more_dropped_than_allowed(place: Place) -> Arguments:
     rows = [{**ALPACA, "instruction": f"Question {n}?", "output": "" if n % 3 else "Four."} for n in range(9)]
     return prepare(place.rows("rows.jsonl", rows), "--format", "alpaca")
+
+
+@case(CONFIGURATION, "messages.tool_calls.*--ignore-columns messages.tool_calls")
+def answers_that_call_tools(place: Place) -> Arguments:
+    answer = {"role": "assistant", "content": "Let me look.", "tool_calls": [{"type": "function"}]}
+    return prepare(place.rows("rows.jsonl", [{"messages": [{"role": "user", "content": "Who?"}, answer]}]))
+
+
+@case(CONFIGURATION, "no usable row.*2 marked as not to be learnt")
+def answers_that_are_all_undesired(place: Place) -> Arguments:
+    rows = [{"prompt": f"Question {n}?", "completion": "Harm.", "label": False} for n in range(2)]
+    return prepare(place.rows("rows.jsonl", rows))
 
 
 @case(CONFIGURATION, "fewer than the 50")
