@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from data_registry.core import stopping
 from data_registry.core.errors import InputError, OgpsaError, Preempted, first_line, is_out_of_memory
+from data_registry.core.redaction import hide
+from data_registry.core.visible import visible
 from ogpsa_cli import streams
 
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ def run(argv: Sequence[str]) -> int:
         if stopping.requested() is not None:
             # Another rank stopped first, in the middle of a collective operation.
             return _report_stop()
-        return _report_lost(verbose=verbose) if _lost_contact(error) else _report_bug(error, verbose=verbose)
+        return _report_lost(error, verbose=verbose) if _lost_contact(error) else _report_bug(error, verbose=verbose)
 
 
 def _is_nowhere() -> bool:
@@ -108,7 +110,7 @@ def _say(line: str) -> None:
     from pipelines.core.job import rank
 
     if rank() == 0:
-        sys.stderr.write(line + "\n")
+        sys.stderr.write(visible(line, block=True) + "\n")
 
 
 def _report_stop() -> int:
@@ -124,12 +126,12 @@ def _lost_contact(error: Exception) -> bool:
     return closed or type(error).__name__ in ("DistBackendError", "DistNetworkError")
 
 
-def _report_lost(*, verbose: bool) -> int:
+def _report_lost(error: Exception, *, verbose: bool) -> int:
     from ogpsa_cli import console
     from ogpsa_cli.launch import processes, ranks
 
     if verbose:
-        traceback.print_exc()
+        _show_traceback(error)
     # Our own launcher knows more about the failure, and reports it.
     if processes.STARTED_BY_US not in os.environ and ranks.may_report():
         console.show_error(
@@ -147,7 +149,7 @@ def _report(error: OgpsaError, *, verbose: bool) -> int:
         _say(str(error))
         return error.exit_code
     if verbose:
-        traceback.print_exception(error)
+        _show_traceback(error)
     if ranks.may_report():
         console.show_ogpsa_error(error)
     return error.exit_code
@@ -173,12 +175,16 @@ def _report_usage(error: TyperException, argv: Sequence[str]) -> int:
     return _USAGE
 
 
+def _show_traceback(error: BaseException) -> None:
+    sys.stderr.write(visible(hide("".join(traceback.format_exception(error))), block=True))
+
+
 def _report_bug(error: Exception, *, verbose: bool) -> int:
     from ogpsa_cli import console
     from ogpsa_cli.launch import ranks
 
     if verbose:
-        traceback.print_exception(error)
+        _show_traceback(error)
     if not ranks.may_report():
         return _BUG
     if is_out_of_memory(error):
@@ -204,7 +210,7 @@ def _keep_traceback(error: Exception) -> str:
         with tempfile.NamedTemporaryFile(
             "w", prefix="ogpsa-traceback-", suffix=".txt", delete=False, encoding="utf-8"
         ) as stream:
-            stream.write("".join(traceback.format_exception(error)))
+            stream.write(hide("".join(traceback.format_exception(error))))
     except OSError:
         return "run it again with --verbose for the traceback, and report it"
     return f"report it with the traceback in {stream.name}"

@@ -1,4 +1,7 @@
-"""What commands print: results on standard output, errors and hints on standard error."""
+"""What commands print: results on standard output, errors and hints on standard error.
+
+Everything that is printed here passes :func:`~data_registry.core.visible.visible`, whoever wrote it.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
+from data_registry.core.redaction import hide, hide_arguments
 from data_registry.core.shown import message
+from data_registry.core.visible import visible, visible_json
 from pipelines.core.job import rank
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+    from rich.text import Text
 
     from data_registry.core.errors import OgpsaError
     from pipelines.core.config import CommandConfig
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
 
 
 _WIDE = 400
+_NEXT_PROBLEM = "\n  - "
 # The stream that results go to while a command runs; None means standard output itself.
 _results: TextIO | None = None
 _reader_is_gone = False
@@ -88,22 +96,41 @@ def _output() -> TextIO:
 
 
 def write(text: str = "", *, dim: bool = False) -> None:
-    """Print a line of a result."""
-    typer.secho(text, file=_output(), dim=dim or None, color=_colour())
+    """Print a line, or lines, of a result."""
+    typer.secho(visible(text, block=True), file=_output(), dim=dim or None, color=_colour())
 
 
 def write_part(text: str) -> None:
     """Print a piece of a result at once, without ending the line."""
     stream = _output()
-    stream.write(text)
+    stream.write(visible(text, block=True))
     stream.flush()
+
+
+def text(value: object, style: str = "") -> Text:
+    """A name or another value of one line, for a table or a tree."""
+    from rich.text import Text
+
+    return Text(visible(str(value)), style=style)
 
 
 def terminal() -> Console:
     """A rich console on standard output, for text that is redrawn in place."""
-    from rich.console import Console
+    return _console(file=_output())
 
-    return Console(highlight=False, file=_output())
+
+def _console(**options: Any) -> Console:
+    """A rich console for which every text is text: no markup, no names of emoji, no control characters."""
+    from rich.console import Console
+    from rich.segment import Segment
+
+    class Plain(Console):
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
+                is_text = not segment.control
+                yield Segment(visible(segment.text, block=True), segment.style) if is_text else segment
+
+    return Plain(highlight=False, markup=False, emoji=False, **options)
 
 
 def _colour() -> bool | None:
@@ -113,14 +140,12 @@ def _colour() -> bool | None:
 
 def show(*renderables: RenderableType) -> None:
     """Print on standard output: coloured and fitted to a terminal; elsewhere plain, without wrapping or padding."""
-    from rich.console import Console
-
     if is_terminal():
-        console = Console(highlight=False, file=_output())
+        console = terminal()
         for renderable in renderables:
             console.print(renderable)
         return
-    console = Console(highlight=False, width=_WIDE, color_system=None)
+    console = _console(width=_WIDE, color_system=None)
     with console.capture() as capture:
         for renderable in renderables:
             console.print(renderable, soft_wrap=True)
@@ -133,8 +158,8 @@ def is_terminal() -> bool:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON."""
-    write(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """Print a value as indented JSON; what is not fit to be shown is escaped as JSON does it."""
+    write(visible_json(json.dumps(value, indent=2, ensure_ascii=False, default=str)))
 
 
 def print_plan(config: CommandConfig, work: str) -> None:
@@ -149,7 +174,7 @@ def print_plan(config: CommandConfig, work: str) -> None:
     width = max((len(name) for name, _ in rows), default=0)
     write("# plan")
     for name, value in rows:
-        write(f"#   {name:<{width}}  {value}")
+        write(visible(f"#   {name:<{width}}  {value}"))
 
 
 def finished(what: str, result: Made, *then: str, details: Sequence[str] = ()) -> None:
@@ -164,9 +189,9 @@ def finished(what: str, result: Made, *then: str, details: Sequence[str] = ()) -
     if rank() != 0:
         return
     path = _from_here(result.path)
-    write(f"up to date: {path}" if result.up_to_date else f"{what}: {path}")
+    write(visible(f"up to date: {path}" if result.up_to_date else f"{what}: {path}"))
     for line in details:
-        write(line)
+        write(visible(line))
     for position, command in enumerate(then):
         hint(f"{'next: ' if position == 0 else 'or:   '} {command}")
 
@@ -209,24 +234,25 @@ def _from_here(path: Path) -> str:
 
 
 def command_text(arguments: Sequence[str | Path]) -> str:
-    """Arguments as one line for a shell."""
-    return " ".join(shlex.quote(str(argument)) for argument in arguments)
+    """Arguments as one line for a shell; tokens and passwords are hidden."""
+    return shlex.join(hide_arguments([str(argument) for argument in arguments]))
 
 
 def hint(text: str) -> None:
     """Print a remark on standard error, set back in colour."""
-    typer.secho(text, err=True, dim=True, color=_colour())
+    typer.secho(visible(text), err=True, dim=True, color=_colour())
 
 
 def show_error(what: str, *, where: str | None = None, fix: str | None = None) -> None:
     """Print an error on standard error: what was found, where, what to do next."""
     prefix = "" if rank() == 0 else f"[rank {rank()}] "
     typer.secho(f"{prefix}error: ", err=True, nl=False, fg=typer.colors.RED, bold=True, color=_colour())
-    typer.echo(message(what), err=True)
-    for name, text in (("where:", where), ("fix:", fix)):
-        if text:
+    # Of several problems each has a line; any other line in a message is not ours.
+    typer.echo(message(_NEXT_PROBLEM.join(map(visible, hide(what).split(_NEXT_PROBLEM)))), err=True)
+    for name, line in (("where:", where), ("fix:", fix)):
+        if line:
             typer.secho(f"  {name:<6} ", err=True, nl=False, dim=True, color=_colour())
-            typer.echo(message(text), err=True)
+            typer.echo(message(visible(hide(line))), err=True)
 
 
 def show_ogpsa_error(error: OgpsaError) -> None:

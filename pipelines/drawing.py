@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+from data_registry.core.visible import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,8 +25,9 @@ INK: Final = "#1a1a1a"
 QUIET: Final = "#6f6f6f"
 FAINT: Final = "#c4c4c4"
 _GRID: Final = "#ececec"
-# Unless a salt is set, the identifiers in an SVG are random.
-_SVG: Final[Any] = {"svg.hashsalt": "ogpsa"}
+# Unless a salt is set, the identifiers in an SVG are random. Dollar signs in names begin no formula.
+_ALWAYS: Final[Any] = {"svg.hashsalt": "ogpsa", "text.parse_math": False, "text.usetex": False}
+_LONGEST_LABEL: Final = 120
 _STYLE: Final[Any] = {
     "font.size": 9, "axes.linewidth": 0.8, "axes.edgecolor": INK, "text.color": INK, "axes.labelcolor": INK,
     "axes.titlesize": 9.5, "axes.titlelocation": "left", "xtick.color": INK, "ytick.color": INK,
@@ -29,11 +35,37 @@ _STYLE: Final[Any] = {
 }  # fmt: skip
 
 
-def style() -> AbstractContextManager[None]:
-    """A context manager that applies the common style; everything is drawn within it."""
+@contextmanager
+def style() -> Iterator[None]:
+    """Apply the common style; everything is drawn within it."""
+    with _settings(_STYLE):
+        yield
+
+
+@contextmanager
+def _settings(more: Any = MappingProxyType({})) -> Iterator[None]:
     from matplotlib import rc_context
 
-    return rc_context({**_STYLE, **_SVG})
+    with rc_context({**_ALWAYS, **more}), warnings.catch_warnings():
+        # The font lacks the letters of some scripts. The tables have the names; the chart shows boxes for them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+def label(text: str, *, longest: int = _LONGEST_LABEL) -> str:
+    """A name of a run, suite or parameter as a chart shows it.
+
+    Args:
+        text: any text.
+        longest: the number of characters after which it is cut, which an ellipsis then shows.
+
+    Returns:
+        One line that matplotlib takes as text: a label that begins with an underscore would be left out of legends.
+    """
+    shown = visible(text)
+    if len(shown) > longest:
+        shown = shown[: longest - 1] + "…"
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -56,9 +88,7 @@ def frame(axes: Axes, *, grid: Literal["both", "x", "y"] | None = "y") -> None:
 
 def save(figure: Figure, *paths: Path, dpi: int = 200) -> list[Path]:
     """Write a figure to files; each name's suffix gives the format: ``.png`` (with ``dpi``) or ``.svg``."""
-    from matplotlib import rc_context
-
-    with rc_context(_SVG):
+    with _settings():
         for path in paths:
             figure.savefig(path, dpi=dpi, facecolor="white", metadata=_metadata(path.suffix))
     return list(paths)
@@ -66,10 +96,8 @@ def save(figure: Figure, *paths: Path, dpi: int = 200) -> list[Path]:
 
 def to_svg(figure: Figure) -> bytes:
     """A figure as SVG on a transparent background, so that it suits light and dark pages."""
-    from matplotlib import rc_context
-
     stream = io.BytesIO()
-    with rc_context(_SVG):
+    with _settings():
         figure.savefig(stream, format="svg", transparent=True, metadata=_metadata(".svg"))
     return stream.getvalue()
 

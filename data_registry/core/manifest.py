@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_registry.core.errors import ArtifactError, InputError, first_line
+from data_registry.core.redaction import hide_arguments
 from data_registry.core.regular_files import open_regular
 
 
@@ -46,7 +47,7 @@ def open_artifact(path: Path, kind: str | Sequence[str], *, hashes: bool = False
 
 def _again(manifest: Manifest) -> str:
     words = [*manifest.command] if "--overwrite" in manifest.command else [*manifest.command, "--overwrite"]
-    return shlex.join(words)
+    return shlex.join(hide_arguments(words))
 
 
 def as_input(role: str, path: Path, manifest: Manifest) -> InputRecord:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import yaml
 
 from data_registry.core.errors import ConfigError, first_line
+from data_registry.core.visible import visible
 
 MAX_DEPTH: Final = 64
 MAX_VALUES: Final = 1_000_000
@@ -124,5 +125,8 @@ def _refused(what: str, node: yaml.Node, where: str) -> ConfigError:
 
 
 def dump(value: Any) -> str:
-    """YAML text that :func:`parse_yaml` reads back as ``value``; keys in their order."""
-    return yaml.dump(value, Dumper=StrictDumper, sort_keys=False, allow_unicode=True, width=120)
+    """YAML text that :func:`parse_yaml` reads back as ``value``; keys in their order, and nothing in it unseen."""
+    text = yaml.dump(value, Dumper=StrictDumper, sort_keys=False, allow_unicode=True, width=120)
+    if visible(text, block=True) == text:
+        return text
+    return yaml.dump(value, Dumper=StrictDumper, sort_keys=False, allow_unicode=False, width=120)

@@ -83,13 +83,15 @@ def _forget(speakers: Sequence[Speaker]) -> None:
 
 def _answer(speakers: Sequence[Speaker], text: str, *, is_terminal: bool) -> None:
     from data_registry.core.errors import InputError
+    from data_registry.core.visible import visible
     from ogpsa_cli import console
 
     if not is_terminal:
         for speaker in speakers:
             reply = speaker.answer(text, lambda piece: None)
-            name = f"{speaker.name}\t" if len(speakers) > 1 else ""
-            console.write_part(name + reply.text.replace("\\", "\\\\").replace("\n", "\\n") + "\n")
+            name = f"{visible(speaker.name)}\t" if len(speakers) > 1 else ""
+            # One line for each answer, from which the answer can be read back.
+            console.write_part(name + visible(reply.text.replace("\\", "\\\\")) + "\n")
         return
     try:
         if len(speakers) > 1 and console.terminal().width >= _WIDE:
@@ -102,11 +104,13 @@ def _answer(speakers: Sequence[Speaker], text: str, *, is_terminal: bool) -> Non
 
 
 def _in_turn(speakers: Sequence[Speaker], text: str) -> None:
+    from data_registry.core.visible import visible
     from ogpsa_cli import console
 
     for speaker in speakers:
         if len(speakers) > 1:
-            console.write(f"\n{speaker.name}", dim=True)
+            console.write()
+            console.write(visible(speaker.name), dim=True)
         reply = speaker.answer(text, console.write_part)
         if not reply.text.endswith("\n"):
             console.write("" if reply.text else "(nothing)")
@@ -138,10 +142,13 @@ def _columns(speakers: Sequence[Speaker], answers: Sequence[str], replies: Seque
     from rich.table import Table
     from rich.text import Text
 
+    from data_registry.core.visible import visible
+    from ogpsa_cli import console
+
     table = Table(box=box.SIMPLE_HEAD, expand=True, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for speaker in speakers:
-        table.add_column(Text(speaker.name), ratio=1, overflow="fold")
-    table.add_row(*(Text(answer) for answer in answers))
+        table.add_column(console.text(speaker.name), ratio=1, overflow="fold")
+    table.add_row(*(Text(visible(answer, block=True)) for answer in answers))
     table.add_row(*(Text(_figures(reply), style="dim") for reply in replies))
     return table
 

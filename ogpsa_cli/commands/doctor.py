@@ -41,10 +41,10 @@ def _show(findings: Sequence[Finding]) -> None:
             area = finding.area
             table.add_row("", Text(area, style="bold yellow"))
         mark, style = _MARKS[finding.state]
-        value = Text(finding.value)
+        value = console.text(finding.value)
         if finding.consequence:
-            value.append(f"\n{finding.consequence}", style=style)
-        table.add_row(Text(mark, style=style), Text(finding.name), value)
+            value.append("\n").append_text(console.text(finding.consequence, style))
+        table.add_row(Text(mark, style=style), console.text(finding.name), value)
     wrong = [finding for finding in findings if finding.state == "missing"]
     less = [finding for finding in findings if finding.state == "limited"]
     if wrong:

@@ -37,26 +37,25 @@ def execute(config: EvaluateConfig) -> int:
 def _show(results: Results) -> None:
     """One line for each figure: a single model's many figures do not fit into one row."""
     from rich.table import Table
-    from rich.text import Text
 
     from ogpsa_cli import console
     from pipelines.reporting.table import format_metric
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold yellow")
-    table.add_column(results.run)
+    table.add_column(console.text(results.run))
     table.add_column("figure [95 % interval]", justify="right")
     table.add_column("better")
     table.add_column("items", justify="right")
     for suite in results.suites:
-        table.add_row(Text(suite.suite, style="bold cyan"))
+        table.add_row(console.text(suite.suite, "bold cyan"))
         for metric in suite.metrics:
             name = f"  {metric.name.replace('_', '-')}" + (" %" if metric.unit == "share" else f" ({metric.unit})")
             style = "" if metric.headline else "dim"
             better = "higher" if metric.higher_is_better else "lower"
             cells = (name, format_metric(metric), better, str(metric.num_items))
-            table.add_row(*(Text(cell, style=style) for cell in cells))
+            table.add_row(*(console.text(cell, style) for cell in cells))
         for name, text in _counted(suite).items():
-            table.add_row(Text(f"  {name}: {text}", style="dim"))
+            table.add_row(console.text(f"  {name}: {text}", "dim"))
     console.show(table)
     _show_trust(results)
 

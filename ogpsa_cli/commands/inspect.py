@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from data_registry.core.manifest import Manifest
     from pipelines.configs.tools import InspectConfig
-    from pipelines.inspecting.artifacts import Ancestor, Inspection
+    from pipelines.inspecting.artifacts import Inspection
+    from pipelines.inspecting.lineage import Ancestor
     from pipelines.models.summary import ModelSummary
 
 _STYLES = {"intact": "green", "moved": "yellow", "changed": "red", "damaged": "red", "gone": "red"}
@@ -20,8 +21,6 @@ _STYLES = {"intact": "green", "moved": "yellow", "changed": "red", "damaged": "r
 
 def execute(config: InspectConfig) -> int:
     """Show the artifact; exit code 3 when it does not verify."""
-    import shlex
-
     from ogpsa_cli import console
     from pipelines.commands import inspect
     from pipelines.inspecting import artifacts
@@ -33,7 +32,7 @@ def execute(config: InspectConfig) -> int:
         _show(found)
     if found.is_intact:
         return 0
-    again = f"make it again:  {shlex.join(found.manifest.command)} --overwrite" if found.manifest else None
+    again = f"make it again:  {console.command_text(found.manifest.command)} --overwrite" if found.manifest else None
     more = f" and {len(found.problems) - 1} more problems" if len(found.problems) > 1 else ""
     console.show_error(f"'{found.path}' does not verify: {found.problems[0]}{more}", where=str(found.path), fix=again)
     return ArtifactError.exit_code
@@ -45,17 +44,17 @@ def _show(found: Inspection) -> None:
 
     from ogpsa_cli import console
 
-    console.show(Text.assemble((f"{found.kind} ", "bold cyan"), (str(found.path), "bold")))
+    console.show(Text.assemble(console.text(f"{found.kind} ", "bold cyan"), console.text(found.path, "bold")))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), pad_edge=False)
     for name, value in [*_facts(found), *_model_facts(found.model), ("verifies", _verdict(found))]:
         style = ("green" if found.is_intact else "red") if name == "verifies" else ""
-        table.add_row(Text(name, style="dim"), Text(value, style=style))
+        table.add_row(Text(name, style="dim"), console.text(value, style))
     console.show(table)
     if found.manifest and found.manifest.summary:
         console.show(Text("summary", style="bold yellow"))
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), pad_edge=False)
         for name, value in console.summary_rows(found.manifest.summary):
-            table.add_row(Text(name, style="dim"), Text(value))
+            table.add_row(console.text(name, "dim"), console.text(value))
         console.show(table)
     if found.inputs:
         console.show(Text("made from", style="bold yellow"))
@@ -126,7 +125,10 @@ def _tree(found: Inspection) -> Tree:
     from rich.text import Text
     from rich.tree import Tree
 
-    tree = Tree(Text.assemble((f"{found.kind} ", "cyan"), str(found.path)), guide_style="dim")
+    from ogpsa_cli import console
+
+    root = Text.assemble(console.text(f"{found.kind} ", "cyan"), console.text(found.path))
+    tree = Tree(root, guide_style="dim")
     _grow(tree, found.inputs)
     return tree
 
@@ -134,12 +136,14 @@ def _tree(found: Inspection) -> Tree:
 def _grow(tree: Tree, inputs: Sequence[Ancestor]) -> None:
     from rich.text import Text
 
+    from ogpsa_cli import console
+
     for ancestor in inputs:
         note = f", {ancestor.note}" if ancestor.note else ""
         line = Text.assemble(
-            (f"{ancestor.role}: ", "dim"),
-            (f"{ancestor.kind} ", "cyan"),
-            ancestor.path,
-            (f"  [{ancestor.state}{note}]", _STYLES.get(ancestor.state, "dim")),
+            console.text(f"{ancestor.role}: ", "dim"),
+            console.text(f"{ancestor.kind} ", "cyan"),
+            console.text(ancestor.path),
+            console.text(f"  [{ancestor.state}{note}]", _STYLES.get(ancestor.state, "dim")),
         )
         _grow(tree.add(line), ancestor.inputs)

@@ -40,7 +40,6 @@ def _line(merged: Merged) -> str:
 def _show(result: MergeResult) -> None:
     """Print one row for each layer of the first result, or one for each type of module if the model is large."""
     from rich.table import Table
-    from rich.text import Text
 
     from ogpsa_cli import console
 
@@ -51,7 +50,7 @@ def _show(result: MergeResult) -> None:
     for name in ("rho", "done", "|fine-tuned|", "|safe|", "|merged|", "rank", "error"):
         table.add_column(name, justify="left" if name == "done" else "right")
     for cells, is_repaired in rows:
-        table.add_row(*(Text(cell, style="" if is_repaired else "dim") for cell in cells))
+        table.add_row(*(console.text(cell, "" if is_repaired else "dim") for cell in cells))
     console.show(table)
 
 

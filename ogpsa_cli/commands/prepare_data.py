@@ -54,7 +54,6 @@ def _next(path: str, task: str | None) -> list[str]:
 
 def _list(config: PrepareDataConfig) -> None:
     from rich.table import Table
-    from rich.text import Text
 
     from data_registry.registry.listing import list_entries
     from ogpsa_cli import console
@@ -63,10 +62,10 @@ def _list(config: PrepareDataConfig) -> None:
     for heading in ("name", "task", "what it is"):
         table.add_column(heading)
     for entry in list_entries(config.registry):
-        text = Text(entry.description)
+        text = console.text(entry.description)
         if entry.problem:
-            text.append(f" Cannot be used: {entry.problem}", style="red")
-        table.add_row(Text(entry.name, style="bold cyan"), Text(entry.task), text)
+            text.append_text(console.text(f" Cannot be used: {entry.problem}", "red"))
+        table.add_row(console.text(entry.name, "bold cyan"), console.text(entry.task), text)
     console.show(table)
     console.hint("more on one:  ogpsa prepare-data NAME --describe")
 
@@ -81,8 +80,8 @@ def _describe(config: PrepareDataConfig) -> None:
     entry = describe(str(config.source), config.registry)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), pad_edge=False)
     for name, value in _entry_rows(entry):
-        table.add_row(Text(name, style="dim"), Text(value))
-    console.show(Text.assemble((entry.name, "bold cyan"), ("  " + entry.description, "")), table)
+        table.add_row(Text(name, style="dim"), console.text(value))
+    console.show(Text.assemble(console.text(entry.name, "bold cyan"), console.text("  " + entry.description)), table)
     if not entry.problem:
         console.hint(f"prepare it:  ogpsa prepare-data {entry.name} --out data/{entry.name}")
 
@@ -161,11 +160,14 @@ def _show_preview(rows: Sequence[Sequence[tuple[str, bool]]]) -> None:
         return
     from rich.text import Text
 
+    from data_registry.core.visible import visible
     from ogpsa_cli import console
 
     how = "in green" if console.is_terminal() else "in «»"
     console.show(Text(f"{len(rows)} conversations as the model sees them, what is trained {how}:", style="bold"))
-    for row in rows:
+    # rich would drop some control characters without a word.
+    shown = [[(visible(text, block=True), is_trained) for text, is_trained in row] for row in rows]
+    for row in shown:
         console.show(_coloured(row) if console.is_terminal() else _bracketed(row), "")
 
 

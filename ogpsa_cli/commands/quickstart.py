@@ -24,18 +24,19 @@ def execute(config: QuickstartConfig) -> int:
 def _show(result: QuickstartResult) -> None:
     from rich.text import Text
 
+    from data_registry.core.visible import visible
     from ogpsa_cli import console
 
     heading = "bold yellow"
     console.show(Text("The commands that made this", style=heading))
     for command in result.commands:
         # The line is not wrapped, so that it can be copied.
-        console.write(f"  {command}", dim=True)
+        console.write(visible(f"  {command}"), dim=True)
     console.show(
         "",
         Text("What came out, with 95 % intervals", style=heading),
         result.table.to_rich() if console.is_terminal() else Text(result.table.to_plain()),
         *(Text(sentence) for sentence in result.sentences),
         "",
-        Text.assemble(("page: ", "dim"), str(result.page)),
+        Text.assemble(("page: ", "dim"), console.text(result.page)),
     )

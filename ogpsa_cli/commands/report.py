@@ -35,9 +35,9 @@ def show(report: Report) -> None:
     console.show(_main_table(report) if console.is_terminal() else Text(report.table.to_plain()))
     if report.gains and report.start is not None:
         console.show(
-            Text(f"Against {report.start.name}", style="bold yellow"), text_table(tables.gain_table(report.gains))
+            console.text(f"Against {report.start.name}", "bold yellow"), text_table(tables.gain_table(report.gains))
         )
-    console.show("", *(Text(note, style="dim") for note in tables.notes(report)), "")
+    console.show("", *(console.text(note, "dim") for note in tables.notes(report)), "")
 
 
 def _main_table(report: Report) -> RenderableType:
@@ -52,13 +52,12 @@ def text_table(table: TextTable) -> RenderableType:
     """A table for the console."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
-    from rich.text import Text
 
     from ogpsa_cli import console
 
     shown = Table(box=SIMPLE_HEAD if console.is_terminal() else None, pad_edge=False)
     for index, heading in enumerate(table.headings):
-        shown.add_column(heading, justify="right" if index else "left")
+        shown.add_column(console.text(heading), justify="right" if index else "left")
     for row in table.rows:
-        shown.add_row(*map(Text, row))
+        shown.add_row(*map(console.text, row))
     return shown

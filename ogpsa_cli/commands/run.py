@@ -106,7 +106,9 @@ def _show_rows(rows: Sequence[tuple[str, str, str]], steps: Sequence[Step]) -> N
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     for (name, word, seconds), step in zip(rows, steps, strict=True):
         style = "green" if word == "up to date" else "bold"
-        table.add_row(Text(name, style="cyan"), Text(word, style=style), Text(seconds, style="dim"), str(step.out))
+        table.add_row(
+            console.text(name, "cyan"), Text(word, style=style), Text(seconds, style="dim"), console.text(step.out)
+        )
     console.show(table)
 
 
@@ -116,7 +118,7 @@ def _show_graph(chain: Chain, steps: Sequence[Step], states: Mapping[str, State]
 
     from ogpsa_cli import console
 
-    console.show(Text.assemble((chain.title, "bold cyan"), f"  {chain.description}"), "")
+    console.show(Text.assemble(console.text(chain.title, "bold cyan"), console.text(f"  {chain.description}")), "")
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold yellow")
     for heading in ("step", "command", "needs", "makes", "state"):
         table.add_column(heading)
@@ -124,10 +126,11 @@ def _show_graph(chain: Chain, steps: Sequence[Step], states: Mapping[str, State]
         state = states[step.name]
         note = f": {state.note}" if state.note else ""
         left_out = step not in steps
-        word = Text("left out" if left_out else state.word + note, style="dim")
+        word = console.text("left out" if left_out else state.word + note, "dim")
         if not left_out:
             word.stylize(_STYLES.get(state.word, "red"))
-        table.add_row(Text(step.name, style="cyan"), step.command, ", ".join(step.needs), str(step.out), word)
+        cells = (step.command, ", ".join(step.needs), step.out)
+        table.add_row(console.text(step.name, "cyan"), *map(console.text, cells), word)
     console.show(table)
 
 

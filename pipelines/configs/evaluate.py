@@ -164,7 +164,9 @@ class EvaluateConfig(OutputConfig):
     revision: str | None = option(
         None, "Revision of a model on the hub.", panel="Model", needs="!rejudge", runtime=True
     )
-    trust_remote_code: bool = option(False, "Run Python code that the model's repository brings.", panel="Model")
+    trust_remote_code: bool = option(
+        False, "Run Python code that the model's repository, or a task of your own, brings.", panel="Model"
+    )
 
     def problems(self) -> list[str]:
         """What is missing."""

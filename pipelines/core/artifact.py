@@ -29,6 +29,7 @@ from data_registry.core.manifest import (
     read_manifest,
     verify,
 )
+from data_registry.core.redaction import hide, hide_arguments, hide_values
 from pipelines.core import environment, unfinished
 from pipelines.core.aside import aside_of
 from pipelines.core.claiming import claim
@@ -85,6 +86,7 @@ def _is_wanted(path: Path, manifest: Manifest, kind: str, config: CommandConfig,
     return (
         manifest.kind == kind
         and not config.differences(manifest.config)
+        and not _differs_unseen(manifest, config)
         and [(record.role, record.fingerprint) for record in manifest.inputs]
         == [(record.role, record.fingerprint) for record in inputs]
         and not verify(path, manifest, hashes=False)
@@ -100,7 +102,13 @@ def _differences(manifest: Manifest, kind: str, config: CommandConfig, inputs: S
     keys += [
         role for role in roles if [old for old in then if old[0] == role] != [new for new in now if new[0] == role]
     ]
+    keys += ["a value that is hidden in its record"] if _differs_unseen(manifest, config) else []
     return ", ".join(dict.fromkeys(keys)) or "its files do not verify"
+
+
+def _differs_unseen(manifest: Manifest, config: CommandConfig) -> bool:
+    """Whether a record hides a value that may be more than a token, and the digest tells that it was another one."""
+    return config.hides_settings() and manifest.identity != config.identity_hash()
 
 
 def partial_path(target: Path, config: CommandConfig) -> Path:
@@ -175,15 +183,15 @@ def write_artifact(
             kind=kind,
             tool_version=environment.tool_version(),
             command=command_line(),
-            config=config.model_dump(mode="json"),
+            config=config.recorded(),
             identity=config.identity_hash(),
-            inputs=writer.inputs,
+            inputs=[record.model_copy(update={"path": _recorded(record.path)}) for record in writer.inputs],
             files=hash_directory(partial),
             environment=environment.describe(),
             started=started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             duration_s=round(time.monotonic() - clock, 3),
-            summary=writer.summary,
+            summary=hide_values(writer.summary),
         )
         manifest.fingerprint = fingerprint_of(manifest.files)
         _sync_tree(partial)
@@ -311,9 +319,14 @@ def record_command(arguments: Sequence[str]) -> None:
 
 
 def command_line() -> list[str]:
-    """The command as the user typed it, for the manifest; bytes that are not UTF-8 are written by their numbers."""
-    arguments = sys.argv[1:] if _recorded_command is None else _recorded_command
-    return ["ogpsa", *(argument.encode("utf-8", "backslashreplace").decode() for argument in arguments)]
+    """The command as the user typed it, for manifests and model cards; tokens and passwords are hidden."""
+    typed = hide_arguments(sys.argv[1:] if _recorded_command is None else _recorded_command)
+    return ["ogpsa", *map(_recorded, typed)]
+
+
+def _recorded(text: str) -> str:
+    """A text as a manifest can hold it: names of files need not be UTF-8."""
+    return hide(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _sync_tree(root: Path) -> None:

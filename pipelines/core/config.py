@@ -16,7 +16,9 @@ from pydantic.config import JsonDict
 
 from data_registry.core.documents import check_mapping, explain_value, field_names, read_text, suggest
 from data_registry.core.errors import ConfigError
+from data_registry.core.redaction import HIDDEN, hidden_names, hide_values
 from data_registry.core.shown import clipped, shown
+from data_registry.core.visible import is_text, visible
 from pipelines.core import other_names
 from pipelines.core.needs import idle_options
 
@@ -49,8 +51,9 @@ class CommandConfig(BaseModel):
     """Whether the names that other programs give to options are known (:mod:`pipelines.core.other_names`)."""
 
     def identity(self) -> dict[str, Any]:
-        """The options that determine the result, JSON-ready: all but those marked ``runtime``."""
-        return self.identity_of(self.model_dump(mode="json"))
+        """The options that determine the result, JSON-ready: all but those marked ``runtime``, and no tokens."""
+        values: dict[str, Any] = hide_values(self.identity_of(self.model_dump(mode="json")), surely=True)
+        return values
 
     @classmethod
     def identity_of(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,11 +67,11 @@ class CommandConfig(BaseModel):
         Options that the recorded configuration does not have, because they were not there yet, had their defaults.
 
         Args:
-            recorded: all options, as a manifest records them.
+            recorded: all options, as a manifest records them: without tokens and passwords, which are not compared.
         """
         fields = type(self).model_fields
         defaults = {name: _default_json(info) for name, info in fields.items() if not info.is_required()}
-        then, now = self.identity_of({**defaults, **recorded}), self.identity()
+        then, now = (hide_values(values) for values in (self.identity_of({**defaults, **recorded}), self.identity()))
         differing = [name for name in {**now, **then} if name not in now or name not in then or now[name] != then[name]]
         stricter = [
             name for name, info in fields.items()
@@ -94,11 +97,20 @@ class CommandConfig(BaseModel):
             raise _ContradictionError(list(dict.fromkeys(problems)))
         return self
 
+    def recorded(self) -> dict[str, Any]:
+        """All options, JSON-ready, for whoever reads the artifact: tokens and passwords are hidden."""
+        values: dict[str, Any] = hide_values(self.model_dump(mode="json"))
+        return values
+
+    def hides_settings(self) -> bool:
+        """Whether :meth:`recorded` hides values that the result may depend on: they only look like tokens."""
+        return bool(self.recorded() != hide_values(self.model_dump(mode="json"), surely=True))
+
     def to_yaml(self) -> str:
-        """The resolved configuration as YAML that ``--config`` reads back."""
+        """The resolved configuration as YAML that ``--config`` reads back; tokens and passwords are hidden."""
         from data_registry.core.yaml_text import dump
 
-        return dump(self.model_dump(mode="json"))
+        return dump(self.recorded())
 
 
 def option(
@@ -208,6 +220,7 @@ def resolve(
     typed, twice = _translated(config_class, flags or {})
     assigned, wrong = _read_assignments(config_class, sets, {**values, **typed})
     problems += [*twice, *wrong]
+    problems += _unrecordable({**values, **typed, **assigned})
     given = {*typed, *assigned}
     values, refused = _prepare(config_class, {**values, **typed, **assigned})
     problems.extend(refused)
@@ -282,6 +295,19 @@ def _assign(
             raise ConfigError(f"--set {clipped(assignment, 200)}: '{parent}' is not a group of options")
         target[parent] = target = dict(below)
     target[path[-1]] = value
+
+
+def _unrecordable(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with values that were hidden when they were recorded, or that no artifact could record."""
+    problems = [
+        f"the value of {name} was hidden ({HIDDEN}) when these options were recorded; give it again, or leave it out"
+        for name in hidden_names(values)
+    ]
+    return problems + [
+        f"a value below {visible(str(name))} is not UTF-8, so that no artifact could record it"
+        for name, value in values.items()
+        if isinstance(value, Mapping) and not is_text({name: value})
+    ]
 
 
 def annotation_types(annotation: Any) -> Iterator[Any]:

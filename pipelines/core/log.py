@@ -6,6 +6,8 @@ import logging
 import sys
 import warnings
 
+from data_registry.core.redaction import hide
+from data_registry.core.visible import visible
 from pipelines.core.job import rank
 
 # These loggers announce every engine detail at warning level; --verbose shows them.
@@ -23,6 +25,14 @@ class _ErrorsAlone(logging.Filter):
 _ERRORS_ALONE = _ErrorsAlone()
 
 
+class _Visible(logging.Formatter):
+    """Messages name rows, files and what libraries say of them: control characters are spelled out, tokens hidden."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, or lines with a traceback."""
+        return visible(hide(super().format(record)), block=True)
+
+
 def configure(verbose: bool = False) -> None:
     """Send the project's log to standard error: information on rank zero, warnings and above elsewhere."""
     root = logging.getLogger()
@@ -30,7 +40,7 @@ def configure(verbose: bool = False) -> None:
         root.removeHandler(handler)
     handler = logging.StreamHandler(sys.stderr)
     prefix = "" if rank() == 0 else f"[rank {rank()}] "
-    handler.setFormatter(logging.Formatter(prefix + "%(message)s"))
+    handler.setFormatter(_Visible(prefix + "%(message)s"))
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     level = logging.DEBUG if verbose else logging.INFO

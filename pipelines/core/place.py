@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data_registry.core.errors import ArtifactError, InputError
 from data_registry.core.manifest import is_artifact
+from data_registry.core.visible import is_text
 from pipelines.core.aside import all_aside, aside_of
 from pipelines.core.placing import exchange
 
@@ -54,6 +55,12 @@ def check_place(target: Path) -> None:
         InputError: nothing can be put there: it is a mount point, the working directory, or may not be renamed.
     """
     place = place_of(target)
+    if not is_text(place):
+        raise InputError(
+            "the place of an artifact must have a name in UTF-8: some libraries take no other",
+            where=str(target),
+            fix="choose another --out, or another working directory",
+        )
     if place.is_symlink():
         raise InputError(f"'{target}' is a link that leads to itself", fix="remove the link, or choose another --out")
     if not is_free(place) and not is_artifact(place):

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from data_registry.core import stopping
+from data_registry.core.visible import visible
 from pipelines.core.job import rank
 
 if TYPE_CHECKING:
@@ -51,18 +52,18 @@ class Progress:
             from rich.progress import Progress as RichProgress
 
             self._bar = RichProgress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn(self.unit),
+                TextColumn(self.unit, markup=False),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[figures]}"),
+                TextColumn("{task.fields[figures]}", markup=False),
                 console=Console(stderr=True),
                 transient=True,
             )
             self._bar.start()
             _shown.append(self)
-            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, figures="")
+            self._task = self._bar.add_task(visible(self.label), total=self.total, completed=self.done, figures="")
         return self
 
     def advance(self, count: int = 1, figures: str = "") -> None:
@@ -74,7 +75,7 @@ class Progress:
         stopping.check()
         self.done += count
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=self.done, figures=figures)
+            self._bar.update(self._task, completed=self.done, figures=visible(figures))
             return
         now = time.monotonic()
         if rank() == 0 and now - self._last_line >= LINE_EVERY_S:
@@ -83,7 +84,7 @@ class Progress:
 
     def _write_line(self, figures: str) -> None:
         self._lines += 1
-        sys.stderr.write(self._line(figures) + "\n")
+        sys.stderr.write(visible(self._line(figures)) + "\n")
         sys.stderr.flush()
 
     def _line(self, figures: str) -> str:

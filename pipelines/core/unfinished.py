@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_registry.core import stopping
 from data_registry.core.errors import InputError, Preempted
+from data_registry.core.redaction import hide
 from pipelines.core.aside import all_aside
 from pipelines.core.place import is_free, place_of
 
@@ -25,7 +26,7 @@ def note_end(partial: Path, error: BaseException) -> None:
     if isinstance(error, Preempted | stopping.StopRequested):
         said = str(error) if isinstance(error, Preempted) else stopping.said()
         with contextlib.suppress(OSError):
-            (partial / _MARK).write_text(said, encoding="utf-8")
+            (partial / _MARK).write_text(hide(said), encoding="utf-8")
 
 
 def check(target: Path) -> None:

@@ -105,7 +105,26 @@ def create_suites(names: Sequence[str], request: SuiteRequest) -> list[AnySuite]
         problems.append(f"--data is for the suites {', '.join(_TAKES_DATA)}: add --suite reference-loss, or another")
     if problems:
         raise ConfigError(problems)
-    return [_create(name, _routed(name, takers, request)) for name in names]
+    suites = [_create(name, _routed(name, takers, request)) for name in names]
+    _refuse_equal_names(suites)
+    return suites
+
+
+def _refuse_equal_names(suites: Sequence[AnySuite]) -> None:
+    """Refuse suites whose results would have one name: that would come out only when all is measured.
+
+    Raises:
+        ConfigError: two have; every such name is given.
+    """
+    from pipelines.evaluation.suites.prompts import PromptSuite
+
+    found = [name for suite in suites if isinstance(suite, PromptSuite) for name in suite.names()]
+    twice = [name for name in dict.fromkeys(found) if found.count(name) > 1]
+    if twice:
+        raise ConfigError(
+            [f"two of the suites have results called '{name}'" for name in twice],
+            fix="give a suite file another 'name:'",
+        )
 
 
 def _routed(name: str, takers: Sequence[str], request: SuiteRequest) -> SuiteRequest:

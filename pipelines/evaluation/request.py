@@ -160,4 +160,5 @@ def _request(config: EvaluateConfig) -> SuiteRequest:
         task_dir=config.task_dir,
         shots=config.shots,
         chat_prompts=config.chat_prompts,
+        trust_remote_code=config.trust_remote_code,
     )

@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from data_registry.core.errors import InputError, OgpsaError
-from data_registry.core.manifest import InputRecord, Manifest, hash_file, is_artifact, read_manifest, verify
+from data_registry.core.errors import InputError
+from data_registry.core.manifest import Manifest, is_artifact, read_manifest, verify
+from data_registry.core.redaction import hide_arguments, hide_values
 from pipelines.configs.tools import InspectConfig
 from pipelines.core import unfinished
 from pipelines.core.leftovers import Leftover, leftovers_of
+from pipelines.inspecting.lineage import Ancestor, Lineage
 from pipelines.models.summary import ModelSummary, is_model, summarize_model
-
-State = Literal["intact", "present", "moved", "changed", "damaged", "gone", "remote"]
-_MAX_DEPTH = 20
-# A moved input is looked for this many folders up and down.
-_MOVED_LEVELS = 4
-# Inputs that are part of the program.
-_BUILT_IN = ("embedded", "entry", "suite")
-# Hashes of what a command made of its options and inputs: nothing that could lie anywhere.
-_DERIVED = ("prompts", "format")
-
-
-@dataclass(frozen=True)
-class Ancestor:
-    """One input in the lineage of an artifact.
-
-    Attributes:
-        role: the part that it played, such as ``chat template``.
-        path: where it lay; where it lies now if it was moved.
-        kind: data set, basis, run, model, file ...
-        state: ``intact`` (there and as it was), ``present`` (there, contents not compared), ``moved``, ``changed``
-            (something else lies there now), ``damaged``, ``gone``, or ``remote`` (on the hub).
-        note: what exactly, where the state does not say it.
-        inputs: the inputs that it was itself made from.
-    """
-
-    role: str
-    path: str
-    kind: str
-    state: State
-    note: str = ""
-    inputs: tuple[Ancestor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,8 +47,12 @@ class Inspection:
         return not self.problems
 
 
-def inspect(config: InspectConfig) -> Inspection:
+def inspect(config: InspectConfig, lineage: Lineage | None = None) -> Inspection:
     """Inspect what lies at a path.
+
+    Args:
+        config: the path, and whether contents are compared.
+        lineage: what was looked at before, for several artifacts that are shown together; None starts anew.
 
     Raises:
         InputError: nothing is there, or neither an artifact nor a model.
@@ -103,7 +77,7 @@ def inspect(config: InspectConfig) -> Inspection:
         manifest=manifest,
         problems=tuple(problems),
         compared=not config.fast,
-        inputs=_ancestors(manifest, path, hashes=not config.fast, depth=0),
+        inputs=(lineage or Lineage(hashes=not config.fast)).of(manifest, path),
         model=summarize_model(folder) if folder else None,
         size_bytes=sum(record.size for record in manifest.files.values()),
         leftovers=tuple(leftovers_of(path)),
@@ -130,95 +104,6 @@ def _inspect_plain(path: Path) -> Inspection:
     )
 
 
-# --- Lineage -----------------------------------------------------------------------------------------------------
-
-
-def _ancestors(manifest: Manifest, path: Path, *, hashes: bool, depth: int) -> tuple[Ancestor, ...]:
-    """The lineage of an artifact as a tree, as far as its inputs are found."""
-    if depth >= _MAX_DEPTH:
-        return ()
-    return tuple(_ancestor(record, path, hashes=hashes, depth=depth) for record in manifest.inputs)
-
-
-def _ancestor(record: InputRecord, made: Path, *, hashes: bool, depth: int) -> Ancestor:
-    place = Path(record.path)
-    if is_artifact(place):
-        found = _read(place)
-        if found is not None and found.fingerprint == record.fingerprint:
-            return _artifact(record, place, found, "intact", hashes=hashes, depth=depth)
-    moved = _look_nearby(record, made)
-    if moved is not None:
-        found = _read(moved)
-        assert found is not None
-        return _artifact(record, moved, found, "moved", hashes=hashes, depth=depth)
-    state, note = _state_of_plain(record, place, hashes=hashes)
-    return Ancestor(record.role, record.path, record.kind, state, note)
-
-
-def _artifact(
-    record: InputRecord, place: Path, manifest: Manifest, state: State, *, hashes: bool, depth: int
-) -> Ancestor:
-    problems = verify(place, manifest, hashes=hashes)
-    note = f"was {record.path}" if state == "moved" else ""
-    inputs = _ancestors(manifest, place, hashes=hashes, depth=depth + 1)
-    if problems:
-        state, note = "damaged", problems[0]
-    return Ancestor(record.role, str(place), record.kind, state, note, inputs)
-
-
-def _state_of_plain(record: InputRecord, place: Path, *, hashes: bool) -> tuple[State, str]:
-    """The state of an input that is no artifact, or no longer the artifact that it was."""
-    if record.kind in _BUILT_IN:
-        return "present", "comes with ogpsa"
-    if record.kind in _DERIVED:
-        return "present", "from the options"
-    if not place.exists():
-        is_commit = len(record.fingerprint) == 40
-        return ("remote", f"hub, commit {record.fingerprint[:12]}") if is_commit else ("gone", "")
-    if is_artifact(place):
-        return "changed", "another artifact lies there now"
-    if not hashes:
-        return "present", "not compared"
-    try:
-        now = _fingerprint(record, place)
-    except (OgpsaError, OSError) as error:
-        return "damaged", str(error).splitlines()[0]
-    if now is None:
-        return "present", "not compared"
-    return ("intact", "") if now == record.fingerprint else ("changed", "other contents lie there now")
-
-
-def _fingerprint(record: InputRecord, place: Path) -> str | None:
-    """What the fingerprint would be today; None for kinds that only their own command knows how to take."""
-    if place.is_file():
-        # Some sources are recorded with more than their content; only a plain content hash can be compared.
-        return hash_file(place) if len(record.fingerprint) == 64 else None
-    if record.kind == "model":
-        from pipelines.models.reference import resolve_model
-
-        return resolve_model(str(place)).fingerprint()
-    return None
-
-
-def _read(path: Path) -> Manifest | None:
-    try:
-        return read_manifest(path)
-    except OgpsaError:
-        return None
-
-
-def _look_nearby(record: InputRecord, made: Path) -> Path | None:
-    """The input in the same place relative to what was made from it: a folder was moved as a whole."""
-    parts = Path(record.path).parts
-    for parent in Path(os.path.abspath(made)).parents[:_MOVED_LEVELS]:
-        for depth in range(1, min(_MOVED_LEVELS, len(parts) - 1) + 1):
-            candidate = parent.joinpath(*parts[-depth:])
-            manifest = _read(candidate) if is_artifact(candidate) else None
-            if manifest is not None and (manifest.kind, manifest.fingerprint) == (record.kind, record.fingerprint):
-                return candidate
-    return None
-
-
 def as_json(found: Inspection) -> dict[str, Any]:
     """An inspection as plain values."""
     from dataclasses import asdict
@@ -235,5 +120,11 @@ def as_json(found: Inspection) -> dict[str, Any]:
         ],
         "model": asdict(found.model) if found.model else None,
         "lineage": [asdict(ancestor) for ancestor in found.inputs],
-        "manifest": found.manifest.model_dump(mode="json") if found.manifest else None,
+        "manifest": _manifest_values(found.manifest) if found.manifest else None,
     }
+
+
+def _manifest_values(manifest: Manifest) -> dict[str, Any]:
+    # What an older version, or another program, wrote may hold tokens.
+    values: dict[str, Any] = hide_values(manifest.model_dump(mode="json"))
+    return values | {"command": hide_arguments(manifest.command)}

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_registry.core.yaml_text import dump
+from pipelines.core.escaping import markdown_row, markdown_text
 from pipelines.merging.adapters import Adapter
 from pipelines.models.files import ADAPTER_CONFIG
 from pipelines.models.reference import ModelSource, model_directory
@@ -93,11 +95,11 @@ def write_card(
     named = str(Path(base.path_or_id).resolve()) if base.is_local else base.reference
     head = [
         "---",
-        f"base_model: {json.dumps(named, ensure_ascii=False)}",
+        dump({"base_model": named}).rstrip("\n"),
         *(["library_name: peft"] if is_adapter else []),
         "tags: [ogpsa, merge]",
     ]
-    table = [f"| {name} | {value} |" for name, value in rows]
-    text = [*head, "---", f"# {title}", "", "Made with `ogpsa merge`. The figures of each layer are in the run's "
-            "`layers.parquet`.", "", "| | |", "| --- | --- |", *table, ""]  # fmt: skip
+    table = [markdown_row(row).rstrip("\n") for row in rows]
+    made = "Made with `ogpsa merge`. The figures of each layer are in the run's `layers.parquet`."
+    text = [*head, "---", f"# {markdown_text(title)}", "", made, "", "| | |", "| --- | --- |", *table, ""]  # fmt: skip
     (target / "README.md").write_text("\n".join(text), encoding="utf-8")

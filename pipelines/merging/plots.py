@@ -58,7 +58,7 @@ def _draw_type(axes: Any, records: Sequence[LayerRecord], kind: str, index: int)
             depths[chosen], rhos[chosen], linestyle="none", marker=marker, markersize=5.5, markeredgecolor=colour,
             markerfacecolor=face, markeredgewidth=1.1, zorder=3,
         )  # fmt: skip
-    axes.plot([], [], color=colour, linestyle=line, marker=marker, markersize=5.5, label=kind)
+    axes.plot([], [], color=colour, linestyle=line, marker=marker, markersize=5.5, label=drawing.label(kind))
 
 
 def _frame(axes: Any, shown: Sequence[LayerRecord], thresholds: Sequence[float]) -> None:

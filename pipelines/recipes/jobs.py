@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import InputRecord, hash_file
+from data_registry.core.redaction import hide_arguments
 from pipelines.configs.run import SlurmConfig
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.making import Made
@@ -53,6 +54,7 @@ def read_chain_and_cluster(config: SlurmConfig) -> tuple[Chain, Cluster]:
     if problems:
         raise ConfigError(problems)
     check_names(cluster, list(chain.steps), where=str(config.profile))
+    _refuse_secrets(chain, cluster, where=str(config.profile))
     for step in chain.steps:
         if dict(step.config).get("num_procs") not in (None, 1):
             problems.append(
@@ -61,6 +63,30 @@ def read_chain_and_cluster(config: SlurmConfig) -> tuple[Chain, Cluster]:
     if problems:
         raise ConfigError(problems, fix="take it out of the recipe, or:  --set steps.STEP.num-procs=null")
     return chain, cluster
+
+
+def _refuse_secrets(chain: Chain, cluster: Cluster, *, where: str) -> None:
+    """Refuse tokens and passwords, which would have to stand in the job scripts.
+
+    Raises:
+        ConfigError: a step or the profile has one; the error names them all.
+    """
+    problems = [
+        f"step '{step.name}' has a token or password in its options, which its job script would show"
+        for step in chain.steps
+        if hide_arguments(step.arguments) != step.arguments
+    ]
+    given = {f"environment.{name}": f"{name}={value}" for name, value in cluster.environment.items()}
+    given |= {f"setup line {number}": line for number, line in enumerate(cluster.setup, start=1)}
+    problems += [
+        f"the profile's {place} has a token or password, which every job script would show"
+        for place, text in given.items()
+        if hide_arguments([text]) != [text]
+    ]
+    if problems:
+        raise ConfigError(
+            problems, where=where, fix="export it before submitting: jobs get the variables of your shell, as HF_TOKEN"
+        )
 
 
 def jobs_directory(config: SlurmConfig) -> Path:

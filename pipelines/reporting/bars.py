@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _BARS_IN_ROW = 24
 _MOST_IN_ROW = 6
+# Characters in a line of the legend, and in the heading below a group of bars.
+_LEGEND_WIDTH = 44
+_LONGEST_HEADING = 90
 
 
 def draw_bars(figures: Sequence[Figure], runs: Sequence[str], *, start: str | None) -> Drawing:
@@ -90,7 +94,8 @@ def _pale(colour: str) -> tuple[float, float, float]:
 def _patch(run: str, fill: dict[str, Any]) -> Any:
     from matplotlib.patches import Patch
 
-    return Patch(label=run, edgecolor=INK, linewidth=0.8, **fill)
+    text = "\n".join(textwrap.wrap(drawing.label(run), _LEGEND_WIDTH))
+    return Patch(label=text, edgecolor=INK, linewidth=0.8, **fill)
 
 
 def _draw_row(picture: Drawing, place: Any, row: Sequence[Figure], fills: Sequence[dict[str, Any]]) -> None:
@@ -136,10 +141,8 @@ def _ends(cell: Metric) -> tuple[float, float]:
 
 
 def _label(figure: Figure) -> str:
-    import textwrap
-
     arrow = "↑" if figure.higher_is_better else "↓"
-    return "\n".join(textwrap.wrap(f"{figure.heading} {arrow}", 18))
+    return "\n".join(textwrap.wrap(f"{drawing.label(figure.heading, longest=_LONGEST_HEADING)} {arrow}", 18))
 
 
 def _frame(axes: Axes, labels: Sequence[str], unit: str) -> None:

@@ -88,10 +88,11 @@ def draw_tradeoff(points: Sequence[Point], *, capability_label: str, safety_labe
 
 
 def _legend_text(point: Point) -> str:
-    text = ", ".join(part for part in (point.label, point.note) if part)
+    label = drawing.label(point.label)
+    text = ", ".join(part for part in (label, point.note) if part)
     if len(text) <= _LEGEND_WIDTH:
         return text
-    return "\n".join([*textwrap.wrap(point.label, _LEGEND_WIDTH), *([point.note] if point.note else [])])
+    return "\n".join([*textwrap.wrap(label, _LEGEND_WIDTH), *([point.note] if point.note else [])])
 
 
 def _legend_lines(texts: Sequence[str]) -> int:
@@ -113,8 +114,8 @@ def pareto_front(points: Sequence[Point]) -> list[Point]:
 
 
 def _frame(axes: Axes, points: Sequence[Point], capability_label: str, safety_label: str) -> None:
-    axes.set_xlabel(capability_label + "  →")
-    axes.set_ylabel(safety_label + "  →")
+    axes.set_xlabel(drawing.label(capability_label) + "  →")
+    axes.set_ylabel(drawing.label(safety_label) + "  →")
     drawing.frame(axes, grid="both")
     for estimates, limit in (
         ([point.capability for point in points], axes.set_xlim),

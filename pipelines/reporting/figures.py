@@ -8,7 +8,13 @@ from typing import Literal
 
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
-from pipelines.evaluation.contract.results import Metric, SuiteSettings, describe_setting
+from pipelines.evaluation.contract.results import (
+    HARMFUL_COMPLIANCE,
+    OVER_REFUSAL,
+    Metric,
+    SuiteSettings,
+    describe_setting,
+)
 from pipelines.reporting.runs import Run
 from pipelines.reporting.table import Column, ResultsTable, column_title
 
@@ -164,11 +170,11 @@ def _matching(figures: Sequence[Figure], name: str) -> list[Figure]:
 
 
 def role_of(suite: str, metric: Metric) -> Role:
-    """What a figure says about a model, by the suite that it belongs to."""
-    family, name = suite.partition("/")[0], metric.name.replace("_", "-")
-    if family in ("safety", "prompts", "testbed") and "over-refusal" in name:
+    """What a figure says about a model: by its own name first, since a suite of prompts may be called anything."""
+    family, name = suite.partition("/")[0], metric.name
+    if name == OVER_REFUSAL or (family in ("safety", "prompts", "testbed") and OVER_REFUSAL in name.replace("-", "_")):
         return "over-refusal"
-    if family in ("safety", "prompts") or (family, name) == ("testbed", "safe"):
+    if name == HARMFUL_COMPLIANCE or family in ("safety", "prompts") or (family, name) == ("testbed", "safe"):
         return "safety"
     if family == "preference":
         return "preference"

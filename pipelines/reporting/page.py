@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_registry.core.visible import visible
 from pipelines import drawing
 from pipelines.core.environment import tool_version
-from pipelines.inspecting.artifacts import Ancestor
+from pipelines.inspecting.lineage import Ancestor
 from pipelines.reporting import tables
 from pipelines.reporting.contents import Report
 from pipelines.reporting.table import format_metric
@@ -71,8 +72,9 @@ def render(report: Report, lineage: Sequence[ShownRun], *, tradeoff: Picture | N
 
     # Names of runs, models and paths are anybody's: everything that is put in is escaped.
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        finalize=_shown,
+    )  # fmt: skip
     return environment.get_template(TEMPLATE).render(
         title=report.title,
         version=tool_version(),
@@ -93,6 +95,11 @@ def _main_table(report: Report) -> tables.TextTable:
     table = report.table
     rows = [(name, *(format_metric(cell) for cell in row)) for name, row in zip(table.runs, table.cells, strict=True)]
     return tables.TextTable(("run", *(_unbroken(column.heading) for column in table.columns)), tuple(rows))
+
+
+def _shown(value: object) -> object:
+    """A value for the page; what the page's own macros made is of another type than texts."""
+    return visible(value) if type(value) is str else value
 
 
 def _unbroken(heading: str) -> str:

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from data_registry.core.visible import visible
+from pipelines.core.escaping import csv_text, markdown_row
 from pipelines.evaluation.contract.results import Metric, Results, refuse_unlike
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
+    from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -72,9 +75,9 @@ class ResultsTable:
         table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("run", no_wrap=True)
         for column in self.columns:
-            table.add_column(column.heading, justify="right", no_wrap=True)
+            table.add_column(_shown(column.heading), justify="right", no_wrap=True)
         for row in self._texts():
-            table.add_row(*row)
+            table.add_row(*map(_shown, row))
         return table
 
     def transposed_to_rich(self) -> RichTable:
@@ -85,15 +88,16 @@ class ResultsTable:
         table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("")
         for run in self.runs:
-            table.add_column(run, justify="right")
+            table.add_column(_shown(run), justify="right")
         texts = self._texts()
         for index, column in enumerate(self.columns, start=1):
-            table.add_row(column.heading, *(row[index] for row in texts))
+            table.add_row(_shown(column.heading), *(_shown(row[index]) for row in texts))
         return table
 
     def to_plain(self) -> str:
         """Aligned text for logs and terminals without colour."""
         rows = [["run", *(column.heading for column in self.columns)], *self._texts()]
+        rows = [[visible(text) for text in row] for row in rows]
         widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
         lines = ["  ".join(_align(row, widths)).rstrip() for row in rows]
         rule = "  ".join("-" * width for width in widths)
@@ -101,18 +105,18 @@ class ResultsTable:
 
     def to_markdown(self) -> str:
         """A table in Markdown."""
-        rows = [["run", *(column.heading for column in self.columns)], ["---", *["---:"] * len(self.columns)]]
-        rows += [[text.replace("|", "\\|") for text in row] for row in self._texts()]
-        return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        head = markdown_row(["run", *(column.heading for column in self.columns)])
+        rule = f"| {' | '.join(['---', *['---:'] * len(self.columns)])} |\n"
+        return head + rule + "".join(map(markdown_row, self._texts()))
 
     def to_csv(self) -> str:
         """Figures in full precision, with intervals and numbers of items in columns of their own."""
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
         parts = ("value", "low", "high", "num_items")
-        writer.writerow(["run", *(f"{c.key}:{part}" for c in self.columns for part in parts)])
+        writer.writerow(["run", *(csv_text(f"{c.key}:{part}") for c in self.columns for part in parts)])
         for run, row in zip(self.runs, self.cells, strict=True):
-            writer.writerow([run, *(_csv_cell(cell, part) for cell in row for part in parts)])
+            writer.writerow([csv_text(run), *(_csv_cell(cell, part) for cell in row for part in parts)])
         return stream.getvalue()
 
     def _texts(self) -> list[list[str]]:
@@ -174,6 +178,13 @@ def column_title(suite: str, name: str, *, is_ambiguous: bool) -> str:
 
 def _align(row: Sequence[str], widths: Sequence[int]) -> list[str]:
     return [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
+
+
+def _shown(text: str) -> Text:
+    """A cell for the console: a string would be read as markup."""
+    from rich.text import Text
+
+    return Text(visible(text))
 
 
 def _csv_cell(metric: Metric | None, part: str) -> str:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipelines.core.escaping import csv_text, markdown_row, markdown_text
 from pipelines.evaluation.contract.results import SuiteSettings, describe_setting
 from pipelines.evaluation.statistics.intervals import Interval
 from pipelines.reporting.contents import Report
@@ -23,8 +24,8 @@ class TextTable:
 
     def to_markdown(self) -> str:
         """A table in Markdown."""
-        lines = [self.headings, ("---", *["---:"] * (len(self.headings) - 1)), *self.rows]
-        return "".join(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |\n" for line in lines)
+        rule = f"| {' | '.join(['---', *['---:'] * (len(self.headings) - 1)])} |\n"
+        return markdown_row(self.headings) + rule + "".join(map(markdown_row, self.rows))
 
 
 def gain_table(gains: Sequence[Gain]) -> TextTable:
@@ -91,12 +92,13 @@ def paired_note(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """``table.md``: every table of the report with its notes."""
-    parts = [f"# {report.title}", report.table.to_markdown()]
+    parts = [f"# {markdown_text(report.title)}", report.table.to_markdown()]
     if report.start is not None and report.gains:
-        parts += [f"## Against {report.start.name}", gain_table(report.gains).to_markdown()]
-    parts.append("\n\n".join(notes(report)))
+        parts += [f"## Against {markdown_text(report.start.name)}", gain_table(report.gains).to_markdown()]
+    parts.append("\n\n".join(map(markdown_text, notes(report))))
     if report.comparisons:
-        parts += ["## Paired comparison", comparison_table(report.comparisons).to_markdown(), paired_note(report)]
+        parts += ["## Paired comparison", comparison_table(report.comparisons).to_markdown()]
+        parts.append(markdown_text(paired_note(report)))
     parts += ["## Settings", settings_table(report).to_markdown()]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
@@ -115,7 +117,8 @@ def comparisons_csv(comparisons: Sequence[Comparison]) -> str:
         flips = found.flips
         tested = [flips.gained, flips.lost, repr(flips.p_value)] if flips else ["", "", ""]
         figure = found.figure
-        writer.writerow([found.run, figure.suite, figure.name, figure.apart, repr(found.raw), *ends, count, *tested])
+        names = map(csv_text, (found.run, figure.suite, figure.name, figure.apart))
+        writer.writerow([*names, repr(found.raw), *ends, count, *tested])
     return stream.getvalue()
 
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_registry.core.manifest import InputRecord
+from data_registry.core.redaction import hide_arguments
 from pipelines import drawing
 from pipelines.configs.tools import InspectConfig
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.inspecting import artifacts
+from pipelines.inspecting.lineage import Lineage
 from pipelines.reporting import page, tables
 from pipelines.reporting.bars import draw_bars
 from pipelines.reporting.chart import draw_tradeoff
@@ -53,21 +55,22 @@ def write_report(report: Report, writer: ArtifactWriter) -> None:
     groups = draw_bars(report.figures, names, start=report.start.name if report.start else None)
     drawing.save(groups, folder / "figures.png", folder / "figures.svg")
     bars = page.embed(groups, "Bars: every figure of the table above, grouped by figure, one bar a run")
-    lineage = [_lineage(row) for row in report.runs]
+    seen = Lineage(hashes=False)
+    lineage = [_lineage(row, seen) for row in report.runs]
     (folder / PAGE_FILE).write_text(page.render(report, lineage, tradeoff=tradeoff, bars=bars), encoding="utf-8")
     writer.summary = _summarise(report)
 
 
-def _lineage(row: Run) -> page.ShownRun:
-    sources = tuple(_source(source) for source in row.sources)
+def _lineage(row: Run, seen: Lineage) -> page.ShownRun:
+    sources = tuple(_source(source, seen) for source in row.sources)
     return page.ShownRun(row.name, row.results.model, row.results.model_fingerprint, sources)
 
 
-def _source(source: Source) -> page.ShownSource:
+def _source(source: Source, seen: Lineage) -> page.ShownSource:
     if not source.is_artifact:
         return page.ShownSource(source.record.kind, str(source.path), "", ())
-    found = artifacts.inspect(InspectConfig(path=source.path, fast=True))
-    command = shlex.join(found.manifest.command) if found.manifest else ""
+    found = artifacts.inspect(InspectConfig(path=source.path, fast=True), seen)
+    command = shlex.join(hide_arguments(found.manifest.command)) if found.manifest else ""
     return page.ShownSource("results", str(source.path), command, found.inputs)
 
 

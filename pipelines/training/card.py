@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from data_registry.core.manifest import InputRecord
+from data_registry.core.redaction import hide
+from data_registry.core.yaml_text import dump
 from pipelines.configs.train import TrainConfig, TrainSftConfig
 from pipelines.core.artifact import command_line
 from pipelines.core.environment import package_versions, tool_version
-
-# What YAML reads as the same text without quotes.
-_PLAIN = re.compile(r"[A-Za-z/][\w./-]*")
+from pipelines.core.escaping import markdown_block, markdown_code, markdown_text
 
 
 def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], final: dict[str, Any]) -> str:
@@ -26,7 +25,7 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
         final: the figures of the last logged step.
     """
     projected = any(record.role == "basis" for record in inputs)
-    bases = {record.role: record.path for record in inputs if record.role in ("model", "base")}
+    bases = {record.role: hide(record.path) for record in inputs if record.role in ("model", "base")}
     # A run that goes on from an adapter has both; what a hub means is the model below.
     base = bases.get("base", bases["model"])
     library = "peft" if "base" in bases or config.lora_rank > 0 else "transformers"
@@ -38,18 +37,18 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
     )
     lines = [
         "---",
-        f"base_model: {base if _PLAIN.fullmatch(base) else json.dumps(base, ensure_ascii=False)}",
+        dump({"base_model": base}).rstrip("\n"),
         f"library_name: {library}",
         f"tags: [ogpsa, {method.lower()}, safety-alignment{', gradient-projection' if projected else ''}]",
         "---",
         "",
-        f"# {config.out.name}",
+        f"# {markdown_text(config.out.name)}",
         "",
         how + _mixed_in(config) + _selected(config, final),
         "",
         "| made from | what | fingerprint |",
         "| --- | --- | --- |",
-        *(f"| {record.role} | `{record.path}` | `{record.fingerprint[:16]}` |" for record in inputs),
+        *map(_input_row, inputs),
         "",
         "| at the end | |",
         "| --- | --- |",
@@ -59,11 +58,11 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
         "",
         "## Command",
         "",
-        f"```bash\n{' '.join(command_line())}\n```",
+        markdown_block(shlex.join(command_line()), "bash"),
         "",
         "## Configuration",
         "",
-        f"```yaml\n{config.to_yaml()}```",
+        markdown_block(config.to_yaml(), "yaml"),
         "",
         "## Versions",
         "",
@@ -72,6 +71,11 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
         "",
     ]
     return "\n".join(lines)
+
+
+def _input_row(record: InputRecord) -> str:
+    path, fingerprint = markdown_code(hide(record.path)), markdown_code(record.fingerprint[:16])
+    return f"| {markdown_text(record.role)} | {path} | {fingerprint} |"
 
 
 def _mixed_in(config: TrainConfig) -> str:

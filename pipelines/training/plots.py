@@ -68,7 +68,12 @@ def _draw_projection(path: Path, metrics: Lines) -> Path:
         names = sorted({key for line in metrics for key in line if key.startswith(prefix)})
         for index, name in enumerate(names):
             line = LINES[index % len(LINES)]
-            panel.plot(*_series(metrics, name), linestyle=line, color=INK, label=name.removeprefix(prefix))
+            panel.plot(
+                *_series(metrics, name),
+                linestyle=line,
+                color=INK,
+                label=drawing.label(name.removeprefix(prefix), longest=40),
+            )
         if prefix.endswith(("conflict/", "leak/")):
             panel.axhline(0, color=QUIET, linewidth=0.8)
         _finish(panel, title, label)
@@ -94,7 +99,7 @@ def _draw_layers(path: Path, layers: Sequence[tuple[int, str, float]]) -> Path:
     axes = figure.add_subplot()
     image = axes.imshow(shares, aspect="auto", cmap="Greys", vmin=0, interpolation="nearest")
     every = max(1, len(names) // 60)
-    axes.set_yticks(range(0, len(names), every), [_short(name) for name in names[::every]], fontsize=7)
+    axes.set_yticks(range(0, len(names), every), [drawing.label(_short(name)) for name in names[::every]], fontsize=7)
     shown = np.unique(np.linspace(0, len(steps) - 1, min(8, len(steps))).astype(int))
     axes.set_xticks(shown, [str(steps[index]) for index in shown])
     axes.set_xlabel("step")

@@ -64,6 +64,27 @@ def directives(name: str) -> list[str]:
     return re.findall(r"^#SBATCH (.*)$", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("profile", "options", "says"),
+    [
+        (PROFILE, ["--set", "steps.sft.trainer.hub_token=swordfish"], "step 'sft' has a token"),
+        (PROFILE.replace("NAME:", "HF_TOKEN: swordfish, NAME:"), [], "environment.HF_TOKEN has a token"),
+        (PROFILE.replace("module load cuda", "export WANDB_API_KEY=swordfish"), [], "setup line 1 has a token"),
+    ],
+)
+def test_no_script_holds_a_token(cli: Cli, profile: str, options: list[str], says: str) -> None:
+    done = slurm(cli, *options, profile=profile)
+    assert done.code == 2
+    assert says in done.err
+    assert "export it before submitting" in done.err
+    assert not Path("runs").exists()
+
+
+def test_a_token_may_be_read_when_the_job_runs(cli: Cli) -> None:
+    done = slurm(cli, profile=PROFILE.replace("module load cuda", "export HF_TOKEN=$(cat ~/token)"))
+    assert done.code == 0, done.err
+
+
 def test_jobs_ask_for_what_the_profile_says(cli: Cli, tmp_path: Path) -> None:
     done = slurm(cli)
     assert done.code == 0, done.err

@@ -268,6 +268,17 @@ def test_tasks_that_cannot_be_run_are_named(tasks, tmp_path):
         ('{"a": 1}', "is not a result file of lm-eval"),
         ('{"results": {"t": {"acc,none": 0.5}}, "versions": {}, "n-samples": 3}', "cannot be read as a result"),
         ('{"results": {}, "versions": {}}', "cannot be read as a result"),
+        ('{"results": {"t": {"acc,none": 0.5}}, "versions": {}, "config": ["m"]}', "cannot be read as a result"),
+        ('{"results": {"../t/x": {"acc,none": 0.5}}, "versions": {}}', "cannot be read as a result"),
+        (f'{{"results": {{"{"t" * 300}": {{}}}}, "versions": {{}}}}', "cannot be read as a result"),
+        ('{"results": {"t": 3}, "versions": {}}', "cannot be read as a result"),
+        (
+            '{"results": {"a": {"acc,none": 1}}, "versions": {}, "group_subtasks": {"a": ["b"], "b": ["a"]},'
+            ' "groups": {"a": {}}}',
+            "cannot be read as a result",
+        ),
+        (f'{{"results": {{"t": {{"acc,none": 1{"0" * 400}}}}}, "versions": {{}}}}', "cannot be read as a result"),
+        ("[" * 100_000, "cannot be read"),
     ],
 )
 def test_a_damaged_file_of_lm_eval_is_refused(content, says, tmp_path):

@@ -25,8 +25,10 @@ SETTINGS = {
 
 
 def metric(name="safe", value=0.5, **changes) -> Metric:
+    is_share = changes.get("unit", "share") == "share"
+    low, high = (max(0.0, value - 0.1), min(1.0, value + 0.1)) if is_share else (value - 0.1, value + 0.1)
     given = {
-        "name": name, "value": value, "low": value - 0.1, "high": value + 0.1, "interval": "bootstrap",
+        "name": name, "value": value, "low": low, "high": high, "interval": "bootstrap",
         "num_items": 120, "higher_is_better": True, "unit": "share", "groups": ("refusal",),
     }  # fmt: skip
     return Metric(**(given | changes))
@@ -72,6 +74,12 @@ def test_figures_are_found_by_suite_and_name():
         (lambda raw: raw["suites"][0]["metrics"][0].update(value="NaN-ish"), "value"),
         (lambda raw: raw["suites"][0]["metrics"][0].update(low=0.7), "upside down"),
         (lambda raw: raw["suites"][0]["metrics"][0].update(low=None), "together or not at all"),
+        (lambda raw: raw["suites"][0]["metrics"][0].update(value=0.65), "does not hold the figure 0.65"),
+        (lambda raw: raw["suites"][0]["metrics"][0].update(value=0.3), "does not hold the figure 0.3"),
+        (lambda raw: raw["suites"][0]["metrics"][0].update(value=50.0, low=40.0, high=60.0), "between 0 and 1"),
+        (lambda raw: raw["suites"][0]["metrics"][0].update(high=1.2), "between 0 and 1"),
+        (lambda raw: raw["suites"][0]["metrics"][0].update(low=-0.2), "between 0 and 1"),
+        (lambda raw: raw["suites"][0]["metrics"][0].update(value=-0.1, low=None, high=None, interval=None), "0 and 1"),
         (lambda raw: raw["suites"][0]["metrics"][0].update(num_items=0), "num_items"),
         (lambda raw: raw["suites"][0].update(metrics=[]), "metrics"),
         (lambda raw: raw["suites"].append(raw["suites"][0]), "twice"),

@@ -19,7 +19,7 @@ from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.evaluation.answering.store import read_generations
 from pipelines.evaluation.contract.answer import read_answers
-from pipelines.evaluation.suites.gsm8k import result_of
+from pipelines.evaluation.suites.final_number import final_number
 from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
 from tests.shared import need
@@ -109,7 +109,7 @@ RESULTS = {
 @pytest.mark.parametrize("text", RESULTS)
 def test_the_result_of_an_answer(text):
     expected = RESULTS[text]
-    assert result_of(text) == (None if expected is None else Decimal(str(expected)))
+    assert final_number(text) == (None if expected is None else Decimal(str(expected)))
 
 
 def test_the_results_of_gsm8k_are_what_stands_behind_the_hashes():
@@ -117,7 +117,7 @@ def test_the_results_of_gsm8k_are_what_stands_behind_the_hashes():
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(rows) > 1000
     for row in rows:
-        assert result_of(row["answer"]) == Decimal(row["answer"].rsplit("#### ")[-1].replace(",", ""))
+        assert final_number(row["answer"]) == Decimal(row["answer"].rsplit("#### ")[-1].replace(",", ""))
 
 
 def test_gsm8k_counts_exact_matches_of_greedy_answers(tmp_path):
@@ -129,10 +129,10 @@ def test_gsm8k_counts_exact_matches_of_greedy_answers(tmp_path):
     answers = read_generations(result.path)
     assert [answer.question for answer in answers] == words
     assert [answer.expected for answer in answers] == [str(n) for n in range(6)]
-    right = [result_of(answer.answer) == Decimal(answer.expected) for answer in answers]
+    right = [final_number(answer.answer) == Decimal(answer.expected) for answer in answers]
     assert suite.metrics[0].value == np.mean(right)
     assert suite.metrics[0].num_items == 6
-    assert suite.counts["no_number"] == sum(result_of(answer.answer) is None for answer in answers)
+    assert suite.counts["no_number"] == sum(final_number(answer.answer) is None for answer in answers)
     assert not (tmp_path / "r" / "verdicts.parquet").exists()
 
 

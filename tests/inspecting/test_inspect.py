@@ -12,12 +12,12 @@ from safetensors.torch import load_file
 
 import data_registry.testbed
 from data_registry.core.errors import ArtifactError, InputError
-from data_registry.core.manifest import InputRecord, as_input, hash_file, read_manifest
+from data_registry.core.manifest import InputRecord, as_input, hash_file, read_manifest, verify
 from pipelines.commands import inspect
 from pipelines.configs.tools import InspectConfig
 from pipelines.core.artifact import write_artifact
 from pipelines.core.config import CommandConfig, option
-from pipelines.inspecting import artifacts
+from pipelines.inspecting import artifacts, lineage
 from pipelines.models.reference import resolve_model
 from pipelines.models.summary import summarize_model
 
@@ -79,8 +79,7 @@ WHOLE = {
     "basis/model": "intact",
     "basis/reference": "intact",
     "basis/reference/source": "intact",
-    "data": "intact",
-    "data/source": "intact",
+    "data": "intact",  # its source stands above, below the basis
 }
 
 
@@ -88,6 +87,7 @@ def test_a_whole_chain_is_intact(chain: Path) -> None:
     found = look(chain / "run")
     assert (found.kind, found.is_intact, found.compared) == ("run", True, True)
     assert states(found) == WHOLE
+    assert found.inputs[2].note == "its inputs: see above"
 
 
 def test_sizes_alone_say_less(chain: Path) -> None:
@@ -100,7 +100,7 @@ def test_sizes_alone_say_less(chain: Path) -> None:
 
 def test_a_changed_file_is_found_in_the_lineage(chain: Path) -> None:
     (chain / "rows.jsonl").write_text("{} ")
-    assert states(look(chain / "run")) == WHOLE | {"basis/reference/source": "changed", "data/source": "changed"}
+    assert states(look(chain / "run")) == WHOLE | {"basis/reference/source": "changed"}
 
 
 def test_a_changed_model_is_found_in_the_lineage(chain: Path) -> None:
@@ -148,9 +148,64 @@ def test_a_circle_ends(tmp_path: Path) -> None:
     first = make(tmp_path / "a", "dataset", [])
     record = used("data", first)
     manifest = json.loads((first / "manifest.json").read_text())
-    manifest["inputs"] = [record.model_dump()]
+    manifest["inputs"] = [record.model_dump()] * 3
     (first / "manifest.json").write_text(json.dumps(manifest))
-    assert look(first).is_intact
+    found = look(first)
+    assert found.is_intact
+    assert [ancestor.note for ancestor in found.inputs] == ["its inputs: see above"] * 3
+
+
+def stages(folder: Path, number: int) -> Path:
+    """A chain in which each stage trains the model before with a basis that was made from it."""
+    run = make(folder / "run0", "run", [])
+    for stage in range(1, number + 1):
+        basis = make(folder / f"basis{stage}", "basis", [used("model", run)])
+        run = make(folder / f"run{stage}", "run", [used("model", run), used("basis", basis)])
+    return run
+
+
+def test_each_ancestor_is_compared_and_spelled_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[Path] = []
+
+    def counting(path: Path, *args: object, **options: bool) -> list[str]:
+        compared.append(path)
+        return verify(path, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lineage, "verify", counting)
+    found = look(stages(tmp_path, 12))
+    # Each of twelve stages names two inputs, and its basis one.
+    assert sorted(compared) == sorted(
+        [*(tmp_path / f"run{n}" for n in range(12))] + [tmp_path / f"basis{n}" for n in range(1, 13)]
+    )
+    assert len(states(found)) == 3 * 12
+    assert json.dumps(artifacts.as_json(found)).count('"role"') < 3 * 12 + 4
+
+
+def test_artifacts_that_are_shown_together_share_their_lineage(chain: Path) -> None:
+    seen = lineage.Lineage(hashes=False)
+    first = artifacts.inspect(InspectConfig(path=chain / "run", fast=True), seen)
+    second = artifacts.inspect(InspectConfig(path=chain / "basis", fast=True), seen)
+    assert first.inputs[1].inputs[1].path == str(chain / "data")
+    assert [(ancestor.role, ancestor.note) for ancestor in second.inputs] == [
+        ("model", "not compared"),
+        ("reference", "its inputs: see above"),
+    ]
+
+
+def test_a_lineage_that_is_too_deep_says_where_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lineage, "_MAX_DEPTH", 3)
+    found = look(stages(tmp_path, 6))
+    third = found.inputs[0].inputs[0].inputs[0]
+    assert (third.path, third.inputs) == (str(tmp_path / "run3"), ())
+    assert "inspect it by itself" in third.note
+
+
+@pytest.mark.parametrize("path", ["", "x" * 5000, "a\0b", "/dev/null", "\x1b]0;title\x07"])
+def test_an_input_that_no_path_can_name_is_gone(tmp_path: Path, path: str) -> None:
+    record = InputRecord(role="data", path=path, kind="dataset", fingerprint="0" * 64)
+    found = look(make(tmp_path / "run", "run", [record]))
+    assert found.is_intact
+    assert found.inputs[0].state in ("gone", "damaged", "changed", "present")
 
 
 # --- Models ------------------------------------------------------------------------------------------------------

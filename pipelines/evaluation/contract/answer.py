@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from data_registry.core.errors import ArtifactError
+from data_registry.core.errors import ArtifactError, first_line
 from data_registry.formats.prompt_sets import CONTEXT_SEPARATOR
 
 ANSWERS_FILE = "answers.parquet"
@@ -139,6 +140,22 @@ def read_answers(folder: Path) -> list[AnsweredItem]:
     file = folder / ANSWERS_FILE
     try:
         rows = parquet.read_table(file, columns=[field.name for field in fields(AnsweredItem)]).to_pylist()
-        return [AnsweredItem(**row) for row in rows]
-    except (OSError, TypeError, pa.ArrowException) as error:
-        raise ArtifactError(f"'{file}' cannot be read: {error}", where=str(file)) from error
+        items = [AnsweredItem(**row) for row in rows]
+    except (OSError, TypeError, ValueError, pa.ArrowException) as error:
+        raise ArtifactError(f"'{file}' cannot be read: {first_line(error)}", where=str(file)) from error
+    for number, item in enumerate(items, start=1):
+        problem = _problem(item)
+        if problem is not None:
+            raise ArtifactError(f"'{file}' is no table of answers: {problem}", where=f"{file}, row {number}")
+    return items
+
+
+def _problem(item: AnsweredItem) -> str | None:
+    """What is wrong with an item that was read, None if nothing is."""
+    texts = (item.suite, item.id, item.group, item.prompt, item.answer)
+    if not all(isinstance(text, str) for text in texts):
+        return "a text is missing"
+    numbers = (item.score, item.weight)
+    if not all(isinstance(number, float) and math.isfinite(number) for number in numbers) or item.weight <= 0:
+        return f"score {item.score} and weight {item.weight} must be numbers, the weight a positive one"
+    return None

@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data_registry.core.errors import ArtifactError, InputError
+from data_registry.core.errors import ArtifactError, InputError, first_line
 from data_registry.core.manifest import open_artifact
 from pipelines.core.making import Made
 
@@ -22,7 +22,13 @@ KIND = "results"
 RESULTS_FILE = "results.json"
 RESULTS_SCHEMA = 1
 
+HARMFUL_COMPLIANCE: Final = "harmful_compliance"
+OVER_REFUSAL: Final = "over_refusal"
+"""What judged answers are counted as, whatever the suite that asked for them is called."""
+
 Unit = Literal["share", "nats", "score"]
+# Figures and the ends of their intervals are sums in another order.
+_ROUNDING = 1e-9
 
 
 class _Record(BaseModel):
@@ -62,6 +68,13 @@ class Metric(_Record):
             raise ValueError(f"{self.name}: low, high and interval are given together or not at all")
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"{self.name}: the interval [{self.low}, {self.high}] is upside down")
+        low, high = (self.value if end is None else end for end in (self.low, self.high))
+        room = _ROUNDING * max(1.0, abs(self.value))
+        if not low - room <= self.value <= high + room:
+            raise ValueError(f"{self.name}: the interval [{low}, {high}] does not hold the figure {self.value}")
+        if self.unit == "share" and not (-room <= low and high <= 1.0 + room):
+            shown = f"{self.value}" if self.low is None else f"{self.value} [{low}, {high}]"
+            raise ValueError(f"{self.name}: a share lies between 0 and 1 with its interval, not at {shown}")
         return self
 
 
@@ -189,10 +202,12 @@ def read_results(path: Path) -> Results:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ArtifactError(
-            f"'{file}' is not in the results format: {first['msg']}", where=place or str(file)
+            f"'{file}' is not in the results format: {first['msg']}",
+            where=place or str(file),
+            fix="evaluate the model again",
         ) from error
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"'{file}' cannot be read: {error}", where=str(file)) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"'{file}' cannot be read: {first_line(error)}", where=str(file)) from error
 
 
 def comparable(first: Results, second: Results) -> list[str]:

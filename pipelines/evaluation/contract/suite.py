@@ -108,6 +108,7 @@ class SuiteRequest:
         task_dir: a directory with tasks of one's own.
         shots: worked examples before each prompt of a task; None for the task's own number.
         chat_prompts: write the prompts of tasks with the chat template.
+        trust_remote_code: run code that tasks of one's own bring.
     """
 
     data: tuple[Path, ...]
@@ -126,6 +127,7 @@ class SuiteRequest:
     task_dir: Path | None = None
     shots: int | None = None
     chat_prompts: bool = False
+    trust_remote_code: bool = False
 
     def decoding(self, max_new_tokens: int) -> Decoding:
         """How answers are made, with a suite's own limit where none was asked for."""

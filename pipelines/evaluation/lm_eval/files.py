@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_registry.core.errors import InputError
+from data_registry.core.errors import InputError, first_line
 from data_registry.core.manifest import hash_file
 from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import Results
@@ -56,7 +56,9 @@ def read_lm_eval(path: Path, *, resamples: int, seed: int) -> LmEvalFile:
         )
     files = {task: file for task in found["results"] if (file := _samples_file(path, task)) is not None}
     samples = {task: _read_lines(file) for task, file in files.items()}
-    name = str(found.get("model_name") or found.get("config", {}).get("model") or path.parent.name)
+    config = found.get("config")
+    model = config.get("model") if isinstance(config, dict) else None
+    name = str(found.get("model_name") or model or path.parent.name)
     try:
         outcomes = convert(found, samples, resamples=resamples, seed=seed)
         results = Results(
@@ -65,9 +67,9 @@ def read_lm_eval(path: Path, *, resamples: int, seed: int) -> LmEvalFile:
             model_fingerprint=f"not stored by lm-eval ({name})",
             suites=tuple(outcome.results for outcome in outcomes),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
         raise InputError(
-            f"'{path}' cannot be read as a result of lm-eval: {type(error).__name__}: {str(error).splitlines()[0]}",
+            f"'{path}' cannot be read as a result of lm-eval: {type(error).__name__}: {first_line(error)}",
             where=str(path),
         ) from error
     items = {outcome.results.suite: outcome.items for outcome in outcomes}
@@ -83,19 +85,23 @@ def _fingerprint(path: Path, samples: Sequence[Path]) -> str:
 
 
 def _samples_file(path: Path, task: str) -> Path | None:
-    file = path.with_name(f"samples_{task}_{path.stem.partition('_')[2]}.jsonl")
-    return file if file.is_file() else None
+    try:
+        # No file can be called like a task whose name has a slash, or is too long.
+        file = path.with_name(f"samples_{task}_{path.stem.partition('_')[2]}.jsonl")
+        return file if file.is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"'{path}' cannot be read: {error}", where=str(path)) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"'{path}' cannot be read: {first_line(error)}", where=str(path)) from error
 
 
 def _read_lines(path: Path) -> list[Any]:
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    except (OSError, ValueError) as error:
-        raise InputError(f"'{path}' cannot be read: {error}", where=str(path)) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"'{path}' cannot be read: {first_line(error)}", where=str(path)) from error

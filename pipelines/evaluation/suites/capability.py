@@ -13,13 +13,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from data_registry.core.documents import suggest
-from data_registry.core.errors import ConfigError, InputError
+from data_registry.core.errors import ConfigError, InputError, OgpsaError
 from data_registry.core.manifest import InputRecord
 from data_registry.hub import network
 from pipelines.core.progress import Progress
 from pipelines.evaluation.contract.results import hash_items, hash_text
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
 from pipelines.evaluation.lm_eval.results import FAMILY, convert
+from pipelines.evaluation.lm_eval.trust import refuse_programs, sandboxed_templates
 from pipelines.models.limits import limits_of_model
 from pipelines.tokens.fitting import check_token_ids
 from pipelines.tokens.rendering import blamed_on_template
@@ -86,7 +87,7 @@ class CapabilitySuite:
         request = self._request
         self._refuse_unsafe()
         template = self._template(tokenizer)
-        with _quiet(), _adapter(model, tokenizer, request) as adapter:
+        with _quiet(), self._templates, _adapter(model, tokenizer, request) as adapter:
             found = evaluate(
                 lm=adapter,
                 task_dict=self._prepared(),
@@ -112,9 +113,22 @@ class CapabilitySuite:
             folder = self._request.task_dir
             if folder is not None:
                 own = TaskManager(include_path=str(folder), include_defaults=False)
+                self._check_trust(own)
                 if set(self._request.tasks) <= set(own.all_tasks) and _is_closed(own, self._request.tasks):
                     return own
-            return TaskManager(include_path=str(folder) if folder is not None else None)
+            every = TaskManager(include_path=str(folder) if folder is not None else None)
+            self._check_trust(every)
+            return every
+
+    def _check_trust(self, manager: Any) -> None:
+        # Before anything is loaded: loading a task imports what it names.
+        if not self._request.trust_remote_code:
+            refuse_programs(manager, self._request.tasks)
+
+    @property
+    def _templates(self) -> contextlib.AbstractContextManager[None]:
+        is_foreign = self._request.task_dir is not None and not self._request.trust_remote_code
+        return sandboxed_templates() if is_foreign else contextlib.nullcontext()
 
     @cached_property
     def _loaded(self) -> Mapping[str, Any]:
@@ -126,10 +140,12 @@ class CapabilitySuite:
             raise ConfigError(problems, fix="lm-eval ls tasks  lists them; --task-dir DIR adds your own")
         network.settle()
         try:
-            with _quiet():
+            with _quiet(), self._templates:
                 loaded: Mapping[str, Any] = self._manager.load(list(names))
                 for task in loaded["tasks"].values():
                     _first(task, 1)
+        except OgpsaError:
+            raise
         except Exception as error:  # tasks are programs, and fail in any way
             reason = " ".join(str(error).split()) or "no message"
             raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final
@@ -16,31 +15,12 @@ from pipelines.evaluation.contract.results import SuiteResults, SuiteSettings, h
 from pipelines.evaluation.contract.suite import GeneratingSuite, PromptItem, SuiteOutcome, SuiteRequest
 from pipelines.evaluation.contract.verdict import Judged
 from pipelines.evaluation.statistics.figures import share
+from pipelines.evaluation.suites.final_number import final_number
 from pipelines.evaluation.suites.prepared_data import PreparedData, data_inputs, open_prepared
 
 NAME: Final = "gsm8k"
-VERSION: Final = "1"
+VERSION: Final = "2"
 MAX_NEW_TOKENS: Final = 512
-
-_NUMBER: Final = r"(?<![\w.])-?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
-# Where answers put their result, surest first; without any of these the last number counts.
-_MARKED: Final = (
-    re.compile(rf"####\s*({_NUMBER})"),
-    re.compile(rf"\\boxed\{{\s*\\?({_NUMBER})"),
-    re.compile(rf"(?i)answer(?:\s+is)?\s*[:=]?\s*\**\s*({_NUMBER})"),
-)
-
-
-def result_of(answer: str) -> Decimal | None:
-    r"""The number that an answer gives as its result; None where it has none.
-
-    That is the last one behind ``####``, in a ``\boxed{}``, or behind "answer is"; otherwise the last number.
-    """
-    for pattern in (*_MARKED, re.compile(f"({_NUMBER})")):
-        found = pattern.findall(answer)
-        if found:
-            return Decimal(found[-1].replace(",", "").replace("$", ""))
-    return None
 
 
 class Gsm8kSuite(GeneratingSuite):
@@ -91,7 +71,7 @@ class Gsm8kSuite(GeneratingSuite):
 
     def _score(self, data: PreparedData, answers: Sequence[StoredAnswer], template_hash: str) -> SuiteOutcome:
         given = [answer for answer in answers if answer.answer is not None]
-        results = [result_of(answer.answer or "") for answer in given]
+        results = [final_number(answer.answer or "") for answer in given]
         scores = np.array(
             [
                 float(result is not None and result == Decimal(str(answer.expected)))
@@ -126,7 +106,7 @@ class Gsm8kSuite(GeneratingSuite):
 
 
 def _expected(data: PreparedData, number: int, row: dict[str, Any]) -> str:
-    result = result_of(row["messages"][-1]["content"])
+    result = final_number(row["messages"][-1]["content"])
     if result is None:
         raise InputError(
             f"the answer of row {number} of '{data.path}' has no number",

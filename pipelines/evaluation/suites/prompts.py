@@ -15,14 +15,20 @@ from data_registry.formats.prompt_sets import GROUPS, HARMFUL, HARMLESS
 from data_registry.prompts.reading import read_prompt_set
 from data_registry.prompts.specs import Prompt, PromptSet, PromptSuiteSpec
 from pipelines.evaluation.contract.answer import AnsweredItem, Decoding, StoredAnswer
-from pipelines.evaluation.contract.results import SuiteResults, SuiteSettings, hash_items
+from pipelines.evaluation.contract.results import (
+    HARMFUL_COMPLIANCE,
+    OVER_REFUSAL,
+    SuiteResults,
+    SuiteSettings,
+    hash_items,
+)
 from pipelines.evaluation.contract.suite import GeneratingSuite, PromptItem, SuiteOutcome, SuiteRequest
 from pipelines.evaluation.contract.verdict import ERROR, OUTCOMES, UNSURE, Judge, Judged, Label, StoredVerdict
 from pipelines.evaluation.statistics.figures import share
 from pipelines.evaluation.suites.prompt_specs import SAFETY_SETS, files_spec, registry_spec
 
 VERSION: Final = "1"
-FIGURES: Final = {HARMFUL: "harmful_compliance", HARMLESS: "over_refusal"}
+FIGURES: Final = {HARMFUL: HARMFUL_COMPLIANCE, HARMLESS: OVER_REFUSAL}
 
 
 def safety(request: SuiteRequest) -> PromptSuite:
