@@ -333,7 +333,7 @@ def _prepare(config_class: type[CommandConfig], values: Mapping[str, Any]) -> tu
         for item in value if isinstance(value, list) else [value]:
             if item == "" and (Path in types or _extra(info).get("positional")):
                 problems.append(f"{_shown(name, info)} is empty (a shell variable that was never set?)")
-            if isinstance(item, str | Path) and not str(item).isascii() and not _is_text(str(item)):
+            if isinstance(item, str | Path) and not is_text(str(item)):
                 # Everything that a command was given is recorded, as UTF-8.
                 problems.append(f"{_shown(name, info)}: {shown(str(item))} is not UTF-8; rename it")
             if isinstance(item, bool) and bool not in types and Any not in types:
@@ -343,14 +343,6 @@ def _prepare(config_class: type[CommandConfig], values: Mapping[str, Any]) -> tu
             value = [_expand_home(item) for item in value] if isinstance(value, list) else _expand_home(value)
         result[name] = value
     return result, problems
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _expand_home(value: Any) -> Any:
