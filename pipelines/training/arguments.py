@@ -62,6 +62,7 @@ _OURS = {
     "greater_is_better": "--select, which goes by the held-out loss",
     "report_to": "--report-to",
     "gradient_checkpointing": "--gradient-checkpointing",
+    "accelerator_config": "ogpsa, which deals every row to one rank",
     "completion_only_loss": "the data set's own answers, which alone are trained",
     "loss_type": "--loss",
     "beta": "--beta",

@@ -20,6 +20,7 @@ from pipelines.engine.shards.access import whole_numel
 from pipelines.training.anchor import Anchor
 from pipelines.training.checkpoints.callback import CheckpointCallback
 from pipelines.training.checkpoints.checkpointer import Checkpointer
+from pipelines.training.every_row import EveryRowOnce
 from pipelines.training.generation_config import KeptGenerationConfig
 from pipelines.training.selection import HeldOutCallback
 from pipelines.transforms.chain import TransformChain
@@ -27,7 +28,7 @@ from pipelines.transforms.chain import TransformChain
 ChainMaker = Callable[[Any, Any, torch.optim.Optimizer], TransformChain]
 
 
-class TransformMixin:
+class TransformMixin(EveryRowOnce):
     """The mixin, to be put before a TRL trainer class: ``class Trainer(TransformMixin, SFTTrainer)``.
 
     Attributes:
@@ -226,6 +227,7 @@ class _TransformCallback(TrainerCallback):
                 self._trainer.checkpointer.stop(self._trainer)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._trainer.count_epoch(state)
         if self._trainer.transforms is not None:
             self._trainer.transforms.end_step()
 
