@@ -1,4 +1,4 @@
-"""Packing, replay and the held-out loss under ZeRO, in one launch: what the ranks computed and were given."""
+"""Packing, replay, the held-out loss and odd rows under ZeRO, in one launch: what ranks computed and were given."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.models.reference import resolve_model
 from pipelines.training import sft
-from tests.distributed import worlds
+from tests.distributed import odd_rows, worlds
 from tests.distributed.ranks import forget_engine, write_findings
 
 NUM_ROWS, LENGTH = 24, 80
@@ -179,6 +179,7 @@ def main(directory: Path) -> None:
     findings["replay"] = rows_by_step(directory, "replay", batch_size=2, accumulation=2, zero=2)
     findings["held out"] = {name: held_out(directory, name, engine) for name, engine in ENGINES.items()}
     findings["held-out pairs"] = held_out_pairs(directory)
+    findings["odd rows"] = odd_rows.apart_from_plain(directory)
     if rank() == 0:
         write_findings(directory, findings)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.distributed import odd_rows
 from tests.distributed.features_worker import held_out_pairs, rows_by_step
 from tests.distributed.ranks import run_ranks
 
@@ -62,3 +63,10 @@ def test_the_best_weights_are_kept_under_zero(findings: dict[str, Any]) -> None:
 def test_held_out_pairs_that_do_not_share_out_evenly(findings: dict[str, Any], place: Path) -> None:
     assert findings["held-out pairs"] == pytest.approx(held_out_pairs(place), rel=1e-6)
     assert len(findings["held-out pairs"]) == 2
+
+
+def test_rows_that_do_not_divide_are_trained_once_and_count_the_same(findings: dict[str, Any], place: Path) -> None:
+    for apart in (findings["odd rows"], odd_rows.apart_from_plain(place)):
+        assert len(apart) == len(odd_rows.CASES)
+        # Steps of 1e-3: a row that is trained twice, or counts more than another, shows at 1e-3.
+        assert max(apart.values()) <= 2e-5, apart
