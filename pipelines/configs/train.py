@@ -22,6 +22,10 @@ from pipelines.configs.sft_data import SftDataConfig
 from pipelines.core.config import CommandConfig, option
 
 
+# Schedules of transformers that are told the results of an evaluation instead of the number of the step.
+_FOLLOW_EVALUATION = ("reduce_lr_on_plateau", "greedy")
+
+
 class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):
     """How the reference subspace is used in training."""
 
@@ -148,7 +152,12 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
     schedule: str = option(
         "cosine", "Learning-rate schedule of transformers: cosine, linear, constant, ...", panel="Training"
     )
-    warmup_steps: float = option(0, "Warm-up: steps, or a share of all steps if below 1.", panel="Training", ge=0)
+    warmup_steps: float = option(
+        0,
+        "Warm-up of the learning rate, also of a constant one: whole steps, or a share of all steps if below 1.",
+        panel="Training",
+        ge=0,
+    )
     weight_decay: float = option(0.0, "AdamW's weight decay.", panel="Training", ge=0)
     max_grad_norm: float = option(
         1.0, "Clip the projected gradient to this norm; 0 does not clip.", panel="Training", ge=0
@@ -191,6 +200,18 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
         words = [word.strip() for pattern in patterns for word in pattern.split(",")]
         return [word for word in words if word]
 
+    @field_validator("warmup_steps")
+    @classmethod
+    def _whole_or_share(cls, steps: float) -> float:
+        if steps >= 1 and not steps.is_integer():
+            raise ValueError(f"{steps:g} is neither a whole number of steps nor a share of all steps below 1")
+        return steps
+
+    @property
+    def scheduler(self) -> str:
+        """The schedule by the name that transformers has for it, which is another where a constant one warms up."""
+        return "constant_with_warmup" if self.schedule == "constant" and self.warmup_steps else self.schedule
+
     def problems(self) -> list[str]:
         """What contradicts each other among the options of data and of all edits of a step."""
         problems = [*super().problems()]
@@ -200,6 +221,11 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
             problems.append(f"--weights takes a number for each of several --data, and there are {len(self.data)}")
         elif any(weight <= 0 for weight in self.weights):
             problems.append("--weights takes numbers greater than 0")
+        if self.schedule in _FOLLOW_EVALUATION:
+            problems.append(
+                f"--schedule {self.schedule} goes by the trainer's own evaluation, which ogpsa does not run: the "
+                "learning rate would never change"
+            )
         if self.track_change and self.select == "best":
             problems.append("--track-change measures to the last step, and --select best saves the weights of another")
         return problems

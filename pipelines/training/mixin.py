@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from data_registry.core.errors import NumericsError, Preempted
 from pipelines.core.job import world_size
 from pipelines.engine.shards.access import whole_numel
+from pipelines.engine.shards.gradient_norm import keep_gradient_norm
 from pipelines.training.anchor import Anchor
 from pipelines.training.checkpoints.callback import CheckpointCallback
 from pipelines.training.checkpoints.checkpointer import Checkpointer
@@ -78,19 +79,20 @@ class TransformMixin(EveryRowOnce):
 
     def open_transforms(self) -> None:
         """Open the transforms on the prepared engine and optimizer."""
-        if self.make_chain is None:
-            return
         model, engine, optimizer = self.prepared_engine()
-        self.transforms = self.make_chain(model, engine, optimizer)
+        if self.make_chain is not None:
+            self.transforms = self.make_chain(model, engine, optimizer)
         if engine is not None:
             self._wrap_step(engine, self.transforms)
 
-    def _wrap_step(self, engine: Any, transforms: TransformChain) -> None:
+    def _wrap_step(self, engine: Any, transforms: TransformChain | None) -> None:
         step = engine.step
 
         def transformed_step(*args: Any, **kwargs: Any) -> Any:
             if engine.is_gradient_accumulation_boundary():
-                self._at_boundary(transforms)
+                if transforms is not None:
+                    self._at_boundary(transforms)
+                keep_gradient_norm(engine)
             return step(*args, **kwargs)
 
         engine.step = transformed_step
@@ -169,6 +171,12 @@ class TransformMixin(EveryRowOnce):
             target = self.args.output_dir if output_dir is None else output_dir  # type: ignore[attr-defined]
             self.kept_generation.write(Path(target), bare.generation_config)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Save the model; weights that are tied are one tensor in its file, whatever the engine."""
+        if state_dict is not None:
+            _tie(state_dict, self.accelerator.unwrap_model(self.model))  # type: ignore[attr-defined]
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
+
     # --- Checkpoints: ours replace the trainer's, which are pickled and leave out half of a run's state ---
 
     def _prepare_for_training(self, max_steps: int, loader: Any, resume_from_checkpoint: str | None) -> Any:
@@ -189,6 +197,15 @@ class TransformMixin(EveryRowOnce):
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         assert self.checkpointer is not None
         self.checkpointer.save(self)
+
+
+def _tie(state_dict: dict[str, torch.Tensor], model: torch.nn.Module) -> None:
+    """Let tied weights share a tensor again, of which accelerate has made copies: they would be saved twice."""
+    first: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        source = first.setdefault(id(parameter), name)
+        if source != name and source in state_dict and name in state_dict:
+            state_dict[name] = state_dict[source]
 
 
 def _count_earlier_time(logs: dict[str, float], earlier_s: float) -> None:

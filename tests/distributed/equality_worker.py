@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,12 @@ def make_world(directory: Path, *, tied: bool) -> tuple[Path, Path, list[Path]]:
     return model, data, pools
 
 
-def plain_weights(model: Path, data: Path, pools: list[Path], space: str) -> dict[str, torch.Tensor]:
+def plain_run(
+    model: Path, data: Path, pools: list[Path], space: str
+) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """The weights at the end, and the norm of each step's gradient."""
     network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    plain.train(
+    norms = plain.train(
         network,
         worlds.encoded(data, model),
         [worlds.encoded(pool, model) for pool in pools],
@@ -56,7 +60,7 @@ def plain_weights(model: Path, data: Path, pools: list[Path], space: str) -> dic
         refresh_every=REFRESH if pools else 0,
         space=space,
     )
-    return {name: p.detach() for name, p in network.named_parameters()}
+    return {name: p.detach() for name, p in network.named_parameters()}, norms
 
 
 def trained_weights(
@@ -84,6 +88,15 @@ def trained_weights(
     return train_sft.run(config).path
 
 
+def logged_norms(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line["grad_norm"] for line in lines if "loss" in line]
+
+
+def worst_ratio(values: list[float], wanted: list[float]) -> float:
+    return max(abs(value / norm - 1) for value, norm in zip(values, wanted, strict=True))
+
+
 def main(directory: Path, which: str) -> None:
     processes.start()
     torch.set_num_threads(1)
@@ -93,9 +106,10 @@ def main(directory: Path, which: str) -> None:
     model, data, pools = world
     basis = directory / "basis"
     build_basis.run(BuildBasisConfig(model=str(model), reference=pools, out=basis, precision="fp32", batch_size=3))
-    expected = {space: plain_weights(model, data, pools, space) for space in ("gradient", "update")}
+    runs = {space: plain_run(model, data, pools, space) for space in ("gradient", "update")}
+    expected = {space: weights for space, (weights, _) in runs.items()}
     # How far apart the methods are, so that agreement means something.
-    naive = plain_weights(model, data, [], "gradient")
+    naive, _ = plain_run(model, data, [], "gradient")
     findings["effect"] = {
         space: max(float((weights[key] - naive[key]).abs().max()) for key in naive)
         for space, weights in expected.items()
@@ -113,7 +127,13 @@ def main(directory: Path, which: str) -> None:
                 wanted = expected[space]
                 differences = {key: float((saved[key] - wanted[key]).abs().max()) for key in wanted}
                 worst = max(differences, key=lambda key: differences[key])
-                findings[f"{name}-{space}"] = {"difference": differences[worst], "where": worst}
+                findings[f"{name}-{space}"] = {
+                    "difference": differences[worst],
+                    "where": worst,
+                    # Tied weights are one tensor.
+                    "saved": saved.keys() == wanted.keys(),
+                    "norms": worst_ratio(logged_norms(out), runs[space][1]),
+                }
     write_findings(directory, findings)
 
 

@@ -31,3 +31,7 @@ def test_equals_plain_pytorch(tmp_path: Path, which: str, num_procs: int, tolera
     assert len(findings) == runs
     differences = {name: finding["difference"] for name, finding in findings.items()}
     assert max(differences.values()) <= tolerance, differences
+    assert all(finding["saved"] for finding in findings.values())
+    # Norms are sums over the whole model, before clipping and after projection.
+    norms = {name: finding["norms"] for name, finding in findings.items()}
+    assert max(norms.values()) <= 1e-4, norms

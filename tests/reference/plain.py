@@ -101,8 +101,13 @@ def train(
     scope: str = "tensor",
     momentum: str = "keep",
     frozen: Collection[str] = (),
-) -> None:
-    """Train in place; the rows of step s are ``data[s * rows_per_step : (s + 1) * rows_per_step]``."""
+) -> list[float]:
+    """Train in place; the rows of step s are ``data[s * rows_per_step : (s + 1) * rows_per_step]``.
+
+    Returns:
+        the norm of each step's gradient, projected and not clipped.
+    """
+    norms = []
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     trained = {name: p for name, p in named.items() if name not in frozen}
     decayed = [p for name, p in trained.items() if "norm" not in name and "bias" not in name]
@@ -124,6 +129,7 @@ def train(
             grads = project_all(grads, basis, scope, frozen)
         for name, p in trained.items():
             p.grad = grads[name]
+        norms.append(float(torch.cat([p.grad.flatten() for p in trained.values() if p.grad is not None]).norm()))
         if max_norm:
             nn.utils.clip_grad_norm_(list(trained.values()), max_norm)
         before = {name: p.detach().clone() for name, p in trained.items()}
@@ -133,3 +139,4 @@ def train(
                 changes = project_all({name: p - before[name] for name, p in trained.items()}, basis, scope)
                 for name, p in trained.items():
                     p.copy_(before[name] + changes[name])
+    return norms

@@ -186,3 +186,18 @@ def missing_held_out_rows(place: Place) -> Arguments:
 )
 def evaluation_past_its_options(place: Place) -> Arguments:
     return sft(place, "--set", "trainer.eval_strategy=steps", "--set", "trainer.load_best_model_at_end=true")
+
+
+@case(CONFIGURATION, "(?i)warmup-steps.*2.7 is neither a whole number of steps nor a share")
+def warm_up_of_a_broken_number_of_steps(place: Place) -> Arguments:
+    return sft(place, "--warmup-steps", "2.7")
+
+
+@case(CONFIGURATION, "reduce_lr_on_plateau.*never change")
+def schedule_that_would_wait_for_ever(place: Place) -> Arguments:
+    return sft(place, "--schedule", "reduce_lr_on_plateau")
+
+
+@case(CONFIGURATION, "trainer.accelerator_config' is decided by ogpsa")
+def rows_dealt_in_another_way(place: Place) -> Arguments:
+    return sft(place, "--set", "trainer.accelerator_config={even_batches: true}")
