@@ -86,7 +86,7 @@ class Bench:
         )
         self.projections = {
             space: Projection(
-                ProjectionSettings(space, 0, False, 1.0, 0),  # type: ignore[arg-type]
+                ProjectionSettings(space, 0, False, 1.0),  # type: ignore[arg-type]
                 self.access, rows, objectives, token_loss_sum,
             )
             for space in ("gradient", "update")

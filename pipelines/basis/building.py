@@ -136,7 +136,6 @@ def compute_gradients(
             engine.forward,
             loss_sum,
             objectives,
-            seed=config.seed,
             before_batch=lambda: processes.stop_point(device),
         )
         # A signal to stop may have arrived during the last batch.

@@ -52,7 +52,6 @@ def reference_gradients(
     loss_sum: LossSum,
     objectives: Sequence[Objective],
     *,
-    seed: int = 0,
     before_batch: Callable[[], None] = lambda: None,
 ) -> ReferenceResult:
     """Compute the mean gradient of every objective at the present weights, leaving no trace in the training state.
@@ -62,7 +61,6 @@ def reference_gradients(
         model: the callable for the forward pass: the engine, or the bare model.
         loss_sum: gives the sum of the loss over a batch's units, a float32 scalar.
         objectives: the reference objectives; the same names and numbers of batches on every rank.
-        seed: the seed of dropout in these passes, so that the rows do not depend on what was drawn before.
         before_batch: called before each batch, on all ranks alike; if it raises, the passes end without a trace.
 
     Returns:
@@ -72,7 +70,6 @@ def reference_gradients(
     rows = [torch.zeros(len(objectives), shard.numel, device=access.rows_device()) for shard in access.shards]
     sums = torch.zeros(len(objectives), dtype=torch.float64, device=device)
     with access.untraced():
-        torch.manual_seed(seed)
         for j, objective in enumerate(objectives):
             into = [row[j] for row in rows]
             for index, (batch, weight) in enumerate(zip(objective.batches, objective.weights, strict=True)):

@@ -65,7 +65,6 @@ def _projection(
         refresh_every=config.refresh_every,
         refresh_at_start=config.refresh_every > 0 and not basis.is_current,
         strength=config.strength,
-        seed=basis.description.seed,
         scope=config.scope,
         momentum=config.momentum,
     )

@@ -39,7 +39,6 @@ class ProjectionSettings:
         refresh_every: the number of steps between refreshes; 0 for no refreshes.
         refresh_at_start: whether the stored rows belong to other weights than those that training starts from.
         strength: the share of the forbidden component that is removed.
-        seed: the seed of dropout in reference passes.
         scope: which tensors share a subspace.
         momentum: ``"reproject"`` removes from the optimizer's momentum, at every refresh, its part in the new subspace.
     """
@@ -48,7 +47,6 @@ class ProjectionSettings:
     refresh_every: int
     refresh_at_start: bool
     strength: float
-    seed: int
     scope: Scope = "tensor"
     momentum: Literal["keep", "reproject"] = "keep"
 
@@ -179,7 +177,6 @@ class Projection(Transform):
             self.access.forward,
             self._loss_sum,
             self.objectives,
-            seed=self.settings.seed,
             before_batch=self._before_batch,
         )
 

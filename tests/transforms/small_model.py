@@ -53,7 +53,7 @@ def make(
     rows: list[Tensor] = []
     if options:
         rows = [torch.randn(2, shard.numel) for shard in access.shards]
-        values = {"space": "gradient", "refresh_every": 0, "refresh_at_start": False, "strength": 1.0, "seed": 0}
+        values = {"space": "gradient", "refresh_every": 0, "refresh_at_start": False, "strength": 1.0}
         objectives = [Objective(name, [{"x": torch.randint(11, (3, 4))}], [1.0], 12.0) for name in ("one", "two")]
         transforms.append(
             Projection(

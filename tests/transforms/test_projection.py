@@ -24,7 +24,7 @@ def make(space: str = "gradient", *, lr: float = 1e-3, optimizer: Any = torch.op
     model = nn.Sequential(nn.Linear(12, 20), nn.Tanh(), nn.Linear(20, 10))
     access = ReplicatedAccess(model)
     rows = [torch.randn(2, shard.numel) for shard in access.shards]
-    values = {"refresh_every": 0, "refresh_at_start": False, "strength": 1.0, "seed": 0, **settings}
+    values = {"refresh_every": 0, "refresh_at_start": False, "strength": 1.0, **settings}
     data = torch.randn(2, 5, 12)
     objectives = [Objective(name, [{"x": data[j]}], [1.0], 5.0) for j, name in enumerate(NAMES)]
     steps = optimizer(model.parameters(), lr=lr, weight_decay=0.1)

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pipelines.engine.untraced import modes_and_rng_kept
+from pipelines.engine.untraced import checkpointing_without_dropout, modes_and_rng_kept
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ class ShardAccess(ABC):
 
     @contextmanager
     def untraced(self) -> Iterator[None]:
-        """A context for reference passes that leaves gradients, counters, RNG and modes as they were."""
-        with modes_and_rng_kept(self.module, training=True):
+        """A context for reference passes without dropout, which leaves gradients, counters, RNG and modes as they were."""
+        with modes_and_rng_kept(self.module, training=False), checkpointing_without_dropout(self.module):
             yield
 
 
