@@ -36,7 +36,9 @@ def checkpointing_without_dropout(module: nn.Module) -> Iterator[None]:
     activations of all of them at once. Within its forward pass a layer is in evaluation mode like all others.
     """
     layers = [
-        inner for inner in module.modules() if isinstance(inner, GradientCheckpointingLayer) and inner.gradient_checkpointing
+        inner
+        for inner in module.modules()
+        if isinstance(inner, GradientCheckpointingLayer) and inner.gradient_checkpointing
     ]
     checkpoints = [layer._gradient_checkpointing_func for layer in layers]
     try:

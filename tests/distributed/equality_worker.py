@@ -42,9 +42,7 @@ def make_world(directory: Path, *, tied: bool) -> tuple[Path, Path, list[Path]]:
     return model, data, pools
 
 
-def plain_run(
-    model: Path, data: Path, pools: list[Path], space: str
-) -> tuple[dict[str, torch.Tensor], list[float]]:
+def plain_run(model: Path, data: Path, pools: list[Path], space: str) -> tuple[dict[str, torch.Tensor], list[float]]:
     """The weights at the end, and the norm of each step's gradient."""
     network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     norms = plain.train(

@@ -42,9 +42,7 @@ def apart_from_plain(directory: Path) -> dict[str, float]:
         # Before the plain model is loaded too: the last run may have been one of ZeRO 3.
         forget_engine()
         expected = _plain_weights(method, directory / "model", data, num_rows)
-        command, config_class = (
-            (train_sft, TrainSftConfig) if method == "sft" else (train_dpo, TrainDpoConfig)
-        )
+        command, config_class = (train_sft, TrainSftConfig) if method == "sft" else (train_dpo, TrainDpoConfig)
         config = config_class(
             model=str(directory / "model"),
             data=data,

@@ -10,10 +10,11 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from data_registry.core import stopping
-from data_registry.core.errors import ArtifactError, Preempted
+from data_registry.core.errors import ArtifactError, NumericsError, Preempted
 from data_registry.testbed import MODEL_DIR
 from pipelines.evaluation.answering.asking import answer_all, ask, generate_batch, plan_batches
 from pipelines.evaluation.answering.backend import TransformersBackend
+from pipelines.evaluation.answering.sampling import SampledToken
 from pipelines.evaluation.answering.store import AnswerStore, read_generations, write_generations
 from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
 from pipelines.evaluation.contract.suite import PromptItem
@@ -68,13 +69,13 @@ def test_a_batch_gives_each_prompt_the_answer_of_a_plain_loop(model, tokenizer):
     assert len({tuple(answer) for answer in expected}) > 6
     assert {len(answer) < 14 for answer in expected} == {True, False}  # ended ones and cut ones
     backend = TransformersBackend(model, tokenizer, Decoding(14))
-    assert backend.generate(asked, max_new_tokens=14, seed=0) == expected
-    assert [backend.generate([prompt], max_new_tokens=14, seed=0)[0] for prompt in asked] == expected
+    assert backend.generate(asked, max_new_tokens=14, seeds=[]) == expected
+    assert [backend.generate([prompt], max_new_tokens=14, seeds=[])[0] for prompt in asked] == expected
 
 
 def test_ends_are_told_from_cuts(model, tokenizer):
     asked = prompts(12)
-    answers = generate_batch(TransformersBackend(model, tokenizer, Decoding(14)), tokenizer, asked, Decoding(14))
+    answers = generate_batch(TransformersBackend(model, tokenizer, Decoding(14)), tokenizer, asked, Decoding(14), [])
     for prompt, answer in zip(asked, answers, strict=True):
         made = plain_greedy(model, prompt, 14)
         assert answer.num_tokens == len(made)
@@ -85,7 +86,7 @@ def test_ends_are_told_from_cuts(model, tokenizer):
 def test_a_models_own_penalties_and_temperature_do_not_count(model, tokenizer):
     asked = prompts(6)
     backend = TransformersBackend(model, tokenizer, Decoding(14))
-    plain = backend.generate(asked, max_new_tokens=14, seed=0)
+    plain = backend.generate(asked, max_new_tokens=14, seeds=[])
     own = model.generation_config
     try:
         model.generation_config = type(own)(
@@ -94,7 +95,7 @@ def test_a_models_own_penalties_and_temperature_do_not_count(model, tokenizer):
         )  # fmt: skip
         brought = model.generation_config
         assert model.generate(torch.tensor([asked[0]]), max_new_tokens=14)[0, len(asked[0]) :].tolist() != plain[0]
-        assert backend.generate(asked, max_new_tokens=14, seed=0) == plain
+        assert backend.generate(asked, max_new_tokens=14, seeds=[]) == plain
         assert model.generation_config is brought
     finally:
         model.generation_config = own
@@ -108,7 +109,7 @@ def test_every_prompt_has_the_room_that_it_has_alone(model, tokenizer):
     backend = TransformersBackend(model, tokenizer, Decoding(14))
     assert backend.context == CONTEXT
     long = [9, 10] * 22
-    (answer,) = generate_batch(backend, tokenizer, [long], Decoding(14))
+    (answer,) = generate_batch(backend, tokenizer, [long], Decoding(14), [])
     assert answer.num_tokens <= CONTEXT - len(long)
 
 
@@ -117,16 +118,54 @@ def test_no_limit_and_full_batches():
     assert (batches, too_long) == ([[3, 0], [2, 1]], [])
 
 
-def test_sampling_is_repeatable_and_differs_by_seed(model, tokenizer):
-    asked = prompts(6)
+def sampled(model, tokenizer, folder: Path, *, seed: int = 0, batch_size: int = 3, reverse: bool = False) -> list[str]:
+    """Answers to ten items, two of which are the same prompt, in their order."""
+    decoding = Decoding(14, temperature=1.5, top_p=0.9, seed=seed)
+    asked = items(10)[:: -1 if reverse else 1]
+    answers = answer_all(
+        ask(asked, tokenizer), tokenizer, TransformersBackend(model, tokenizer, decoding), decoding,
+        folder=folder, identity="a", batch_size=batch_size, label="answering",
+    )  # fmt: skip
+    return [answer.answer for answer in answers][:: -1 if reverse else 1]
 
-    def sample(seed: int) -> list[str]:
-        decoding = Decoding(14, temperature=1.5, top_p=0.9, seed=seed)
-        backend = TransformersBackend(model, tokenizer, decoding)
-        return [answer.text for answer in generate_batch(backend, tokenizer, asked, decoding)]
 
-    assert sample(0) == sample(0)
-    assert sample(0) != sample(1)
+def test_sampling_is_repeatable_and_differs_by_seed_and_item(model, tokenizer, tmp_path):
+    first = sampled(model, tokenizer, tmp_path / "a")
+    assert sampled(model, tokenizer, tmp_path / "b") == first
+    assert sampled(model, tokenizer, tmp_path / "c", seed=1) != first
+    # The prompts of items 0 and 5 are the same, and their answers are two samples.
+    assert first[0] != first[5]
+
+
+def test_a_sampled_answer_does_not_depend_on_its_batch(model, tokenizer, tmp_path):
+    alone = sampled(model, tokenizer, tmp_path / "alone", batch_size=1)
+    assert sampled(model, tokenizer, tmp_path / "threes") == alone
+    assert sampled(model, tokenizer, tmp_path / "whole", batch_size=10) == alone
+    assert sampled(model, tokenizer, tmp_path / "reverse", batch_size=4, reverse=True) == alone
+
+
+def test_a_temperature_near_zero_is_greedy_and_no_number_is_no_answer():
+    logits = torch.tensor([[3.0, 9.0, 8.999, -torch.inf]])
+    assert SampledToken([1], temperature=1e-30, top_p=1.0)(logits, logits).argmax() == 1
+    with pytest.raises(NumericsError, match="not finite"):
+        SampledToken([1], temperature=1.0, top_p=0.9)(logits, torch.full((1, 4), torch.nan))
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (2.0, 0.7), (1.0, 0.3)])
+def test_tokens_are_drawn_as_often_as_they_are_likely(temperature: float, top_p: float):
+    logits = torch.tensor([2.0, 0.5, -1.0, 1.5, 0.0, -3.0])
+    probabilities = (logits / temperature).softmax(0)
+    order = probabilities.argsort(descending=True)
+    before = probabilities[order].cumsum(0) - probabilities[order]
+    kept = torch.zeros_like(probabilities).scatter(0, order[before < top_p], 1.0) * probabilities
+    number = 40_000
+    processor = SampledToken(range(number), temperature=temperature, top_p=top_p)
+    scores = processor(torch.zeros(number, 1, dtype=torch.int64), logits.expand(number, -1))
+    assert torch.equal((scores == 0).sum(1), torch.ones(number, dtype=torch.int64))
+    shares = torch.bincount(scores.argmax(1), minlength=6) / number
+    # Five standard deviations of a share.
+    assert torch.allclose(shares, kept / kept.sum(), atol=5 * (0.25 / number) ** 0.5)
+    assert shares[kept == 0].sum() == 0
 
 
 # --- Keeping answers ---------------------------------------------------------------------------------------------

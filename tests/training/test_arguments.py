@@ -42,8 +42,6 @@ def rates(made: Any, steps: int) -> list[float]:
         ("linear", 0.25, [0, 1 / 2, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
     ],
 )
-def test_warm_up_is_what_was_asked_for(
-    tmp_path: Path, schedule: str, warmup: float, expected: list[float]
-) -> None:
+def test_warm_up_is_what_was_asked_for(tmp_path: Path, schedule: str, warmup: float, expected: list[float]) -> None:
     made = arguments(tmp_path, schedule=schedule, warmup_steps=warmup, learning_rate=1.0)
     assert rates(made, 8) == pytest.approx(expected)

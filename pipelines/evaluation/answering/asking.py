@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pipelines.core.job import barrier, on_main, rank, world_size
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.evaluation.answering.backend import Backend, room
+from pipelines.evaluation.answering.sampling import seed_of
 from pipelines.evaluation.answering.store import AnswerStore
 from pipelines.evaluation.contract.answer import Decoding, Finish, StoredAnswer
 from pipelines.evaluation.contract.suite import PromptItem
@@ -127,7 +127,9 @@ def answer_all(
     with stopping.deferred(), Progress(label, total=sum(map(len, mine)), unit="prompts") as progress:
         num_tokens = 0
         for batch in filter(None, mine):
-            answers = generate_batch(backend, tokenizer, [asked.ids[index] for index in batch], decoding)
+            # Each answer has a seed of its own, so that it is the same whatever shares its batch, and again.
+            seeds = [seed_of(decoding.seed, asked.items[index].suite, asked.items[index].id) for index in batch]
+            answers = generate_batch(backend, tokenizer, [asked.ids[index] for index in batch], decoding, seeds)
             store.append([_stored(asked, index, answer) for index, answer in zip(batch, answers, strict=True)])
             num_tokens += sum(answer.num_tokens for answer in answers)
             progress.advance(len(batch), _speed(num_tokens, time.monotonic() - started))
@@ -233,20 +235,13 @@ def generate_batch(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     decoding: Decoding,
+    seeds: Sequence[int],
 ) -> list[Answer]:
-    """Answers to one batch of :func:`plan_batches`.
-
-    Sampling is seeded by the batch's prompts, so that a batch gives the same answers whenever it is done.
-    """
+    """Answers to one batch of :func:`plan_batches`, each sampled with its own seed."""
     limit = room(max(map(len, prompts)), backend.context, decoding.max_new_tokens)
-    made = backend.generate(prompts, max_new_tokens=limit, seed=_seed(prompts, decoding.seed))
+    made = backend.generate(prompts, max_new_tokens=limit, seeds=seeds)
     texts = tokenizer.batch_decode(made, skip_special_tokens=True)
     return [
         Answer(text, "end" if tokens and backend.is_end(tokens[-1]) else "length", len(tokens))
         for text, tokens in zip(texts, made, strict=True)
     ]
-
-
-def _seed(prompts: Sequence[Sequence[int]], seed: int) -> int:
-    digest = hashlib.sha256(repr((seed, [list(prompt) for prompt in prompts])).encode()).digest()
-    return int.from_bytes(digest[:4], "big")

@@ -29,8 +29,16 @@ class Backend(Protocol):
         """Most tokens of a prompt with its answer; None where there is no limit."""
         ...
 
-    def generate(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, seed: int) -> list[list[int]]:
-        """The new tokens of each prompt, in order, up to and with the end of turn where there was one."""
+    def generate(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, seeds: Sequence[int]
+    ) -> list[list[int]]:
+        """The new tokens of each prompt, in order, up to and with the end of turn where there was one.
+
+        Args:
+            prompts: the prompts in tokens.
+            max_new_tokens: the longest answer, in tokens.
+            seeds: the seed of sampling of each prompt; greedy decoding uses none.
+        """
         ...
 
     def is_end(self, token: int) -> bool:
@@ -71,23 +79,29 @@ class TransformersBackend:
         return token in self._ends
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, seed: int, streamer: Any = None
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, seeds: Sequence[int], streamer: Any = None
     ) -> list[list[int]]:
         """See :class:`Backend`; a streamer of transformers sees the tokens of a single prompt as they are made."""
         import torch
 
         ids_BL, mask_BL = pad_left(prompts, self._pad)
         device = self._model.device
-        if not self._decoding.is_greedy:
-            torch.manual_seed(seed)
         with self._plain_configuration(max_new_tokens) as config, torch.inference_mode():
             sequences_BL = self._model.generate(
                 input_ids=ids_BL.to(device),
                 attention_mask=mask_BL.to(device),
                 generation_config=config,
+                logits_processor=self._sampling(seeds),
                 streamer=streamer,
             )
         return [self._up_to_end(row) for row in sequences_BL[:, ids_BL.shape[1] :].tolist()]
+
+    def _sampling(self, seeds: Sequence[int]) -> list[Any] | None:
+        if self._decoding.is_greedy:
+            return None
+        from pipelines.evaluation.answering.sampling import SampledToken
+
+        return [SampledToken(seeds, temperature=self._decoding.temperature, top_p=self._decoding.top_p)]
 
     def _up_to_end(self, tokens: list[int]) -> list[int]:
         end = next((index for index, token in enumerate(tokens) if token in self._ends), None)
@@ -101,16 +115,9 @@ class TransformersBackend:
         """
         from transformers import GenerationConfig
 
-        sampling = (
-            {"do_sample": False}
-            if self._decoding.is_greedy
-            else {
-                "do_sample": True, "temperature": self._decoding.temperature,
-                "top_p": self._decoding.top_p, "top_k": 0,
-            }
-        )  # fmt: skip
+        # Sampled tokens are drawn prompt by prompt by a processor, which leaves greedy decoding one token to take.
         config = GenerationConfig(
-            max_new_tokens=max_new_tokens, eos_token_id=self._ends or None, pad_token_id=self._pad, **sampling
+            max_new_tokens=max_new_tokens, eos_token_id=self._ends or None, pad_token_id=self._pad, do_sample=False
         )
         own, was_training = self._model.generation_config, self._model.training
         self._model.generation_config = GenerationConfig(eos_token_id=self._ends or None, pad_token_id=self._pad)

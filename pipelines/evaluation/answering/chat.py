@@ -92,7 +92,7 @@ class Speaker:
         stream = _Stream(self.tokenizer, show)
         started, was_stopped = time.monotonic(), False
         try:
-            backend.generate([ids], max_new_tokens=limit, seed=self.decoding.seed + len(said), streamer=stream)
+            backend.generate([ids], max_new_tokens=limit, seeds=[self.decoding.seed + len(said)], streamer=stream)
             stream.end()
         except KeyboardInterrupt:
             was_stopped = True

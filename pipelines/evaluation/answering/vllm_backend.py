@@ -98,10 +98,15 @@ class VllmEngine:
         """End vLLM's processes and give the memory back."""
         self.llm.llm_engine.engine_core.shutdown()
 
-    def continue_prompts(self, prompts: Sequence[Sequence[int]], **sampling: Any) -> list[list[int]]:
-        """New tokens of each prompt, with vLLM's sampling options."""
+    def continue_prompts(
+        self, prompts: Sequence[Sequence[int]], *, seeds: Sequence[int | None], **sampling: Any
+    ) -> list[list[int]]:
+        """New tokens of each prompt, with vLLM's sampling options and a seed for each prompt."""
         inputs = [{"prompt_token_ids": list(ids)} for ids in prompts]
-        options = self._vllm.SamplingParams(stop_token_ids=self.ends, detokenize=False, **sampling)
+        options = [
+            self._vllm.SamplingParams(stop_token_ids=self.ends, detokenize=False, seed=seed, **sampling)
+            for seed in seeds
+        ]
         found = self.llm.generate(inputs, options, use_tqdm=False, lora_request=self.request)
         return [list(result.outputs[0].token_ids) for result in found]
 
@@ -126,11 +131,17 @@ class VllmBackend:
         """Whether a token ends an answer."""
         return token in self._engine.ends
 
-    def generate(self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, seed: int) -> list[list[int]]:
+    def generate(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, seeds: Sequence[int]
+    ) -> list[list[int]]:
         """The new tokens of each prompt, in order, up to and with the end of turn where there was one."""
-        sampling = {} if self._decoding.is_greedy else {"top_p": self._decoding.top_p, "seed": seed}
+        is_greedy = self._decoding.is_greedy
         return self._engine.continue_prompts(
-            prompts, max_tokens=max_new_tokens, temperature=self._decoding.temperature, **sampling
+            prompts,
+            seeds=[None] * len(prompts) if is_greedy else seeds,
+            max_tokens=max_new_tokens,
+            temperature=self._decoding.temperature,
+            **({} if is_greedy else {"top_p": self._decoding.top_p}),
         )
 
 
