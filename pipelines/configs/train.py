@@ -21,7 +21,6 @@ from pipelines.configs.heldout import HeldOutConfig
 from pipelines.configs.sft_data import SftDataConfig
 from pipelines.core.config import CommandConfig, option
 
-
 # Schedules of transformers that are told the results of an evaluation instead of the number of the step.
 _FOLLOW_EVALUATION = ("reduce_lr_on_plateau", "greedy")
 

@@ -42,7 +42,7 @@ def computed(model: Any, access: ShardAccess) -> ReferenceResult:
 
 @pytest.mark.parametrize("make", [gpt2, opt])
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
-def test_dropout_is_off(make: Callable[[], Any], recompute: bool) -> None:  # noqa: FBT001
+def test_dropout_is_off(make: Callable[[], Any], recompute: bool) -> None:
     torch.manual_seed(0)
     model = make()
     wanted = plain.gradient(model.eval(), [{"input_ids": row, "labels": row} for row in ROWS])

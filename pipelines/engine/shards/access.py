@@ -134,7 +134,7 @@ class ShardAccess(ABC):
 
     @contextmanager
     def untraced(self) -> Iterator[None]:
-        """A context for reference passes without dropout, which leaves gradients, counters, RNG and modes as they were."""
+        """A context for passes without dropout that leaves gradients, counters, RNG and modes as they were."""
         with modes_and_rng_kept(self.module, training=False), checkpointing_without_dropout(self.module):
             yield
 
