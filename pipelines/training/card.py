@@ -22,7 +22,7 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
         config: the run's resolved options.
         method: the name of the method, such as ``"SFT"``.
         inputs: records of model, data and basis.
-        final: the figures of the last logged step.
+        final: the figures of the last logged step, and remarks on the run where there are any.
     """
     projected = any(record.role == "basis" for record in inputs)
     bases = {record.role: hide(record.path) for record in inputs if record.role in ("model", "base")}
@@ -46,6 +46,7 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
         "",
         how + _mixed_in(config) + _selected(config, final),
         "",
+        *(line for remark in final.get("remarks", ()) for line in (f"> **Note:** {remark}.", "")),
         "| made from | what | fingerprint |",
         "| --- | --- | --- |",
         *map(_input_row, inputs),

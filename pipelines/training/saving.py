@@ -19,6 +19,7 @@ from pipelines.training.card import model_card
 from pipelines.training.checkpoints.run_files import BEST_FOLDER, LAYERS_FILE, METRICS_FILE, PLOTS_FOLDER, WORK_FOLDER
 from pipelines.training.metrics import read_metrics
 from pipelines.training.plots import Lines, draw_plots
+from pipelines.training.remarks import remarks
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +74,11 @@ def save_run(
     final |= {key: value for key, value in last.items() if key.startswith("projection/leak/")}
     final |= {key: value for key, value in last.items() if key.startswith("projection/reference_loss/")}
     final |= left
+    found = remarks(config, metrics, adapters=_trains_adapters(trainer))
+    for text in found:
+        logger.warning("%s", text)
+    # In the summary only where there are any.
+    final |= {"remarks": found} if found else {}
     (partial / "model" / "README.md").write_text(model_card(config, method, inputs, final), encoding="utf-8")
     return final
 
@@ -82,6 +88,10 @@ def _draw(folder: Path, metrics: Lines, layers: Sequence[tuple[int, str, float]]
         draw_plots(folder, metrics, layers)
     except Exception as error:  # noqa: BLE001 - plots can be drawn again from the metrics, and a run cannot be had again
         logger.warning("the plots could not be drawn: %s: %s", type(error).__name__, first_line(error))
+
+
+def _trains_adapters(trainer: Any) -> bool:
+    return getattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config", None) is not None
 
 
 def _remove_leftovers(partial: Path) -> None:

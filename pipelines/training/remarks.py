@@ -1,0 +1,62 @@
+"""What is to be said of a finished run that has probably not done what was meant by it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.configs.train import TrainConfig
+
+# Learning rates of AdamW beyond these are far from what publications and recipes of the field use: from 1e-7 to 1e-4
+# for all parameters, from 1e-5 to 1e-3 for adapters. Very small models bear more.
+_ALL_PARAMETERS = (1e-8, 5e-4)
+_ADAPTERS = (2e-6, 5e-3)
+_SHARE, _DEVIATIONS = 0.01, 2.0
+
+
+def remarks(config: TrainConfig, metrics: Sequence[Mapping[str, Any]], *, adapters: bool) -> list[str]:
+    """Sentences about a finished run; none where nothing is remarkable.
+
+    Args:
+        config: the run's options.
+        metrics: the lines of its ``metrics.jsonl``.
+        adapters: whether adapters were trained rather than all parameters.
+    """
+    return [text for text in (_of_learning_rate(config, adapters=adapters), _of_losses(metrics)) if text]
+
+
+def _of_learning_rate(config: TrainConfig, *, adapters: bool) -> str | None:
+    if not str(config.trainer.get("optim", "adamw_torch")).startswith("adam"):
+        return None
+    low, high = _ADAPTERS if adapters else _ALL_PARAMETERS
+    rate, kind = config.learning_rate, "adapters" if adapters else "all parameters"
+    usual = "1e-5 to 1e-3" if adapters else "1e-7 to 1e-4"
+    if rate < low:
+        return f"--learning-rate {rate:g} is very low for training {kind} (usual: {usual}): they hardly move"
+    if rate > high:
+        return f"--learning-rate {rate:g} is very high for training {kind} (usual: {usual}): models forget at it"
+    return None
+
+
+def _of_losses(metrics: Sequence[Mapping[str, Any]]) -> str | None:
+    losses = [float(line["loss"]) for line in metrics if "loss" in line]
+    if len(losses) < 2:
+        return None
+    half = len(losses) // 2
+    (first, first_error), (last, last_error) = _mean_and_error(losses[:half]), _mean_and_error(losses[-half:])
+    # Steps are on different rows, so that losses differ where nothing is learned too.
+    noise = max(_SHARE * abs(first), _DEVIATIONS * math.hypot(first_error, last_error))
+    if last < first - noise:
+        return None
+    how = "rose" if last > first + noise else "did not move"
+    return f"the training loss {how}: {first:.4g} in the first half of the run, {last:.4g} in the second"
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and its standard error; 0 where a single value has none."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, 0.0
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    return mean, math.sqrt(variance / len(values))

@@ -1,0 +1,74 @@
+"""What is said of a run whose loss did not move, or whose learning rate is far from what its kind needs."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_registry.core.manifest import InputRecord
+from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
+from pipelines.training.card import model_card
+from pipelines.training.remarks import remarks
+
+
+def said(losses: list[float], *, adapters: bool = False, **options: Any) -> list[str]:
+    config = TrainSftConfig(model="m", data=Path("d"), out=Path("o"), **{"learning_rate": 1e-5, **options})
+    lines = [{"step": step, "loss": loss} for step, loss in enumerate(losses, start=1)]
+    return remarks(config, [*lines, {"step": len(losses), "train_runtime": 1.0}], adapters=adapters)
+
+
+def noisy(start: float, end: float, *, steps: int = 40, noise: float = 0.1, seed: int = 0) -> list[float]:
+    generator = random.Random(seed)
+    return [start + (end - start) * k / (steps - 1) + generator.gauss(0, noise) for k in range(steps)]
+
+
+@pytest.mark.parametrize(
+    ("rate", "adapters", "expected"),
+    [
+        (1e-6, True, "very low for training adapters"),
+        (1e-6, False, None),
+        (2e-4, True, None),
+        (1e-3, False, "very high for training all parameters"),
+        (3e-4, False, None),
+        (1e-9, False, "very low for training all parameters"),
+        (2e-2, True, "very high for training adapters"),
+    ],
+)
+def test_learning_rates_of_each_kind(rate: float, adapters: bool, expected: str | None) -> None:
+    found = said(noisy(2.0, 1.0), adapters=adapters, learning_rate=rate)
+    assert len(found) == (0 if expected is None else 1)
+    assert expected is None or expected in found[0]
+
+
+def test_other_optimizers_have_other_learning_rates() -> None:
+    assert said(noisy(2.0, 1.0), learning_rate=0.1, trainer={"optim": "sgd"}) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_losses_that_only_differ_between_steps_have_not_moved(seed: int) -> None:
+    # Two standard errors are exceeded by chance once in twenty times, and a fall is then a fall of noise.
+    texts = said(noisy(2.0, 2.0, noise=0.02, seed=seed))
+    assert len(texts) == 1
+    assert "did not move" in texts[0]
+    assert said(noisy(2.0, 1.5, seed=seed)) == []
+    assert "rose" in said(noisy(2.0, 3.0, seed=seed))[0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [([], []), ([2.0], []), ([2.0, 1.5], []), ([2.0, 1.999], ["did not move"]), ([2.0, 1.9, 1.6, 1.5], [])],
+)
+def test_short_runs(losses: list[float], expected: list[str]) -> None:
+    found = said(losses)
+    assert len(found) == len(expected)
+    assert all(word in text for word, text in zip(expected, found, strict=True))
+
+
+def test_the_card_says_it() -> None:
+    config = TrainDpoConfig(model="m", data=Path("d"), out=Path("o"))
+    record = InputRecord(role="model", path="m", kind="model", fingerprint="0" * 64)
+    assert "> **Note:** it stood still." in model_card(config, "DPO", [record], {"remarks": ["it stood still"]})
+    assert "Note" not in model_card(config, "DPO", [record], {"loss": 1.0})
