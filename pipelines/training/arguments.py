@@ -171,7 +171,9 @@ def check_trainer_options(arguments_class: type[Any], config: TrainConfig) -> No
 def _preference_values(config: TrainConfig) -> dict[str, Any]:
     if not isinstance(config, TrainDpoConfig):
         return {}
-    return {"loss_type": list(config.losses), "beta": config.beta, "precompute_ref_log_probs": True}
+    values = {"loss_type": list(config.losses), "beta": config.beta, "precompute_ref_log_probs": True}
+    # TRL turns all dropout off by default, also that of adapters, which was then asked for in vain.
+    return values | ({"disable_dropout": False} if config.lora_dropout else {})
 
 
 def check_names(arguments_class: type[Any], given: dict[str, Any]) -> None:

@@ -49,7 +49,7 @@ def save_run(
     _remove_leftovers(partial)
     metrics = read_metrics(partial / METRICS_FILE)
     projection = None if transforms is None else transforms.get("projection")
-    layers = projection.layer_rows if projection is not None else []
+    layers = projection.layer_rows if projection is not None else ()
     if layers:
         columns = dict(zip(("step", "parameter", "removed"), zip(*layers, strict=True), strict=True))
         pq.write_table(pa.table({key: list(values) for key, values in columns.items()}), partial / LAYERS_FILE)

@@ -15,6 +15,7 @@ from pipelines.engine.shards.access import ShardAccess
 from pipelines.gradients import projection
 from pipelines.passes.gradients import LossSum, Objective, ReferenceResult, reference_gradients
 from pipelines.transforms import diagnostics
+from pipelines.transforms.layer_rows import LayerRows
 from pipelines.transforms.projector import Measure, Projector
 from pipelines.transforms.scope import Scope, group_tensors
 from pipelines.transforms.transform import Figures, StepPart, Transform
@@ -94,7 +95,7 @@ class Projection(Transform):
         self._final = _Sum()
         self._norms: list[float] = []
         self.refresh_figures: Figures = {}
-        self.layer_rows: list[tuple[int, str, float]] = []
+        self.layer_rows = LayerRows(self.projector.names)
 
     # --- Each step ---
 
@@ -234,7 +235,7 @@ class Projection(Transform):
             shares = diagnostics.gradient_figures(measure, projector, self.names)
             figures |= {key: shares[key] for key in ("removed", "removed_random")}
             removed = diagnostics.removed_by_group(measure)
-            self.layer_rows += [(self._steps, *row) for row in zip(projector.names, removed, strict=True)]
+            self.layer_rows.add(self._steps, removed)
         final = self._final.total()
         if final is not None:
             figures |= diagnostics.leak_figures(final, projector, self.names, math.hypot(*self._norms))

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from transformers import get_scheduler
-from trl import SFTConfig
+from trl import DPOConfig, SFTConfig
 
-from pipelines.configs.train import TrainSftConfig
+from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
 from pipelines.training.arguments import trainer_arguments
 
 
@@ -45,3 +45,13 @@ def rates(made: Any, steps: int) -> list[float]:
 def test_warm_up_is_what_was_asked_for(tmp_path: Path, schedule: str, warmup: float, expected: list[float]) -> None:
     made = arguments(tmp_path, schedule=schedule, warmup_steps=warmup, learning_rate=1.0)
     assert rates(made, 8) == pytest.approx(expected)
+
+
+def test_dropout_of_adapters_is_not_turned_off_by_dpo(tmp_path: Path) -> None:
+    def made(**options: Any) -> Any:
+        config = TrainDpoConfig(model="m", data=tmp_path, out=tmp_path / "out", precision="fp32", **options)
+        return trainer_arguments(DPOConfig, config, tmp_path, None)
+
+    assert made().disable_dropout
+    assert not made(lora_rank=4, lora_dropout=0.1).disable_dropout
+    assert made(lora_rank=4, lora_dropout=0.1, trainer={"disable_dropout": True}).disable_dropout

@@ -220,8 +220,8 @@ class Checkpointer:
             transforms.restore(progress["transforms"], read_tensors(self.source, transforms.access))
             projection = transforms.get("projection")
             if projection is not None and self._has(_LAYERS_FILE):
-                layers = pq.read_table(self.source / _LAYERS_FILE).to_pylist()
-                projection.layer_rows = [(row["step"], row["parameter"], row["removed"]) for row in layers]
+                layers = pq.read_table(self.source / _LAYERS_FILE, columns=["step", "removed"]).to_pydict()
+                projection.layer_rows.restore(layers["step"], layers["removed"])
 
     def _read(self, name: str) -> dict[str, Any]:
         assert self.source is not None
