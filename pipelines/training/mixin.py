@@ -104,7 +104,7 @@ class TransformMixin(EveryRowOnce):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The trainer's forward and backward pass; then, without DeepSpeed, the transforms at the boundary."""
-        loss: torch.Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
         if not bool(torch.isfinite(loss)):
             raise NumericsError(
                 f"the training loss is {float(loss)} at step {self.state.global_step + 1}",  # type: ignore[attr-defined]

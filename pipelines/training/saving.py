@@ -67,7 +67,7 @@ def save_run(
         "projection/removed_random",
         "train_runtime",
     )
-    final = {key: last[key] for key in kept if key in last}
+    final: dict[str, Any] = {key: last[key] for key in kept if key in last}
     if held_out is not None:
         final |= {key: value for key, value in last.items() if key.startswith("eval_")}
         final |= held_out.summary() | {"model_of_step": saved_step}
@@ -77,8 +77,8 @@ def save_run(
     found = remarks(config, metrics, adapters=_trains_adapters(trainer))
     for text in found:
         logger.warning("%s", text)
-    # In the summary only where there are any.
-    final |= {"remarks": found} if found else {}
+    if found:
+        final["remarks"] = found
     (partial / "model" / "README.md").write_text(model_card(config, method, inputs, final), encoding="utf-8")
     return final
 

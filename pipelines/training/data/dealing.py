@@ -69,11 +69,8 @@ class DealtBatches(BatchSampler):
 
     def __init__(self, batches: BatchSampler, dealing: Dealing, rank: int) -> None:
         self._batches, self._dealing, self._rank = batches, dealing, rank
-
-    @property
-    def sampler(self) -> Any:
-        """The sampler of single rows, which is told the epoch."""
-        return self._batches.sampler
+        # The sampler of single rows, which is told the epoch.
+        self.sampler = batches.sampler
 
     def __len__(self) -> int:
         return self._dealing.num_passes
@@ -103,7 +100,8 @@ def deal_rows(loader: Any, rank: int, num_ranks: int) -> Dealing | None:
     batches = shard.batch_sampler if isinstance(shard, BatchSamplerShard) else shard
     if type(batches) is not BatchSampler:
         return None
-    dealing = Dealing(len(batches.sampler), batches.batch_size, num_ranks, batches.drop_last)
+    rows: Any = batches.sampler
+    dealing = Dealing(len(rows), batches.batch_size, num_ranks, batches.drop_last)
     if isinstance(shard, BatchSamplerShard):
         shard.batch_sampler = DealtBatches(batches, dealing, rank)
         # Transformers does the same to a sampler that is a rank's own: accelerate then takes its batches as they are.
@@ -153,7 +151,7 @@ def real_rows_gathered(accelerator: Any, sizes: Sequence[int], rank: int) -> Ite
 
     def gather_rows(tensor: Tensor) -> Tensor:
         if tensor.ndim == 0:
-            return gather(tensor if mine else torch.zeros_like(tensor))  # type: ignore[no-any-return]
+            return gather(tensor if mine else torch.zeros_like(tensor))
         padded = tensor.new_zeros(longest, *tensor.shape[1:])
         padded[:mine] = tensor[:mine]
         parts = gather(padded).split(longest)
