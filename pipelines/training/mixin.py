@@ -120,9 +120,7 @@ class TransformMixin(EveryRowOnce):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The trainer's loss, and in training the anchor's beside it."""
-        loss = super().compute_loss(  # type: ignore[misc]
-            model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
-        )
+        loss = super().compute_loss(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
         if self.anchor is None or return_outputs or not self.model.training:  # type: ignore[attr-defined]
             return loss
         num_batches = int(self.current_gradient_accumulation_steps)  # type: ignore[attr-defined]
