@@ -21,9 +21,6 @@ from pipelines.configs.heldout import HeldOutConfig
 from pipelines.configs.sft_data import SftDataConfig
 from pipelines.core.config import CommandConfig, option
 
-# Schedules of transformers that are told the results of an evaluation instead of the number of the step.
-_FOLLOW_EVALUATION = ("reduce_lr_on_plateau", "greedy")
-
 
 class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):
     """How the reference subspace is used in training."""
@@ -220,11 +217,6 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
             problems.append(f"--weights takes a number for each of several --data, and there are {len(self.data)}")
         elif any(weight <= 0 for weight in self.weights):
             problems.append("--weights takes numbers greater than 0")
-        if self.schedule in _FOLLOW_EVALUATION:
-            problems.append(
-                f"--schedule {self.schedule} goes by the trainer's own evaluation, which ogpsa does not run: the "
-                "learning rate would never change"
-            )
         if self.track_change and self.select == "best":
             problems.append("--track-change measures to the last step, and --select best saves the weights of another")
         return problems

@@ -61,7 +61,7 @@ def refusal(**given_options: Any) -> str:
         ({"trainer": {"optim": "no such optimizer"}}, "not a valid"),
         ({"trainer": {"optim_args": {"a": 1}}}, "optim"),
         ({"trainer": {"use_liger_kernel": True}}, "liger-kernel is not installed"),
-        ({"trainer": {"accelerator_config": "no such file"}}, "no such file"),
+        ({"trainer": {"accelerator_config": "no such file"}}, "deals every row to one rank"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_said(given_options: dict[str, Any], missing: str) -> None:
