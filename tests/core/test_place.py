@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_registry.core.errors import OgpsaError
+from data_registry.core.errors import InputError, OgpsaError
 from data_registry.core.manifest import is_artifact, read_manifest, verify
 from pipelines.core.artifact import ArtifactWriter, partial_path
 from pipelines.core.aside import all_aside, aside_of
@@ -119,11 +119,11 @@ def test_names_that_file_systems_allow_work(tmp_path: Path, name: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_names_of_any_bytes_work(tmp_path: Path) -> None:
+def test_names_of_any_characters_work(tmp_path: Path) -> None:
     draw = random.Random(0)
+    characters = [chr(number) for number in (*range(1, 47), *range(48, 0xD800), *range(0xE000, 0x110000))]
     for _ in range(12):
-        number = draw.randint(1, 255)
-        name = os.fsdecode(bytes(draw.choice([*range(1, 47), *range(48, 256)]) for _ in range(number)))
+        name = "".join(draw.choices(characters, k=draw.randint(1, 60)))
         if name in (".", ".."):
             continue
         make(wanted(tmp_path / name), fill)
@@ -133,6 +133,12 @@ def test_names_of_any_bytes_work(tmp_path: Path) -> None:
             path.unlink() if path.is_file() else None
         (tmp_path / name / "deep").rmdir()
         (tmp_path / name).rmdir()
+
+
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="UTF-8"):
+        make(wanted(tmp_path / os.fsdecode(b"run-\xff")), fill)
+    assert os.listdir(tmp_path) == []
 
 
 def test_two_long_names_do_not_share_what_lies_aside(tmp_path: Path) -> None:
