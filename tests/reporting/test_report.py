@@ -36,7 +36,8 @@ def three(tmp_path):
 
 
 def config(out, *results, **options) -> ReportConfig:
-    return ReportConfig(results=[str(path) for path in results], out=out, bootstrap=200, **options)
+    resamples = {"bootstrap": 200} if "start" in options else {}
+    return ReportConfig(results=[str(path) for path in results], out=out, **resamples, **options)
 
 
 def make(tmp_path, *results, **options):

@@ -48,9 +48,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(world: Path, out: Path, loss: str, **given: Any) -> TrainDpoConfig:
+    defaults = {"batch_size": NUM_PAIRS, "max_steps": 1, "trainer": PARAMETERS.get(loss, {})}
+    beta = {} if loss == "sft" else {"beta": BETA}
     return TrainDpoConfig(
-        model=str(world / "model"), data=world / "pairs", out=out, loss=loss, beta=BETA, precision="fp32",
-        accumulation=1, **{"batch_size": NUM_PAIRS, "max_steps": 1, "trainer": PARAMETERS.get(loss, {}), **given},
+        model=str(world / "model"), data=world / "pairs", out=out, loss=loss, precision="fp32", accumulation=1,
+        **{**beta, **defaults, **given},
     )  # fmt: skip
 
 

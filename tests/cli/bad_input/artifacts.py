@@ -46,7 +46,7 @@ def damaged_manifest(place: Place) -> Arguments:
     return basis(place, data=data)
 
 
-@case(ARTIFACT, "is a basis, where a dataset is needed")
+@case(ARTIFACT, "is a basis, where a dataset or samples is needed")
 def basis_as_data(place: Place) -> Arguments:
     return sft(place, data=place.made / "basis")
 
