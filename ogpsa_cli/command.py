@@ -128,6 +128,7 @@ def _check_text(arguments: Sequence[str]) -> None:
         ConfigError: an argument, or the name of the working directory, is not UTF-8 text.
     """
     from data_registry.core.errors import ConfigError
+    from data_registry.core.visible import visible
 
     try:
         here = os.getcwd()
@@ -138,7 +139,7 @@ def _check_text(arguments: Sequence[str]) -> None:
             text.encode()
         except UnicodeEncodeError as error:
             raise ConfigError(
-                f"{os.fsencode(text)!r} is not text in UTF-8, and no manifest could record it",
+                f"'{visible(text)}' is not UTF-8, and no manifest could record it",
                 fix="give the file or directory another name, or name a link to it",
             ) from error
 

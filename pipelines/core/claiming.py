@@ -93,6 +93,11 @@ def _try_lock(directory: Path) -> int | None:
     except FileNotFoundError:
         # Its owner has put it in its place between the two.
         return None
+    except FileExistsError:
+        if os.path.lexists(directory):
+            raise
+        # Its owner has done so after mkdir had found it there, and before it was looked at whether it is a directory.
+        return None
     if _flock(descriptor) and is_still(directory, descriptor):
         return descriptor
     os.close(descriptor)

@@ -121,7 +121,7 @@ def test_two_models_answer_in_turn_on_a_pipe(cli: Cli, monkeypatch: pytest.Monke
         (["chat"], "MODEL is required"),
         (["chat", "nowhere/at/all"], "does not exist"),
         (["chat", TESTBED_MODEL, "--against", "nowhere/at/all"], "does not exist"),
-        (["chat", TESTBED_MODEL, "--top-p", "0.5"], "add --temperature"),
+        (["chat", TESTBED_MODEL, "--top-p", "0.5"], "--top-p needs --temperature"),
         (["chat", TESTBED_MODEL, "--chat-template", "none.jinja"], "none.jinja"),
     ],
 )

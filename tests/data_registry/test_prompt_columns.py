@@ -71,7 +71,7 @@ def test_a_label_that_contradicts_the_options_is_refused(tmp_path: Path) -> None
 
 
 def test_other_columns_and_transcripts_are_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="data_registry")
     read(tmp_path, [{"prompt": f"\n\nHuman: {i}\n\nAssistant:", "target": "Sure", "id": i} for i in range(3)])
     (unused,) = [record.getMessage() for record in caplog.records if "not used" in record.getMessage()]
     assert "target (3)" in unused

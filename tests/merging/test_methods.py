@@ -70,7 +70,7 @@ def test_a_new_method_reaches_the_options(made: Path) -> None:
     inputs = (made / "task", "--safe", made / "safe", "--method", "larger", "--out", made / "no")
     refused = ogpsa(made, "merge", *inputs, "--unaligned", made / "unaligned", "--original-semantics")
     assert refused.returncode == 2
-    assert "--unaligned has no effect with --method larger" in refused.stderr
+    assert "--unaligned needs --method safemerge or --method safelora" in refused.stderr
     assert "--original-semantics does not go with --method larger" in refused.stderr
 
 
