@@ -58,7 +58,7 @@ def test_a_name_that_is_no_text_is_refused_before_the_work(cli: Cli, tmp_path: P
     for arguments in (("rows.jsonl", "--out", os.fsdecode(name)), (os.fsdecode(name), "--out", "out")):
         outcome = cli("prepare-data", *arguments)
         assert outcome.code == 2
-        assert "is not text in UTF-8" in outcome.err
+        assert "is not UTF-8" in outcome.err
     assert os.listdir(tmp_path) == ["rows.jsonl"]
 
 
@@ -71,4 +71,4 @@ def test_a_working_directory_whose_name_is_no_text_is_refused(
     (here / "rows.jsonl").write_text(ROWS)
     outcome = cli("prepare-data", "rows.jsonl", "--out", "out")
     assert outcome.code == 2
-    assert "is not text in UTF-8" in outcome.err
+    assert "is not UTF-8" in outcome.err
