@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.dpo_memory import ALLOCATION, SHAPES, make_world
+from benchmarks.speed.dpo_memory import ALLOCATION, SHAPES, forget_peak, make_world, peak
 
 VARIANTS = ("load", "naive", "kl", "ce")
 STEPS, WARM = 8, 2
@@ -92,25 +92,16 @@ def child(variant: str, directory: Path, tokens: int, precision: str) -> dict[st
             times.append(time.perf_counter())
 
     trainer.add_callback(Clock())
-    Path("/proc/self/clear_refs").write_text("5")
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    forget_peak()
     if variant != "load":
         trainer.train()
-    found = {"peak_bytes": float(_peak())}
+    found = {"peak_bytes": float(peak())}
     if torch.cuda.is_available():
         found["peak_bytes"] = float(torch.cuda.max_memory_allocated())
     if times:
         steps = [later - earlier for earlier, later in zip(times[WARM:], times[WARM + 1 :], strict=False)]
         found["step_s"] = statistics.median(steps)
     return found
-
-
-def _peak() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("no VmHWM here: this benchmark needs Linux")
 
 
 def measure(name: str, directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -104,16 +104,16 @@ def child(variant: str, directory: Path, pairs_per_step: int, tokens: int, preci
         config = TrainDpoConfig(data=directory / "pairs", batch_size=pairs_per_step, **common)
         recipe = dpo
     config.out.mkdir(parents=True, exist_ok=True)
-    _forget_peak()
+    forget_peak()
     trainer = recipe.make_trainer(config, resolve_model(config.model), None, config.out, device)
     if variant == "dpo-two-models":
         _with_reference_model(trainer, config)
     if variant != "dpo-first":
-        _forget_peak()
+        forget_peak()
     if variant != "load":
         trainer.train()
     shapes = {key: tuple(value.shape) for key, value in next(iter(trainer.get_train_dataloader())).items()}
-    found = {"peak_bytes": float(_peak()), "tokens_per_step": float(torch.Size(shapes["input_ids"]).numel())}
+    found = {"peak_bytes": float(peak()), "tokens_per_step": float(torch.Size(shapes["input_ids"]).numel())}
     if torch.cuda.is_available():
         found["gpu_peak_bytes"] = float(torch.cuda.max_memory_allocated())
     return found
@@ -132,7 +132,7 @@ def _with_reference_model(trainer: Any, config: Any) -> None:
     trainer.ref_model, trainer.precompute_ref_logps = reference, False
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Reset the peaks, so that they are counted from here on."""
     import torch
 
@@ -141,7 +141,7 @@ def _forget_peak() -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def _peak() -> int:
+def peak() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

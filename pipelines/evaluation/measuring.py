@@ -15,7 +15,7 @@ from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import is_main
 from pipelines.evaluation.answering.asking import answer_all, ask
-from pipelines.evaluation.answering.backend import Backend, TransformersBackend
+from pipelines.evaluation.answering.opening import backend_of, open_model
 from pipelines.evaluation.answering.store import write_generations
 from pipelines.evaluation.answering.vllm_backend import VllmEngine
 from pipelines.evaluation.contract.answer import StoredAnswer, write_answers
@@ -24,11 +24,8 @@ from pipelines.evaluation.contract.suite import AnySuite, GeneratingSuite, Suite
 from pipelines.evaluation.contract.verdict import Judge, StoredVerdict, judge_answers, write_verdicts
 from pipelines.evaluation.judges.registry import BUILT_IN, JUDGES, named_judge
 from pipelines.evaluation.request import ANSWERING, JUDGING, work_folder
-from pipelines.models.limits import limits_of_model
-from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource
 from pipelines.tokens.chat_template import chat_template_of
-from pipelines.tokens.fitting import check_token_ids
 from pipelines.tokens.tokenizer import load_source_tokenizer
 
 if TYPE_CHECKING:
@@ -82,7 +79,14 @@ def measure(
     generating = {index: suite for index, suite in enumerate(suites) if isinstance(suite, GeneratingSuite)}
     if is_main() or generating:
         tokenizer = _tokenizer(config, source)
-        model = _model(config, source, tokenizer, device)
+        model = open_model(
+            source,
+            tokenizer,
+            backend=config.backend,
+            precision=config.precision,
+            trust_remote_code=config.trust_remote_code,
+            device=device,
+        )
         for index, suite in generating.items():
             _generate(config, source, suite, index, model, tokenizer, measurement)
         if folder is not None and generating:
@@ -173,13 +177,7 @@ def _generate(
 ) -> None:
     asked = ask(suite.items(), tokenizer)
     measurement.template_hash = hash_text(chat_template_of(tokenizer))
-    backend: Backend
-    if isinstance(model, VllmEngine):
-        check_token_ids(asked.ids, model.num_embeddings, tokenizer)
-        backend = model.backend(suite.decoding)
-    else:
-        check_token_ids(asked.ids, limits_of_model(model).num_embeddings, tokenizer)
-        backend = TransformersBackend(model, tokenizer, suite.decoding)
+    backend = backend_of(model, tokenizer, asked, suite.decoding)
     measurement.answers[index] = answer_all(
         asked,
         tokenizer,
@@ -211,22 +209,3 @@ def _check_answered(answers: Sequence[StoredAnswer], context: int | None) -> Non
 
 def _tokenizer(config: EvaluateConfig, source: ModelSource) -> PreTrainedTokenizerBase:
     return load_source_tokenizer(source, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code)
-
-
-def _model(
-    config: EvaluateConfig, source: ModelSource, tokenizer: PreTrainedTokenizerBase, device: torch.device
-) -> PreTrainedModel | VllmEngine:
-    if config.backend == "vllm":
-        return VllmEngine(
-            source,
-            tokenizer,
-            precision=config.precision,
-            local_rank=device.index or 0,
-            trust_remote_code=config.trust_remote_code,
-        )
-    model = load_model(source, precision=config.precision, trust_remote_code=config.trust_remote_code)
-    if device.type == "cuda":
-        model.to(device)
-        # Until here the weights may have been views of files.
-        source.check_unchanged()
-    return model

@@ -186,7 +186,7 @@ def test_several_suites_and_data_sets_stand_in_one_result(tmp_path, data):
 
 def test_the_same_evaluation_is_up_to_date(tmp_path, monkeypatch):
     first = evaluate.run(config(tmp_path / "r"))
-    monkeypatch.setattr(measuring, "load_model", lambda *_, **__: pytest.fail("it was up to date"))
+    monkeypatch.setattr(measuring, "open_model", lambda *_, **__: pytest.fail("it was up to date"))
     again = evaluate.run(config(tmp_path / "r", batch_size=3))  # how, not what
     assert again.up_to_date
     assert not first.up_to_date
@@ -204,7 +204,7 @@ def test_other_settings_and_another_model_do_not_overwrite(tmp_path):
 
 
 def test_a_dry_run_reads_no_weights_and_writes_nothing(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(measuring, "load_model", lambda *_, **__: pytest.fail("a plan needs no weights"))
+    monkeypatch.setattr(measuring, "open_model", lambda *_, **__: pytest.fail("a plan needs no weights"))
     lines = dict(evaluate.plan(config(tmp_path / "r", suite=["testbed", "reference-loss"], data=[data])))
     assert lines["testbed"].startswith("72 items")
     assert lines["reference-loss/facts"] == "5 samples"

@@ -63,7 +63,7 @@ def test_a_baseline_of_other_settings_is_refused(tmp_path):
 
 
 def test_a_baseline_that_is_not_there_is_known_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(measuring, "load_model", lambda *_, **__: pytest.fail("too late"))
+    monkeypatch.setattr(measuring, "open_model", lambda *_, **__: pytest.fail("too late"))
     with pytest.raises(InputError):
         evaluate.run(config(tmp_path / "r", baseline=tmp_path / "none"))
     assert not (tmp_path / "r").exists()

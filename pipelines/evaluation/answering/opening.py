@@ -39,6 +39,7 @@ def open_model(
 
     Raises:
         InputError: the model cannot be loaded.
+        ArtifactError: the model changed while it was being read.
     """
     if backend == "vllm":
         return VllmEngine(
@@ -47,6 +48,8 @@ def open_model(
     model = load_model(source, precision=precision, trust_remote_code=trust_remote_code)
     if device.type == "cuda":
         model.to(device)
+        # Until here the weights may have been views of files.
+        source.check_unchanged()
     return model
 
 
