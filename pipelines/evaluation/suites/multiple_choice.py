@@ -10,14 +10,13 @@ from data_registry.core.errors import InputError
 from data_registry.formats.choices import options_of
 from pipelines.core.progress import Progress
 from pipelines.evaluation.contract.answer import AnsweredItem
-from pipelines.evaluation.contract.results import SuiteResults, SuiteSettings, hash_items, hash_text, hash_tokenizer
+from pipelines.evaluation.contract.results import SuiteResults
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
 from pipelines.evaluation.statistics.figures import share
-from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite
+from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite, scoring_settings
 from pipelines.evaluation.suites.sample_losses import sample_losses
 from pipelines.evaluation.suites.scored_rows import length_option, scored_length
 from pipelines.models.limits import limits_of_model
-from pipelines.tokens.chat_template import chat_template_of
 from pipelines.tokens.conversations import encode_batch
 from pipelines.tokens.fitting import check_token_ids
 
@@ -53,14 +52,12 @@ class MultipleChoiceSuite(PreparedDataSuite):
         scores = np.array([float(one == other) for one, other in zip(chosen, right, strict=True)])
         results = SuiteResults(
             suite=f"{NAME}/{data.name}",
-            settings=SuiteSettings(
+            settings=scoring_settings(
+                data,
+                tokenizer,
                 version=VERSION,
-                split=data.split,
-                prompt_hash=hash_items(row["messages"] for row in data.rows),
-                template_hash=hash_text(chat_template_of(tokenizer)),
-                decoding="none",
+                prompts=(row["messages"] for row in data.rows),
                 scoring="the choice whose text with its letter has the highest log-probability",
-                tokenizer_hash=hash_tokenizer(tokenizer),
             ),
             metrics=(
                 share(

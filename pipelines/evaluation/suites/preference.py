@@ -9,20 +9,12 @@ import numpy as np
 
 from pipelines.core.progress import Progress
 from pipelines.evaluation.contract.answer import AnsweredItem
-from pipelines.evaluation.contract.results import (
-    Metric,
-    SuiteResults,
-    SuiteSettings,
-    hash_items,
-    hash_text,
-    hash_tokenizer,
-)
+from pipelines.evaluation.contract.results import Metric, SuiteResults
 from pipelines.evaluation.contract.suite import SuiteOutcome
 from pipelines.evaluation.statistics.figures import Scores, mean_nats, share
-from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite
+from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite, scoring_settings
 from pipelines.evaluation.suites.sample_losses import sample_losses
 from pipelines.evaluation.suites.scored_rows import check_scored, scored_length
-from pipelines.tokens.chat_template import chat_template_of
 from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.pairs import SIDES, Pair, encode_pairs
 
@@ -57,15 +49,13 @@ class PreferenceSuite(PreparedDataSuite):
         cut = any(len(ids) >= max_length for ids, _ in samples)
         results = SuiteResults(
             suite=f"{NAME}/{data.name}",
-            settings=SuiteSettings(
+            settings=scoring_settings(
+                data,
+                tokenizer,
                 version=VERSION,
-                split=data.split,
-                prompt_hash=hash_items([row["prompt"], row["chosen"], row["rejected"]] for row in data.rows),
-                template_hash=hash_text(chat_template_of(tokenizer)),
-                decoding="none",
+                prompts=([row["prompt"], row["chosen"], row["rejected"]] for row in data.rows),
                 scoring="log-probability of the whole answer: chosen less rejected; a tie is no preference",
                 max_length=max_length if cut else None,
-                tokenizer_hash=hash_tokenizer(tokenizer),
             ),
             metrics=self._metrics(margins),
         )

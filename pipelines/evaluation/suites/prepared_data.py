@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -13,7 +13,9 @@ import numpy as np
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import InputRecord, Manifest, as_input
 from data_registry.prepared import load_prepared
+from pipelines.evaluation.contract.results import SuiteSettings, hash_items, hash_text, hash_tokenizer
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
+from pipelines.tokens.chat_template import chat_template_of
 
 if TYPE_CHECKING:
     import datasets
@@ -54,6 +56,37 @@ def open_prepared(request: SuiteRequest, task: str) -> list[PreparedData]:
 def data_inputs(data: Sequence[PreparedData]) -> list[InputRecord]:
     """Records of data sets."""
     return [as_input("data", entry.path, entry.manifest) for entry in data]
+
+
+def scoring_settings(
+    data: PreparedData,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    version: str,
+    prompts: Iterable[object],
+    scoring: str,
+    max_length: int | None = None,
+) -> SuiteSettings:
+    """The settings of figures of given answers, which no decoding has made.
+
+    Args:
+        data: the data set.
+        tokenizer: the tokenizer, whose template wrote the rows.
+        version: the version of the suite.
+        prompts: what was scored, row by row.
+        scoring: how it was scored, in words.
+        max_length: the length at which rows were cut; None where none was.
+    """
+    return SuiteSettings(
+        version=version,
+        split=data.split,
+        prompt_hash=hash_items(prompts),
+        template_hash=hash_text(chat_template_of(tokenizer)),
+        decoding="none",
+        scoring=scoring,
+        max_length=max_length,
+        tokenizer_hash=hash_tokenizer(tokenizer),
+    )
 
 
 class PreparedDataSuite(ABC):

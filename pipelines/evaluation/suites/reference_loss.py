@@ -9,21 +9,13 @@ import numpy as np
 
 from pipelines.core.progress import Progress
 from pipelines.evaluation.contract.answer import AnsweredItem
-from pipelines.evaluation.contract.results import (
-    Metric,
-    SuiteResults,
-    SuiteSettings,
-    hash_items,
-    hash_text,
-    hash_tokenizer,
-)
+from pipelines.evaluation.contract.results import Metric, SuiteResults
 from pipelines.evaluation.contract.suite import SuiteOutcome
 from pipelines.evaluation.statistics.figures import figure
 from pipelines.evaluation.statistics.intervals import ratio_interval
-from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite
+from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite, scoring_settings
 from pipelines.evaluation.suites.sample_losses import SampleLoss, mean_token_loss, sample_losses
 from pipelines.evaluation.suites.scored_rows import check_scored, scored_length
-from pipelines.tokens.chat_template import chat_template_of
 from pipelines.tokens.conversations import encode_dataset
 
 if TYPE_CHECKING:
@@ -53,15 +45,13 @@ class ReferenceLossSuite(PreparedDataSuite):
         cut = max(len(ids) for ids, _ in samples) >= max_length
         results = SuiteResults(
             suite=f"{NAME}/{data.name}",
-            settings=SuiteSettings(
+            settings=scoring_settings(
+                data,
+                tokenizer,
                 version=VERSION,
-                split=data.split,
-                prompt_hash=hash_items(row["messages"] for row in data.rows),
-                template_hash=hash_text(chat_template_of(tokenizer)),
-                decoding="none",
+                prompts=(row["messages"] for row in data.rows),
                 scoring="negative log-likelihood of the answer's tokens",
                 max_length=max_length if cut else None,
-                tokenizer_hash=hash_tokenizer(tokenizer),
             ),
             metrics=(_metric(data.name, losses, self._request.resamples, self._request.seed),),
         )
