@@ -56,8 +56,12 @@ def basis_inputs(config: BuildBasisConfig, source: ModelSource) -> list[InputRec
     records = [source.input_record()]
     for path in config.reference:
         _, manifest = load_prepared(path, task=task_of(config))
-        records.append(as_input(f"reference {path.name}", path, manifest))
+        records.append(as_input(_role_of(path.name), path, manifest))
     return [*records, *option_file_inputs({"chat template": config.chat_template, "DeepSpeed file": config.deepspeed})]
+
+
+def _role_of(name: str) -> str:
+    return f"reference {name}"
 
 
 def tokenised_references(config: BuildBasisConfig, source: ModelSource) -> tuple[list[ReferenceSet], int]:
@@ -179,6 +183,8 @@ def _describe(
     grams: Tensor,
     architecture: str,
 ) -> BasisDescription:
+    by_role = {record.role: record for record in inputs}
+    model = by_role["model"]
     records = [
         ObjectiveRecord(
             name=reference.name,
@@ -189,7 +195,8 @@ def _describe(
             num_tokens=reference.num_tokens,
             loss=loss,
         )
-        for reference, data, loss in zip(references, inputs[1:], losses, strict=True)
+        for reference, loss in zip(references, losses, strict=True)
+        for data in [by_role[_role_of(reference.name)]]
     ]
     singular = torch.linalg.eigvalsh(grams.sum(0)).clamp_min(0).sqrt().flip(0)
     return BasisDescription(
@@ -198,8 +205,8 @@ def _describe(
         rank=len(records),
         seed=config.seed,
         batch_size=config.batch_size,
-        model=inputs[0].path,
-        model_fingerprint=inputs[0].fingerprint,
+        model=model.path,
+        model_fingerprint=model.fingerprint,
         architecture=architecture,
         lora=lora_settings(config),
         shapes={name: list(shape) for name, shape in zip(access.names, access.shapes, strict=True)},

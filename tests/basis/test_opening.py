@@ -47,6 +47,19 @@ def opened(world: Path, basis: str = "tokens", **options: Any) -> tuple[Training
     return open_basis_for_training(world / basis, access, **given), access, model
 
 
+def test_a_basis_with_a_template_of_its_own_records_the_data_of_each_objective(world: Path, tmp_path: Path) -> None:
+    template = tmp_path / "chat.jinja"
+    template.write_text((world / "model" / "chat_template.jinja").read_text())
+    built = build_basis.run(
+        BuildBasisConfig(
+            model=str(world / "model"), reference=[world / "alpha", world / "beta"], num_samples=2, precision="fp32",
+            chat_template=template, out=tmp_path / "basis",
+        )
+    )  # fmt: skip
+    description = json.loads((built.path / DESCRIPTION_FILE).read_text())
+    assert [Path(record["data"]).name for record in description["objectives"]] == ["alpha", "beta"]
+
+
 @pytest.mark.parametrize(("basis", "names"), [("tokens", ["alpha", "beta"]), ("preference", ["pairs"])])
 def test_a_refresh_at_the_same_weights_gives_the_stored_rows(world: Path, basis: str, names: list[str]) -> None:
     found, access, model = opened(world, basis)
