@@ -181,7 +181,7 @@ def test_torchrun_hands_signals_on_and_inspect_says_what_became_of_it(
 
 def test_ranks_of_ours_that_are_signalled_before_they_work_together_leave_nothing(made: Path, tmp_path: Path) -> None:
     build = ["build-basis", made / "model", "--reference", made / "general", "--num-samples", "4", "--out", "basis"]
-    point = Point("pipelines.basis.objectives.tokens:encode_dataset", ("SIGUSR1",), to="launcher", ranks=(1,))
+    point = Point("pipelines.basis.objectives.tokens:encode_fitting", ("SIGUSR1",), to="launcher", ranks=(1,))
     with started(tmp_path, by=launched(tmp_path, point, *build)) as run:
         assert run.end() == 75, run.said()
     assert run.said().splitlines() == [NOTHING_LEFT.format("SIGUSR1")]

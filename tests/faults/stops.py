@@ -89,7 +89,7 @@ SERIES: dict[str, Series] = {
         Stop(_TIDYING, "interrupted", INTERRUPTED, stays=True),
     )),
     "build-basis": Series(COMMANDS["build-basis"], (
-        at("pipelines.basis.objectives.tokens:encode_dataset"),
+        at("pipelines.basis.objectives.tokens:encode_fitting"),
         at("pipelines.basis.building:load_training_model", "SIGUSR1"),
         at("pipelines.engine.shards.replicated:ReplicatedAccess.accumulate", "SIGINT"),
         interrupted_twice_at("pipelines.engine.shards.replicated:ReplicatedAccess.accumulate"),

@@ -123,6 +123,8 @@ class World:
         }
         dpo = options.pop("method") == "dpo"
         options.setdefault("basis", self.basis(options, dpo))
+        if options["basis"] is None:
+            del options["refresh_every"]
         if "replay_ratio" in options:
             options["replay"] = self.pools[0]
         if "eval_every" in options:

@@ -115,6 +115,6 @@ def file_to_clean(place: Place) -> Arguments:
     return ["clean", place.file("notes", "x"), "--yes"]
 
 
-@case(CONFIGURATION, "is not text in UTF-8")
+@case(CONFIGURATION, "is not UTF-8")
 def name_that_is_no_text(place: Place) -> Arguments:
     return ["testbed", "--out", "caf\udce9"]
