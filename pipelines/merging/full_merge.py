@@ -18,7 +18,7 @@ from pipelines.merging.rule import Rule, merge_dense, weighted
 from pipelines.merging.target import Target
 from pipelines.models.text_config import text_setting
 from pipelines.weights.read_ahead import read_ahead
-from pipelines.weights.stored import Checkpoint, Stored, check_finite, difference, read_blocks, row_blocks
+from pipelines.weights.stored import Checkpoint, Stored, check_finite, difference, has_rows, read_blocks, row_blocks
 from pipelines.weights.writing import PlannedTensor, ShardedFiles, writing_order
 
 
@@ -277,7 +277,7 @@ def _rows(merge: FullMerge, matrix: Matrix, below: bool, V: list[Tensor], D: Ten
     total = _merged_change(merge, matrix, V, D)
     start = 0
     for base in _read(merge, matrix, [matrix.base]):
-        rows = base.reshape(-1, base.shape[-1]) if base.dim() else base.reshape(1, 1)
+        rows = base if base.dim() == 2 else base.reshape(1, -1)
         yield (rows.float() + total[start : start + rows.shape[0]]).reshape(base.shape)
         start += rows.shape[0]
 
@@ -294,7 +294,7 @@ def _merged_change(merge: FullMerge, matrix: Matrix, V: list[Tensor], D: Tensor 
 
 
 def _flat_change(merge: FullMerge, matrix: Matrix, of: Stored) -> Tensor:
-    if len(of.shape) >= 2:
+    if has_rows(of.shape):
         return matrix.change(of, merge.workers)
     assert matrix.base is not None
     change = of.read().float() - matrix.base.read().float()
@@ -307,7 +307,7 @@ def _read(merge: FullMerge, matrix: Matrix, sources: Sequence[Stored], *, togeth
     """Rows of one tensor, or of several together, in blocks, checked to be finite."""
 
     def read(start: int, stop: int) -> list[Tensor]:
-        whole = len(sources[0].shape) < 2
+        whole = not has_rows(sources[0].shape)
         rows = [source.read() if whole else source.read(start, stop, index=matrix.index) for source in sources]
         for tensor, source in zip(rows, sources, strict=True):
             check_finite(tensor.float(), source)

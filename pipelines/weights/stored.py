@@ -95,9 +95,14 @@ class Stored:
             raise _unreadable(self, error) from error
 
 
+def has_rows(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of this shape is a matrix or a stack of them; vectors and kernels of images are read whole."""
+    return len(shape) in (2, 3)
+
+
 def row_blocks(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
-    """The blocks of rows in which a tensor of this shape is read; a vector is one block."""
-    if len(shape) < 2:
+    """The blocks of rows in which a tensor of this shape is read; one block where it :func:`has_rows` not."""
+    if not has_rows(shape):
         yield 0, shape[0] if shape else 1
         return
     rows = max(1, BLOCK_ELEMENTS // max(1, shape[-1]))

@@ -1,5 +1,7 @@
 """Merging full models on weight differences, and the soup of two models."""
 
+import shutil
+
 import pytest
 import torch
 from transformers import LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
@@ -144,6 +146,31 @@ def test_elementwise_methods_merge_every_tensor(made, tmp_path, method):
         else:
             values = torch.stack([0 * D, 2 * D, 0.5 * S, 2 * D + 0.5 * S])
             assert ((change - values).abs().amin(0) < 1e-5).all()
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "dare-linear"])
+def test_tensors_of_any_number_of_dimensions_are_merged(made, tmp_path, method):
+    """The kernels of images (4) and videos (5) that models of several modalities bring, and a single number."""
+    shapes = [(), (5,), (4, 3), (2, 4, 3), (16, 3, 4, 4), (2, 3, 2, 4, 4)]
+    for seed, name in enumerate(("aligned", "task", "safe")):
+        shutil.copytree(made / name, tmp_path / name)
+        torch.manual_seed(seed)
+        added = {f"vision.{len(shape)}.weight": torch.randn(shape) for shape in shapes}
+        rewrite(tmp_path / name / "model.safetensors", lambda tensors, added=added: {**tensors, **added})
+    needs = {"base": str(tmp_path / "aligned")} if method != "linear" else {}
+    given = {"method": method, "aligned": None, "unaligned": None, "weights": [0.5, 0.5], **needs}
+    merge.run(config(tmp_path, tmp_path / "out", density=0.4 if needs else None, **given))
+    task, safe, base, found = (weights(tmp_path / name) for name in ("task", "safe", "aligned", "out/model"))
+    for name in (f"vision.{len(shape)}.weight" for shape in shapes):
+        D, S = task[name] - base[name], safe[name] - base[name]
+        if method == "linear":
+            torch.testing.assert_close(found[name], (task[name] + safe[name]) / 2)
+        elif method == "dare-linear":
+            values = torch.stack([0 * D, 1.25 * D, 1.25 * S, 1.25 * (D + S)])
+            assert ((found[name] - base[name] - values).abs().amin(0) < 1e-5).all()
+        elif D.dim() != 3:  # a stack is trimmed matrix by matrix
+            expected = plain.ties([(0.5, D.reshape(1, -1)), (0.5, S.reshape(1, -1))], 0.4).reshape(D.shape)
+            torch.testing.assert_close((found[name] - base[name]).double(), expected, rtol=1e-3, atol=1e-5)
 
 
 def test_bit_identical_for_any_shards_and_workers(made, tmp_path):
