@@ -45,6 +45,7 @@ def put_on(base: PreTrainedModel, directory: Path, *, trainable: bool) -> Any:
     where = f"base_model_name_or_path in {directory / ADAPTER_CONFIG}"
     with foreign_files(f"the adapter '{directory}' does not fit its base model", where=where):
         adapted, unused = _load(base, directory, stored, trainable=trainable)
+    _check_biases(adapted, directory)
     tell_unknown_settings(config, adapted.peft_config["default"].to_dict(), directory)
     needed = _needed(adapted)
     differing = sorted({*(name for name in unused if not name.endswith(_DUPLICATES)), *(needed - set(stored))})
@@ -93,6 +94,22 @@ def _needed(adapted: Any) -> set[str]:
     from peft import get_peft_model_state_dict
 
     return set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+
+
+def _check_biases(adapted: Any, directory: Path) -> None:
+    """Refuse biases of factors (lora_bias) that have no bias of the base to be added to.
+
+    PEFT trains such an adapter and cannot fold it in, so that a run that goes on from it could not be used.
+    """
+    for name, module in adapted.named_modules():
+        factors = getattr(module, "lora_B", {})
+        has_bias = any(getattr(factor, "bias", None) is not None for factor in getattr(factors, "values", list)())
+        if has_bias and getattr(module.base_layer, "bias", None) is None:
+            raise InputError(
+                f"the adapter '{directory}' has biases (lora_bias) for layers without one, and cannot be folded in",
+                where=f"{name} in {directory / ADAPTER_WEIGHTS}",
+                fix="use an adapter that was trained without lora_bias",
+            )
 
 
 def _untie_adapted(adapted: Any) -> None:

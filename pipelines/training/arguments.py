@@ -81,10 +81,14 @@ _OURS = {
     "ref_model_sync_steps": "ogpsa, which stores reference log-probabilities",
     "ref_model_mixup_alpha": "ogpsa, which stores reference log-probabilities",
 }
-# TRL accepts these, but falls back with a warning.
+# Where the decision is another one than that of the table above.
+_DECIDED = {("SFTConfig", "loss_type"): "ogpsa, whose SFT is by cross-entropy (nll)"}
+# TRL accepts these, but ignores them or falls back with a warning.
 _NOT_OFFERED = {
     ("DPOConfig", "padding_free"): "TRL's DPO trainer pads all the same",
     ("DPOConfig", "dataset_num_proc"): "pairs are tokenised beforehand",
+    ("SFTConfig", "dataset_num_proc"): "rows are tokenised beforehand",
+    ("SFTConfig", "dataset_kwargs"): "rows are tokenised beforehand",
 }
 
 
@@ -185,8 +189,9 @@ def check_names(arguments_class: type[Any], given: dict[str, Any]) -> None:
     known = [field.name for field in dataclasses.fields(arguments_class) if field.init]
     problems = []
     for key in given:
-        if key in _OURS:
-            problems.append(f"option 'trainer.{key}' is decided by {_OURS[key]}")
+        decided_by = _DECIDED.get((arguments_class.__name__, key), _OURS.get(key))
+        if decided_by is not None:
+            problems.append(f"option 'trainer.{key}' is decided by {decided_by}")
         elif (arguments_class.__name__, key) in _NOT_OFFERED:
             reason = _NOT_OFFERED[arguments_class.__name__, key]
             problems.append(f"option 'trainer.{key}' would have no effect: {reason}")

@@ -23,7 +23,8 @@ def remarks(config: TrainConfig, metrics: Sequence[Mapping[str, Any]], *, adapte
         metrics: the lines of its ``metrics.jsonl``.
         adapters: whether adapters were trained rather than all parameters.
     """
-    return [text for text in (_of_learning_rate(config, adapters=adapters), _of_losses(metrics)) if text]
+    found = (_of_learning_rate(config, adapters=adapters), _of_warmup(config, metrics), _of_losses(metrics))
+    return [text for text in found if text]
 
 
 def _of_learning_rate(config: TrainConfig, *, adapters: bool) -> str | None:
@@ -37,6 +38,14 @@ def _of_learning_rate(config: TrainConfig, *, adapters: bool) -> str | None:
     if rate > high:
         return f"--learning-rate {rate:g} is very high for training {kind} (usual: {usual}): models forget at it"
     return None
+
+
+def _of_warmup(config: TrainConfig, metrics: Sequence[Mapping[str, Any]]) -> str | None:
+    steps = max((int(line["step"]) for line in metrics if "step" in line), default=0)
+    if not 0 < steps < config.warmup_steps:
+        return None
+    peak = f"--learning-rate {config.learning_rate:g} was never reached"
+    return f"--warmup-steps {config.warmup_steps:g} are more than the run's steps, {steps}: {peak}"
 
 
 def _of_losses(metrics: Sequence[Mapping[str, Any]]) -> str | None:

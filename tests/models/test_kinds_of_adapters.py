@@ -144,3 +144,12 @@ def test_settings_of_a_newer_peft_are_told_and_those_of_trainers_are_not(model_d
     assert "ignores, newest_config={'on': 1}" in caplog.text
     assert "9.9.9" in caplog.text
     assert "unsloth" not in caplog.text
+
+
+@pytest.mark.parametrize("for_training", [False, True])
+def test_biases_that_no_layer_could_take_are_refused_before_the_work(model_dir, tmp_path, for_training):
+    config = LoraConfig(r=2, target_modules=["q_proj"], lora_bias=True, task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model_dir), config).save_pretrained(tmp_path / "a")
+    source = resolve_model(str(tmp_path / "a"))
+    with pytest.raises(InputError, match="biases .lora_bias. for layers without one"):
+        load_model(source, precision="fp32", for_training=for_training)

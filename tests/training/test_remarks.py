@@ -47,6 +47,13 @@ def test_other_optimizers_have_other_learning_rates() -> None:
     assert said(noisy(2.0, 1.0), learning_rate=0.1, trainer={"optim": "sgd"}) == []
 
 
+@pytest.mark.parametrize(("warmup", "expected"), [(0, 0), (0.5, 0), (40, 0), (41, 1), (1000, 1)])
+def test_a_warmup_that_outlasts_the_run(warmup: float, expected: int) -> None:
+    found = said(noisy(2.0, 1.0), warmup_steps=warmup)
+    assert len(found) == expected
+    assert all("more than the run's steps, 40: --learning-rate 1e-05 was never reached" in text for text in found)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_losses_that_only_differ_between_steps_have_not_moved(seed: int) -> None:
     # Two standard errors are exceeded by chance once in twenty times, and a fall is then a fall of noise.

@@ -120,6 +120,16 @@ def packing_that_cuts_rows(place: Place) -> Arguments:
     return sft(place, "--packing", "--set", "trainer.packing_strategy=wrapped")
 
 
+@case(CONFIGURATION, "trainer.loss_type' is decided by ogpsa, whose SFT is by cross-entropy")
+def another_loss_of_sft(place: Place) -> Arguments:
+    return sft(place, "--set", "trainer.loss_type=dft")
+
+
+@case(CONFIGURATION, "trainer.dataset_num_proc' would have no effect: rows are tokenised beforehand")
+def processes_that_would_have_nothing_to_do(place: Place) -> Arguments:
+    return sft(place, "--set", "trainer.dataset_num_proc=2")
+
+
 @case(CONFIGURATION, "--replay needs --replay-ratio")
 def replay_without_a_ratio(place: Place) -> Arguments:
     return sft(place, "--replay", place.made / "general")
