@@ -151,5 +151,5 @@ def test_biases_that_no_layer_could_take_are_refused_before_the_work(model_dir, 
     config = LoraConfig(r=2, target_modules=["q_proj"], lora_bias=True, task_type="CAUSAL_LM")
     get_peft_model(AutoModelForCausalLM.from_pretrained(model_dir), config).save_pretrained(tmp_path / "a")
     source = resolve_model(str(tmp_path / "a"))
-    with pytest.raises(InputError, match="biases .lora_bias. for layers without one"):
+    with pytest.raises(InputError, match=r"biases .lora_bias. for layers without one"):
         load_model(source, precision="fp32", for_training=for_training)
