@@ -75,9 +75,33 @@ def message(role: str, content: object) -> Message:
         raise RejectedRow(EMPTY, f"the text of the {role} is missing")
     if isinstance(content, Unreadable):
         raise RejectedRow(UNREADABLE, f"the text of the {role} is {content.detail}")
+    content = _only_text(role, content)
     if not isinstance(content, str):
         raise RejectedRow(UNREADABLE, f"the text of the {role} is a {type(content).__name__}")
     return {"role": role, "content": content}
+
+
+def _only_text(role: str, content: object) -> object:
+    """The text of a list of content parts that has one text and nothing else; anything else as it is.
+
+    Raises:
+        RejectedRow: there are parts of other types, such as images or calls of tools, or several texts.
+    """
+    if not (isinstance(content, list) and content and all(isinstance(part, Mapping) for part in content)):
+        return content
+    kinds = [str(part.get("type")) for part in content]
+    others = sorted({kind for kind in kinds if kind != "text"})
+    if others:
+        raise RejectedRow(MEANING, f"the content of the {role} has parts of type {', '.join(others)[:80]}")
+    if len(content) > 1:
+        raise RejectedRow(
+            MEANING, f"the content of the {role} has {len(content)} texts, and none says how to join them"
+        )
+    (part,) = content
+    held = [key for key, value in part.items() if key not in ("type", "text") and not is_missing(value)]
+    if held:
+        raise RejectedRow(MEANING, f"the content of the {role} has {', '.join(map(str, held))[:80]} beside its text")
+    return part.get("text")
 
 
 def sft_row(messages: Sequence[Message]) -> Row:

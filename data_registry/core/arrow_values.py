@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from data_registry.core.errors import first_line
@@ -93,8 +94,38 @@ def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     names = batch.schema.names
     if not names:
         return [{} for _ in range(batch.num_rows)]
-    columns = [_values(column) for column in batch.columns]
+    labels = _class_names(batch.schema)
+    columns = [
+        _named(_values(column), labels[name]) if name in labels else _values(column)
+        for name, column in zip(names, batch.columns, strict=True)
+    ]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    """The names of the classes in each column that the library ``datasets`` has stored as numbers of classes.
+
+    Its ``ClassLabel`` keeps the names in the schema's metadata alone. A row that is ``bad`` may hold 0 or 1.
+    """
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {
+            name: [str(label) for label in feature["names"]]
+            for name, feature in features.items()
+            if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _named(values: list[Any], names: Sequence[str]) -> list[Any]:
+    """Numbers of classes as their names; -1 stands for no class."""
+    return [
+        (names[value] if 0 <= value < len(names) else None if value == -1 else value)
+        if isinstance(value, int) and not isinstance(value, bool)
+        else value
+        for value in values
+    ]
 
 
 def _values(array: pa.Array) -> list[Any]:

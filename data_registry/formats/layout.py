@@ -45,7 +45,7 @@ ASKED: Final[Columns] = {
 _ROLES: Final = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "bot", "chatgpt", "model"), "assistant"),
-    "system": "system",
+    **dict.fromkeys(("system", "developer"), "system"),
 }
 
 
@@ -147,7 +147,11 @@ def is_text(value: object) -> TypeGuard[str]:
 
 
 def is_messages(value: object, role: str = "role", content: str = "content") -> bool:
-    """Whether the value is a list of messages."""
+    """Whether the value is a list of messages, or the JSON text of one (as CSV files have it)."""
+    try:
+        value = decoded(value)
+    except ValueError:
+        return False
     return (
         isinstance(value, list)
         and bool(value)

@@ -168,7 +168,21 @@ MESSAGE_MEANINGS: Final[Mapping[str, Meaning]] = {
 
 IGNORED: Final = frozenset(
     {
-        *("id", "idx", "index", "uid", "uuid", "guid", "no", "number", "row", "key", "unnamed:_0", "__index_level_0__"),
+        *(
+            "",
+            "id",
+            "idx",
+            "index",
+            "uid",
+            "uuid",
+            "guid",
+            "no",
+            "number",
+            "row",
+            "key",
+            "unnamed:_0",
+            "__index_level_0__",
+        ),
         *("source", "sources", "dataset", "dataset_name", "data_source", "origin", "provenance", "subset", "config"),
         *("metadata", "meta", "split", "fold", "category", "categories", "subcategory", "topic", "topics", "subject"),
         *("domain", "tags", "type", "language", "lang", "locale", "timestamp", "time", "date", "created", "created_at"),

@@ -1,5 +1,7 @@
 """Formats: every one read from an example written by hand, every kind of unusable row rejected with its reason."""
 
+import json
+
 import pytest
 
 from data_registry.core.errors import ConfigError
@@ -11,6 +13,7 @@ from data_registry.schema import (
     UNDECIDED,
     UNREADABLE,
     RejectedRow,
+    message,
 )
 from tests.data_registry.messages import bot, system, user
 
@@ -327,3 +330,30 @@ def test_unknown_names_are_reported_together_with_suggestions():
 def test_a_format_cannot_be_registered_twice():
     with pytest.raises(ValueError, match="already"):
         register(FORMATS["alpaca"])
+
+
+def test_a_message_may_hold_its_one_text_as_a_part() -> None:
+    def read(*parts: object) -> object:
+        return message("user", list(parts))["content"]
+
+    assert read({"type": "text", "text": "hi"}) == "hi"
+    assert read({"type": "text", "text": "hi", "image": None, "cache_control": float("nan")}) == "hi"
+    for parts in (
+        [{"type": "image", "image": "a.png"}, {"type": "text", "text": "what is it ?"}],
+        [{"type": "tool_use", "name": "search"}],
+        [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}],
+        [{"type": "text", "text": "hi", "citations": ["a"]}],
+        [{"type": "text", "text": 3}],
+        [1],
+    ):
+        with pytest.raises(RejectedRow):
+            read(*parts)
+
+
+def test_the_developer_is_the_system_and_messages_may_be_json_text() -> None:
+    messages = [{"role": "developer", "content": "be brief"}, {"role": "user", "content": "hi"},
+                {"role": "assistant", "content": "yo"}]  # fmt: skip
+    rows = [{"messages": json.dumps(messages)}]
+    layout = detect(rows)
+    assert layout.format == "messages"
+    assert [entry["role"] for entry in read_row(rows[0], layout, "sft")["messages"]] == ["system", "user", "assistant"]

@@ -3,7 +3,9 @@
 import json
 import struct
 from decimal import Decimal
+from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -176,3 +178,21 @@ def test_an_excerpt_ends_at_some_depth():
     for _ in range(5000):
         value = {"a": [value]}
     assert len(json.dumps(excerpt(value))) < 1000
+
+
+@pytest.mark.parametrize(("names", "good", "bad"), [(["good", "bad"], 0, 1), (["bad", "good"], 1, 0)])
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_classes_are_read_by_their_names(tmp_path: Path, kind: str, names: list[str], good: int, bad: int) -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    columns = {"text": ["one", "two", "three"], "label": [good, bad, -1]}
+    made = datasets.Dataset.from_dict(columns, features=features)
+    if kind == "folder":
+        made.save_to_disk(str(tmp_path / "saved"))
+        (file,) = (tmp_path / "saved").glob("*.arrow")
+        with pa.ipc.open_stream(file.read_bytes()) as stream:
+            batches = list(stream)
+    else:
+        made.to_parquet(str(tmp_path / "rows.parquet"))
+        batches = list(pq.ParquetFile(tmp_path / "rows.parquet").iter_batches())
+    rows = [row for batch in batches for row in rows_of(batch)]
+    assert [row["label"] for row in rows] == ["good", "bad", None]
