@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from data_registry.core import stopping
 from data_registry.core.errors import Preempted
 from ogpsa_cli.launch import processes
+
+# How long one turn of waiting for a command lasts.
+_TURN_S = 0.5
 
 
 class StepRunner:
@@ -59,7 +62,7 @@ class StepRunner:
             for number in list(self.received):
                 # The signal arrived while the process was being started.
                 self._send(number)
-            code = self._child.wait()
+            code = _wait(self._child)
             if code >= 0:
                 return code
             if -code not in self.received:
@@ -76,3 +79,14 @@ class StepRunner:
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    """The exit code of a process, waited for in short turns.
+
+    Python runs a signal's handler between two instructions. One that arrives just before a wait without an end would
+    be handed on when that wait ends, which it never does if the signal is what the process is to end by.
+    """
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return child.wait(_TURN_S)

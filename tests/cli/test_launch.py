@@ -144,7 +144,7 @@ signal.signal(signal.SIGUSR1, stop)
 
 @pytest.fixture
 def launcher(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    code = LAUNCHER.format(command=command(tmp_path, PREEMPTIBLE + READY + "time.sleep(3600)"), number=2)
+    code = LAUNCHER.format(command=command(tmp_path, PREEMPTIBLE + READY + "while True: time.sleep(0.05)"), number=2)
     process = subprocess.Popen([sys.executable, "-c", code])
     assert wait_for(lambda: len(list(tmp_path.glob("ready-*"))) == 2)
     yield process

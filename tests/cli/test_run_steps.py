@@ -83,7 +83,8 @@ WAIT = """
 import os, signal, sys, time
 signal.signal(signal.{name}, lambda *_: sys.exit({code}))
 open("ready", "w").close()
-time.sleep(3600)
+# A signal between the last instruction and one long sleep would be heard when that sleep ends.
+while True: time.sleep(0.05)
 """
 
 

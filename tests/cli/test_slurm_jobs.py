@@ -273,7 +273,10 @@ def leave(*_):
 if os.environ["CODE"] != "138":
     signal.signal(signal.SIGUSR1, leave)
 open("running", "w").close()
-time.sleep(float(os.environ["SECONDS_TO_RUN"]))
+# A signal between the last instruction and one long sleep would be heard when that sleep ends.
+end = time.monotonic() + float(os.environ["SECONDS_TO_RUN"])
+while time.monotonic() < end:
+    time.sleep(0.05)
 sys.exit(int(os.environ["CODE_AT_END"]))
 """
 

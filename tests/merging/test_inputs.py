@@ -248,7 +248,8 @@ from pipelines.configs.merge import MergeConfig
 from pipelines.merging import measuring
 def held(*args, **kwargs):
     Path(sys.argv[1], "merging").touch()
-    time.sleep(3600)
+    while True:  # a signal between the last instruction and one long sleep would be heard when that sleep ends
+        time.sleep(0.05)
 measuring.merge_layer = held
 root = Path(sys.argv[1])
 signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background hand on that it is ignored
