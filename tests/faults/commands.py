@@ -58,6 +58,10 @@ _SFT = (
 )  # fmt: skip
 _MERGE = ("merge", "task", "--safe", "safe", "--unaligned", "model", "--aligned", "tuned")
 _TRAIN_ON = ("train-sft", "model", "--data", OUT, "--max-steps", "1", *_ALONE, *_SHORT, "--out", "further")
+_ANCHORED = (
+    "train-sft", "model", "--data", "safety", "--batch-size", "2", "--accumulation", "1", "--learning-rate", "1e-3",
+    *_SHORT, "--anchor",
+)  # fmt: skip
 _EVALUATE_IT = ("evaluate", OUT, "--suite", "reference-loss", "--data", "general", *_ALONE, "--out", "further")
 _RUN = ("run", "recipe.yaml")
 _QUICKSTART = ("quickstart", "--out", OUT)
@@ -107,6 +111,17 @@ COMMANDS: dict[str, Command] = {
         makes=(OUT, "reference-logps"),
         readers={OUT: [("inspect", OUT)], "reference-logps": [
             ("train-dpo", "model", "--data", "pairs", "--max-steps", "1", *_ALONE, *_SHORT, "--out", "further")]},
+        goes_on=True,
+    ),
+    "sample": Command(
+        ("sample", "model", "--data", "general", "--log-probs", "8", "--batch-size", "2", *_ALONE, "--out", OUT),
+        readers={OUT: [("inspect", OUT), _TRAIN_ON,
+                       (*_ANCHORED, OUT, "--max-steps", "1", *_ALONE, "--out", "further")]},
+        goes_on=True,
+    ),
+    "train-sft --anchor": Command(
+        (*_ANCHORED, "samples", "--max-steps", "6", "--save-every", "2", *_ALONE, "--out", OUT),
+        readers={OUT: [("inspect", OUT)]},
         goes_on=True,
     ),
     "evaluate": Command(
@@ -214,6 +229,7 @@ PREPARATIONS: dict[str, tuple[str, ...]] = {
     "safety": ("prepare-data", "testbed-safety-sft", *_PREPARE, "safety"),
     "pairs": ("prepare-data", "testbed-safety-dpo", *_PREPARE, "pairs"),
     "replaced": ("prepare-data", "rows.jsonl", "--max-dropped", "0.6", "--out", "replaced"),
+    "samples": ("sample", "model", "--data", "general", "--log-probs", "8", *_ALONE, "--out", "samples"),
     "basis": ("build-basis", "model", "--reference", "general", "-n", "4", *_ALONE, *_SHORT, "--out", "basis"),
     "old": ("train-sft", "model", *_TRAIN, "--out", "old"),
     "tuned": ("train-sft", "model", *_TRAIN, "--out", "tuned"),
