@@ -54,6 +54,8 @@ COMMANDS: tuple[Command, ...] = (
             ("tools", "QuickstartConfig")),
     Command("doctor", "Say what this machine has and what would not work on it.", _START,
             ("tools", "DoctorConfig")),
+    Command("import-model", "Turn a GGUF file into a model directory, and check that it answers the same.", _CHAIN,
+            ("import_model", "ImportModelConfig"), is_step=True),
     Command("prepare-data", "Turn a data set (file, hub, registry) into what training reads.", _CHAIN,
             ("prepare_data", "PrepareDataConfig"), is_step=True),
     Command("sample", "Let a model answer prompts, and keep its own answers as a data set.", _CHAIN,

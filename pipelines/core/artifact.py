@@ -194,6 +194,7 @@ def write_artifact(
             summary=hide_values(writer.summary),
         )
         manifest.fingerprint = fingerprint_of(manifest.files)
+        _open_to_others(partial)
         _sync_tree(partial)
         write_text_durably(partial / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
         _put_in_place(partial, target, overwrite=overwrite)
@@ -335,3 +336,15 @@ def _sync_tree(root: Path) -> None:
             sync_file(path)
     for path in [root, *(path for path in root.rglob("*") if path.is_dir())]:
         sync_directory(path)
+
+
+def _open_to_others(root: Path) -> None:
+    """Give files the permissions that the user's umask grants; libraries that write aside leave theirs to the owner."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    for path in root.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            mode = path.stat().st_mode
+            granted = mode | (0o666 & ~umask)
+            if granted != mode:
+                path.chmod(granted)

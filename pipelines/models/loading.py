@@ -58,7 +58,7 @@ def load_model(
             source.base, precision="fp32" if for_training else precision, attention=attention,
             trust_remote_code=trust_remote_code,
         )  # fmt: skip
-        with _quiet():
+        with quiet():
             adapted: PreTrainedModel = put_on(base, directory, trainable=for_training)
         source.check_unchanged()
         return adapted
@@ -93,7 +93,7 @@ def _load_weights(directory: Path, dtype: Any, attention: str | None, trust_remo
     from transformers import AutoModelForCausalLM
 
     try:
-        with _quiet():
+        with quiet():
             model, report = AutoModelForCausalLM.from_pretrained(
                 directory,
                 use_safetensors=True,
@@ -131,8 +131,8 @@ def _load_weights(directory: Path, dtype: Any, attention: str | None, trust_remo
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' bars and loading tables off the console; this module raises or logs what matters in them."""
+def quiet() -> Iterator[None]:
+    """A context that keeps transformers' bars and loading tables off the console; callers say what matters in them."""
     log = importlib.import_module("transformers.utils.logging")
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()

@@ -19,6 +19,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "quickstart": {},
     "doctor": {},
     "prepare-data": {"source": "rows.jsonl", "out": "o"},
+    "import-model": {"source": "m.gguf", "out": "o"},
     "sample": {"model": "m", "data": "d", "out": "o"},
     "build-basis": {"model": "m", "reference": ["r"], "out": "o"},
     "train-sft": {"model": "m", "data": ["d"], "out": "o"},
@@ -41,6 +42,7 @@ RUNTIME: dict[str, set[str]] = {
         "streaming", "registry", "tokenizer", "chat_template", "max_dropped", "preview", "num_workers",
         "list", "describe",
     },
+    "import-model": {"source"},
     "sample": {"model", "data", "batch_size", "num_procs", "chat_template", "revision"},
     "build-basis": {"model", "reference"},
     "train-sft": {
@@ -67,6 +69,7 @@ RESULT: dict[str, set[str]] = {
         "seed", "split", "heldout_fraction", "system", "trust_remote_code", "max_length", "ignore_columns",
         "drop_too_long",
     },
+    "import-model": {"dtype"},
     "sample": {
         "num_samples", "seed", "answers", "max_new_tokens", "temperature", "top_p", "backend", "log_probs", "precision",
         "trust_remote_code",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -107,6 +108,21 @@ def start_writer(target: Path, then: str = "time.sleep(3600)") -> subprocess.Pop
     assert child.stdout is not None
     assert child.stdout.readline() == "writing\n"
     return child
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_permissions_that_the_umask_grants(umask: int, expected: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        with write_artifact(tmp_path / "out", "dataset", Sample(), []) as writer:
+            (writer.path / "weights").write_text("of the owner alone")
+            (writer.path / "weights").chmod(0o600)
+            (writer.path / "program").write_text("")
+            (writer.path / "program").chmod(0o700)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()}
+    assert modes == {"weights": expected, "program": expected | 0o100, "manifest.json": expected}
 
 
 def test_kill_9_leaves_no_artifact_and_the_command_can_be_repeated(tmp_path: Path) -> None:
