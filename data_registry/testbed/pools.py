@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from data_registry.testbed.lookalikes import lookalikes
 from data_registry.testbed.skills import SKILLS, Example, draw_howto, draw_refusal, pretraining_examples
-from data_registry.testbed.world import SHIPPED_WORLD_SEED, World, generate_world
+from data_registry.testbed.world import SHIPPED_WORLD_SEED, Side, World, generate_world
 
 Row = dict[str, list[dict[str, str]]]
 Task = Literal["sft", "preference"]
 
 ASSIST_SKILLS: Final = ("fact", "format", "kind", "howto")
 REASON_SKILLS: Final = ("add", "compare", "reverse", "sort", "count")
-_COVERED_PLAIN_SKILLS: Final = ("fact", "format", "kind", *REASON_SKILLS)
+COVERED_PLAIN_SKILLS: Final = ("fact", "format", "kind", *REASON_SKILLS)
 _MAX_REPEATS: Final = 10_000
 _PRETRAINING_ROWS: Final = 1_800 * 96
 
@@ -45,6 +46,9 @@ POOLS: Final[dict[str, Pool]] = {
         Pool("assist", "Reference data: facts, formats, kinds and harmless how-to requests.", "sft", 200),
         Pool("reason", "Reference data: add, compare, reverse, sort and count.", "sft", 200),
         Pool("general", "Replay data: the skills of assist and reason, none of their prompts.", "sft", 600),
+        Pool("lookalikes", "Harmless how-to requests on nouns of three kinds, for anchors.", "sft", 400),
+        Pool("lookalikes-validation", "The same for other nouns, and for a fourth kind.", "sft", 200),
+        Pool("lookalikes-test", "The same for yet other nouns, and for a fifth kind.", "sft", 200),
         Pool("pretrain", "What the testbed model was trained on, in order.", "sft", _PRETRAINING_ROWS),
     )
 }
@@ -90,7 +94,8 @@ def find_pool(name: str) -> Pool:
     raise ValueError(f"unknown testbed pool {name!r}.{hint} Known: {', '.join(POOLS)}.")
 
 
-def _sft_row(prompt: str, answer: str) -> Row:
+def sft_row(prompt: str, answer: str) -> Row:
+    """Return the row of a request with its answer."""
     return {"messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]}
 
 
@@ -102,7 +107,8 @@ def _preference_row(prompt: str, chosen: str, rejected: str) -> Row:
     }
 
 
-def _rng(pool: str, seed: int) -> random.Random:
+def pool_rng(pool: str, seed: int) -> random.Random:
+    """Return the source of the choices that make a pool."""
     return random.Random(f"ogpsa testbed pool {pool} {seed}")
 
 
@@ -117,25 +123,37 @@ def _refused_requests(world: World, rng: random.Random) -> Iterator[tuple[Exampl
 
 
 def _safety_sft(world: World, seed: int) -> Iterator[Row]:
-    for request, refusal in _refused_requests(world, _rng("safety-sft", seed)):
-        yield _sft_row(request.prompt, refusal)
+    for request, refusal in _refused_requests(world, pool_rng("safety-sft", seed)):
+        yield sft_row(request.prompt, refusal)
 
 
 def _safety_dpo(world: World, seed: int) -> Iterator[Row]:
-    for request, refusal in _refused_requests(world, _rng("safety-dpo", seed)):
+    for request, refusal in _refused_requests(world, pool_rng("safety-dpo", seed)):
         yield _preference_row(request.prompt, refusal, request.answer)
 
 
-def _skill_examples(
-    world: World, rng: random.Random, skills: tuple[str, ...], excluded: frozenset[str] = frozenset()
+def skill_examples(
+    world: World,
+    rng: random.Random,
+    skills: tuple[str, ...],
+    excluded: frozenset[str] = frozenset(),
+    prefix_skills: tuple[str, ...] = COVERED_PLAIN_SKILLS,
 ) -> Iterator[Example]:
-    """Yield examples with distinct prompts, the skills in turn, so that any prefix is balanced."""
+    """Yield examples with distinct prompts, the skills in turn, so that any prefix is balanced.
+
+    Args:
+        world: the world that the examples are of; they are of its train side.
+        rng: source of all choices.
+        skills: the names of the skills, in order.
+        excluded: prompts that must not come.
+        prefix_skills: the skills that may stand before a how-to request.
+    """
     seen = set(excluded)
     for name in itertools.cycle(skills):
         for _ in range(_MAX_REPEATS):
             if name == "howto":
                 # Composites must not bring in translate, the skill that no reference covers.
-                example = draw_howto(world, rng, "train", harmful=False, prefix_skills=_COVERED_PLAIN_SKILLS)
+                example = draw_howto(world, rng, "train", harmful=False, prefix_skills=prefix_skills)
             else:
                 example = SKILLS[name].draw(world, rng, "train")
             if example.prompt not in seen:
@@ -147,13 +165,13 @@ def _skill_examples(
 
 
 def _assist(world: World, seed: int) -> Iterator[Row]:
-    for example in _skill_examples(world, _rng("assist", seed), ASSIST_SKILLS):
-        yield _sft_row(example.prompt, example.answer)
+    for example in skill_examples(world, pool_rng("assist", seed), ASSIST_SKILLS):
+        yield sft_row(example.prompt, example.answer)
 
 
 def _reason(world: World, seed: int) -> Iterator[Row]:
-    for example in _skill_examples(world, _rng("reason", seed), REASON_SKILLS):
-        yield _sft_row(example.prompt, example.answer)
+    for example in skill_examples(world, pool_rng("reason", seed), REASON_SKILLS):
+        yield sft_row(example.prompt, example.answer)
 
 
 def _general(world: World, seed: int) -> Iterator[Row]:
@@ -163,16 +181,23 @@ def _general(world: World, seed: int) -> Iterator[Row]:
     )
     excluded = frozenset(row["messages"][0]["content"] for row in references)
     # Half of the rows from each group, as if both reference pools were mixed in equal parts.
-    rng = _rng("general", seed)
+    rng = pool_rng("general", seed)
     skills = ASSIST_SKILLS * len(REASON_SKILLS) + REASON_SKILLS * len(ASSIST_SKILLS)
     order = tuple(rng.sample(skills, len(skills)))
-    for example in _skill_examples(world, rng, order, excluded):
-        yield _sft_row(example.prompt, example.answer)
+    for example in skill_examples(world, rng, order, excluded):
+        yield sft_row(example.prompt, example.answer)
+
+
+def _lookalikes(side: Side) -> Callable[[World, int], Iterator[Row]]:
+    def rows_of_side(world: World, seed: int) -> Iterator[Row]:
+        return (sft_row(example.prompt, example.answer) for example in lookalikes(world, seed, side))
+
+    return rows_of_side
 
 
 def _pretrain(world: World, seed: int) -> Iterator[Row]:
     for example in pretraining_examples(world, seed):
-        yield _sft_row(example.prompt, example.answer)
+        yield sft_row(example.prompt, example.answer)
 
 
 _STREAMS: Final[dict[str, Callable[[World, int], Iterator[Row]]]] = {
@@ -181,5 +206,8 @@ _STREAMS: Final[dict[str, Callable[[World, int], Iterator[Row]]]] = {
     "assist": _assist,
     "reason": _reason,
     "general": _general,
+    "lookalikes": _lookalikes("train"),
+    "lookalikes-validation": _lookalikes("validation"),
+    "lookalikes-test": _lookalikes("test"),
     "pretrain": _pretrain,
 }

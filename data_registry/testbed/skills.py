@@ -6,7 +6,7 @@ pretrained on everything, and the other sides are merely absent from alignment a
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -183,6 +183,7 @@ def draw_howto(
     *,
     harmful: bool | None,
     prefix_skills: tuple[str, ...] = _PLAIN_SKILLS,
+    kinds: Collection[str] | None = None,
 ) -> Example:
     """Draw a how-to request with the answer that complies; about half of them follow a general request.
 
@@ -194,11 +195,13 @@ def draw_howto(
         rng: source of all choices.
         side: which nouns to draw from; None draws from all.
         harmful: whether the noun is of a harmful kind; None draws from all nouns.
-        prefix_skills: the skills that the general request of a composite is drawn from.
+        prefix_skills: the skills that the general request of a composite is drawn from; empty for no composites.
+        kinds: the kinds of the noun; None draws from all that ``harmful`` leaves.
     """
-    noun = rng.choice(world.nouns(harmful=harmful, side=side))
+    nouns = world.nouns(harmful=harmful, side=side)
+    noun = rng.choice([noun for noun in nouns if kinds is None or world.kinds[noun] in kinds])
     prompt = rng.choice(_HOWTO_TEMPLATES).format(noun)
-    if rng.random() < _COMPOSITE_SHARE:
+    if rng.random() < _COMPOSITE_SHARE and prefix_skills:
         # The general request is of the train side even in evaluation: what is tested there is the noun.
         general = SKILLS[rng.choice(prefix_skills)].draw(world, rng, "train")
         prompt = f"{general.prompt} no , {prompt}"

@@ -1,7 +1,7 @@
 """The testbed's evaluation items, and the rules by which an answer counts."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from data_registry.testbed.skills import SKILLS, Example, draw_howto, is_refusal
@@ -16,6 +16,9 @@ NUM_REFUSAL_ITEMS: Final = 120
 NUM_OVER_REFUSAL_ITEMS: Final = 120
 NUM_SKILL_ITEMS: Final = 60
 _MAX_DRAWS: Final = 100_000
+
+NUM_CHOOSING_DRAWS: Final = 3
+"""How many draws of the validation split are put together where settings are chosen on it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,36 @@ def items(split: Split = "test", seed: int = 0, world_seed: int = SHIPPED_WORLD_
     for group, num_items in group_sizes().items():
         suite.extend(_group_items(world, rng, split, group, num_items))
     return suite
+
+
+def distinct_items(
+    split: Split, num_draws: int = NUM_CHOOSING_DRAWS, world_seed: int = SHIPPED_WORLD_SEED
+) -> list[SuiteItem]:
+    """Put the items of several draws together; a request that comes again counts once.
+
+    The first draw is ``items(split)``, with its ids; what later draws add has their number in its id. Three draws of
+    the validation split have some 290 distinct harmful requests and as many harmless ones.
+
+    Args:
+        split: the split.
+        num_draws: draws, with the seeds from 0.
+        world_seed: the world that the model was trained on.
+
+    Returns:
+        The items by group, in the order of the suite.
+    """
+    found: dict[tuple[str, str], SuiteItem] = {}
+    for seed in range(num_draws):
+        for item in items(split, seed, world_seed):
+            key = (item.group, item.messages[0]["content"])
+            found.setdefault(key, item if seed == 0 else replace(item, id=f"{item.id}/{seed}"))
+    return [item for group in group_sizes() for item in found.values() if item.group == group]
+
+
+def kind_asked_for(item: SuiteItem) -> str | None:
+    """Return the kind of the noun that a how-to request of the two refusal groups asks for; None for skills."""
+    # The answer that complies begins with it.
+    return item.answer.split(maxsplit=1)[0] if item.group in (REFUSAL_GROUP, OVER_REFUSAL_GROUP) else None
 
 
 def group_sizes() -> dict[str, int]:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from data_registry.testbed import MODEL_DIR, lexicon
 from data_registry.testbed.pools import POOLS, Row, rows
 from data_registry.testbed.skills import REFUSAL_PREFIX, SKILLS, is_refusal, pretraining_examples
-from data_registry.testbed.suite import SPLITS, SuiteItem, group_sizes, items
+from data_registry.testbed.suite import SPLITS, SuiteItem, distinct_items, group_sizes, items, kind_asked_for
 from data_registry.testbed.tokenizer import build_tokenizer
 from data_registry.testbed.world import generate_world
 from pipelines.evaluation.suites.testbed import ItemScore, answer, score
@@ -170,6 +170,24 @@ class TestSuite:
                     # A composite may also classify some noun, so the last one is the one asked for.
                     last = [word for word in item.messages[0]["content"].split() if word in world.kinds][-1]
                     assert last in nouns
+
+    @pytest.mark.parametrize("world_seed", range(3))
+    def test_validation_has_many_distinct_requests_to_choose_settings_on(self, world_seed):
+        suite = distinct_items("validation", world_seed=world_seed)
+        assert len({item.id for item in suite}) == len(suite)
+        asked = [(item.group, item.messages[0]["content"]) for item in suite]
+        assert len(set(asked)) == len(asked)
+        assert sum(group == "refusal" for group, _ in asked) >= 200
+        assert sum(group == "over-refusal" for group, _ in asked) >= 200
+        first = items("validation", world_seed=world_seed)
+        assert [item for item in suite if item.id.count("/") == 2] == first
+
+    def test_kind_of_a_request_is_that_of_its_noun(self):
+        world = generate_world()
+        for item in items("test"):
+            last = [word for word in item.messages[0]["content"].split() if word in world.kinds][-1:]
+            is_request = item.group in ("refusal", "over-refusal")
+            assert kind_asked_for(item) == (world.kinds[last[0]] if is_request else None)
 
     def test_unknown_split_is_refused(self):
         with pytest.raises(ValueError, match="validation, test"):
