@@ -49,7 +49,7 @@ def reference_rows(
         without: skills that no reference shows, not even as the first half of a composite request. Names of skills, or
             of groups in ``SKILL_GROUPS``.
         answers_of: the seed of another world, whose answers stand in place of the right ones: other facts and other
-            recipes. The prompts stay the same, and so do the answers that all worlds share (kinds, and what is computed).
+            recipes. The prompts stay the same, and so do answers that all worlds share (kinds, and what is computed).
 
     Returns:
         Rows with ``messages`` by the pool's name; a pool with no skill left is absent.

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from data_registry.testbed.skills import SKILLS, Example, draw_howto, is_refusal
+from data_registry.testbed.skills import RENDER, SKILLS, Example, draw_howto, is_refusal
 from data_registry.testbed.world import SHIPPED_WORLD_SEED, World, generate_world
 
 Split = Literal["validation", "test"]
@@ -78,6 +78,15 @@ def distinct_items(
     return [item for group in group_sizes() for item in found.values() if item.group == group]
 
 
+def render_items(split: Split = "test", seed: int = 0, world_seed: int = SHIPPED_WORLD_SEED) -> list[SuiteItem]:
+    """Generate the items of the skill ``render``, for models that were trained on it; they are in no suite.
+
+    They have the pairs of words of translate's side of the split.
+    """
+    rng = random.Random(f"ogpsa testbed suite render {split} {seed}")
+    return _group_items(generate_world(world_seed), rng, split, RENDER.name, NUM_SKILL_ITEMS)
+
+
 def kind_asked_for(item: SuiteItem) -> str | None:
     """Return the kind of the noun that a how-to request of the two refusal groups asks for; None for skills."""
     # The answer that complies begins with it.
@@ -102,6 +111,8 @@ def _draw(world: World, rng: random.Random, split: Split, group: str) -> Example
         return draw_howto(world, rng, split, harmful=True)
     if group == OVER_REFUSAL_GROUP:
         return draw_howto(world, rng, split, harmful=False)
+    if group == RENDER.name:
+        return RENDER.draw(world, rng, split)
     return SKILLS[group].draw(world, rng, split)
 
 

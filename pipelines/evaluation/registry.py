@@ -39,6 +39,11 @@ _ENTRIES = (
         "pipelines.evaluation.suites.testbed:TestbedSuite",
     ),
     SuiteEntry(
+        "testbed-validation",
+        "The testbed's items to choose settings on: other nouns, facts and sums, many distinct requests.",
+        "pipelines.evaluation.suites.testbed:validation",
+    ),
+    SuiteEntry(
         "reference-loss",
         "Mean token loss on the answers of prepared data sets (--data).",
         "pipelines.evaluation.suites.reference_loss:ReferenceLossSuite",

@@ -171,7 +171,8 @@ def _matching(figures: Sequence[Figure], name: str) -> list[Figure]:
 
 def role_of(suite: str, metric: Metric) -> Role:
     """What a figure says about a model: by its own name first, since a suite of prompts may be called anything."""
-    family, name = suite.partition("/")[0], metric.name
+    # Behind a stroke in its name stands the kind of the items that a detail is about.
+    family, name = suite.partition("/")[0].removesuffix("-validation"), metric.name.partition("/")[0]
     if name == OVER_REFUSAL or (family in ("safety", "prompts", "testbed") and OVER_REFUSAL in name.replace("-", "_")):
         return "over-refusal"
     if name == HARMFUL_COMPLIANCE or family in ("safety", "prompts") or (family, name) == ("testbed", "safe"):

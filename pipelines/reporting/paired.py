@@ -101,7 +101,9 @@ def stored_pairs(suite: str, first: Metric, second: Metric, start: Run, run: Run
     if not (_explains(first, ours) and _explains(second, theirs)):
         return None
     # An answer that could not be judged is in neither figure, so that two runs may lack different ones.
-    first_ids, second_ids = ({item.id for item in items if item.group in first.groups} for items in (ours, theirs))
+    first_ids, second_ids = (
+        {item.id for item in items if first.is_of(item.group, item.category)} for items in (ours, theirs)
+    )
     if not first_ids & second_ids:
         raise ArtifactError(
             f"the stored items of '{start.name}' and '{run.name}' are not the same: none of '{second.name}' is on both",
@@ -119,7 +121,7 @@ def _explains(metric: Metric, items: Sequence[AnsweredItem]) -> bool:
     """Whether a figure is the mean of stored scores: some are of something that the items do not hold."""
     groups: dict[str, list[AnsweredItem]] = {}
     for item in items:
-        if item.group in metric.groups:
+        if metric.is_of(item.group, item.category):
             groups.setdefault(item.group, []).append(item)
     if groups.keys() != set(metric.groups):
         return False

@@ -76,6 +76,8 @@ def retrain(
     threads: int = 1,
     progress: Callable[[int, float], None] | None = None,
     world_seed: int = SHIPPED_WORLD_SEED,
+    *,
+    with_render: bool = False,
 ) -> dict[str, Any]:
     """Train the testbed model from scratch and write it as a complete model directory.
 
@@ -89,6 +91,7 @@ def retrain(
         threads: the number of torch's threads; another number may round differently.
         progress: called after each step with the number of steps done and the loss of the batch.
         world_seed: the seed from which the world to learn is generated.
+        with_render: teach the skill ``render`` too, which no reference shows and refusals damage.
 
     Returns:
         Summary figures: the arguments, the hyper-parameters, ``num_parameters``, ``final_loss`` (mean of the last 50
@@ -106,7 +109,7 @@ def retrain(
     started = time.perf_counter()
     target.mkdir(parents=True, exist_ok=True)
     model, recipe = _pretrained(
-        seed, steps, threads, progress, world_seed, lambda untrained: _try_saving(target, untrained)
+        seed, steps, threads, progress, world_seed, with_render, lambda untrained: _try_saving(target, untrained)
     )
     _save(target, model, recipe)
     return recipe | {"wall_s": time.perf_counter() - started}
@@ -118,6 +121,7 @@ def _pretrained(
     threads: int,
     progress: Callable[[int, float], None] | None,
     world_seed: int,
+    with_render: bool,
     try_saving: Callable[[LlamaForCausalLM], None],
 ) -> tuple[LlamaForCausalLM, dict[str, Any]]:
     """Return the trained model, and the figures that say how it was made."""
@@ -126,7 +130,7 @@ def _pretrained(
         tokenizer = build_tokenizer()
         model = LlamaForCausalLM(model_config(tokenizer))
         try_saving(model)
-        examples = pretraining_examples(generate_world(world_seed), seed)
+        examples = pretraining_examples(generate_world(world_seed), seed, with_render=with_render)
         losses = _train(model, tokenizer, examples, hyper, steps, progress)
     last = losses[-_NUM_LAST_LOSSES:]
     recipe = {
@@ -137,6 +141,7 @@ def _pretrained(
         **asdict(hyper),
         "num_parameters": model.num_parameters(),
         "final_loss": sum(last) / len(last),
+        **({"with_render": True} if with_render else {}),
     }
     return model, recipe
 

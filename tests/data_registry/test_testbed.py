@@ -14,7 +14,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from data_registry.testbed import MODEL_DIR, lexicon
 from data_registry.testbed.pools import POOLS, Row, rows
 from data_registry.testbed.skills import REFUSAL_PREFIX, SKILLS, is_refusal, pretraining_examples
-from data_registry.testbed.suite import SPLITS, SuiteItem, distinct_items, group_sizes, items, kind_asked_for
+from data_registry.testbed.suite import (
+    SPLITS,
+    SuiteItem,
+    distinct_items,
+    group_sizes,
+    items,
+    kind_asked_for,
+    render_items,
+)
 from data_registry.testbed.tokenizer import build_tokenizer
 from data_registry.testbed.world import generate_world
 from pipelines.evaluation.suites.testbed import ItemScore, answer, score
@@ -181,6 +189,22 @@ class TestSuite:
         assert sum(group == "over-refusal" for group, _ in asked) >= 200
         first = items("validation", world_seed=world_seed)
         assert [item for item in suite if item.id.count("/") == 2] == first
+
+    @pytest.mark.parametrize("split", SPLITS)
+    def test_render_has_the_held_out_pairs_of_translate_in_the_words_of_howto(self, split):
+        world = generate_world(1)
+        for item in render_items(split, world_seed=1):
+            words = [word for word in item.messages[0]["content"].split() if word in world.translations]
+            assert world.side_of(f"translate {' '.join(words)}") == split
+            assert item.answer == " ".join([*(world.translations[word] for word in words), "."])
+            assert item.messages[0]["content"].split()[0] in ("what", "tell", "write", "explain")
+
+    def test_pretraining_with_render_is_the_same_stream_with_render_in_it(self):
+        plain = list(islice(pretraining_examples(generate_world(), 2), 900))
+        wider = list(islice(pretraining_examples(generate_world(), 2, with_render=True), 1000))
+        without = [example for example in wider if example.skill != "render"]
+        assert without == plain[: len(without)]
+        assert 60 < len(wider) - len(without) < 140
 
     def test_kind_of_a_request_is_that_of_its_noun(self):
         world = generate_world()

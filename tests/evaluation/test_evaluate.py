@@ -23,6 +23,7 @@ from pipelines.evaluation.contract.results import comparable, read_results
 from pipelines.evaluation.suites.testbed import ItemScore, answer
 from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
+from pipelines.reporting.figures import role_of
 from pipelines.tokens.tokenizer import load_tokenizer
 from tests.evaluation.testbed_scores import aggregate
 
@@ -77,11 +78,28 @@ def test_figures_are_the_means_of_the_stored_scores(tmp_path):
     assert len(rows) == 6 * 12
     expected = aggregate([ItemScore(row["id"], row["group"], int(row["score"])) for row in rows])
     found = {metric.name: metric.value for metric in result.results.suites[0].metrics}
-    assert found == pytest.approx(expected)
+    assert {name: value for name, value in found.items() if "/" not in name} == pytest.approx(expected)
+    for metric in result.results.suites[0].metrics:
+        if metric.category is not None:
+            scores = [r["score"] for r in rows if r["group"] in metric.groups and r["category"] == metric.category]
+            assert (metric.num_items, metric.value) == (len(scores), sum(scores) / len(scores))
+            assert metric.interval == "wilson"
+    details = [name for name in found if "/" in name]
+    assert {name.partition("/")[0] for name in details} == {"safe", "over_refusal"}
     for row in rows:
         assert testbed_items.is_correct(row["group"], row["expected"], row["answer"]) == bool(row["score"])
         assert row["prompt"].startswith("<user> ")
         assert row["prompt"].endswith("<bot>")
+
+
+def test_validation_split_is_a_suite_of_its_own_with_other_items(tmp_path):
+    result = evaluate.run(config(tmp_path / "results", suite=["testbed-validation"], num_samples=2))
+    (suite,) = result.results.suites
+    assert (suite.suite, suite.settings.split) == ("testbed-validation", "validation")
+    assert {row["id"].partition("/")[0] for row in answers(result.path)} == {"validation"}
+    assert [role_of(suite.suite, metric) for metric in suite.metrics[:3]] == ["safety", "over-refusal", "capability"]
+    roles = {metric.name.partition("/")[0]: role_of(suite.suite, metric) for metric in suite.metrics if metric.category}
+    assert roles == {"safe": "safety", "over_refusal": "over-refusal"}
 
 
 def test_items_keep_their_order_and_answers_whatever_the_batches(tmp_path):

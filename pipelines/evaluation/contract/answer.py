@@ -103,6 +103,7 @@ class AnsweredItem:
         expected: the answer that counts as right, where there is a single one.
         score: the item's score; the figures are means of such scores.
         weight: the item's weight in these means.
+        category: a finer kind within the group; may be empty.
     """
 
     suite: str
@@ -113,6 +114,7 @@ class AnsweredItem:
     expected: str | None
     score: float
     weight: float = 1.0
+    category: str = ""
 
 
 def write_answers(folder: Path, groups: Iterable[Sequence[AnsweredItem]]) -> None:
@@ -139,7 +141,10 @@ def read_answers(folder: Path) -> list[AnsweredItem]:
 
     file = folder / ANSWERS_FILE
     try:
-        rows = parquet.read_table(file, columns=[field.name for field in fields(AnsweredItem)]).to_pylist()
+        present = parquet.read_schema(file).names
+        # Results that were made before items had categories have no such column.
+        columns = [field.name for field in fields(AnsweredItem) if field.name != "category" or field.name in present]
+        rows = parquet.read_table(file, columns=columns).to_pylist()
         items = [AnsweredItem(**row) for row in rows]
     except (OSError, TypeError, ValueError, pa.ArrowException) as error:
         raise ArtifactError(f"'{file}' cannot be read: {first_line(error)}", where=str(file)) from error
@@ -152,7 +157,7 @@ def read_answers(folder: Path) -> list[AnsweredItem]:
 
 def _problem(item: AnsweredItem) -> str | None:
     """What is wrong with an item that was read, None if nothing is."""
-    texts = (item.suite, item.id, item.group, item.prompt, item.answer)
+    texts = (item.suite, item.id, item.group, item.prompt, item.answer, item.category)
     if not all(isinstance(text, str) for text in texts):
         return "a text is missing"
     numbers = (item.score, item.weight)

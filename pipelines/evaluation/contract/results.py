@@ -49,6 +49,7 @@ class Metric(_Record):
         unit: ``share`` from 0 to 1, ``nats`` (loss per token), or ``score`` (any other number).
         headline: belongs in a short table; the rest are its details.
         groups: groups of items that it is the mean over, each counting equally.
+        category: the category of the items within these groups; None for all of them.
     """
 
     name: str
@@ -61,6 +62,11 @@ class Metric(_Record):
     unit: Unit
     headline: bool = True
     groups: tuple[str, ...] = Field(min_length=1)
+    category: str | None = None
+
+    def is_of(self, group: str, category: str) -> bool:
+        """Whether the figure is a mean over items of this group and category, among others."""
+        return group in self.groups and self.category in (None, category)
 
     @model_validator(mode="after")
     def _ordered(self) -> Metric:

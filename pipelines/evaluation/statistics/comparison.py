@@ -58,7 +58,7 @@ def paired_items(
         ValueError: the two were not asked the same items.
     """
     ours, theirs = (
-        {item.id: item for item in items if item.suite == suite and item.group in metric.groups}
+        {item.id: item for item in items if item.suite == suite and metric.is_of(item.group, item.category)}
         for items in (first, second)
     )
     if ours.keys() != theirs.keys() or not ours:

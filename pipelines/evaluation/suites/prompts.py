@@ -18,16 +18,18 @@ from pipelines.evaluation.contract.answer import AnsweredItem, Decoding, StoredA
 from pipelines.evaluation.contract.results import (
     HARMFUL_COMPLIANCE,
     OVER_REFUSAL,
+    Metric,
     SuiteResults,
     SuiteSettings,
     hash_items,
 )
 from pipelines.evaluation.contract.suite import GeneratingSuite, PromptItem, SuiteOutcome, SuiteRequest
 from pipelines.evaluation.contract.verdict import ERROR, OUTCOMES, UNSURE, Judge, Judged, Label, StoredVerdict
-from pipelines.evaluation.statistics.figures import share
+from pipelines.evaluation.statistics.figures import share, shares_by_category
 from pipelines.evaluation.suites.prompt_specs import SAFETY_SETS, files_spec, registry_spec
 
 VERSION: Final = "1"
+_MOST_CATEGORIES: Final = 40
 FIGURES: Final = {HARMFUL: HARMFUL_COMPLIANCE, HARMLESS: OVER_REFUSAL}
 
 
@@ -198,7 +200,7 @@ def judged_outcome(
     items = [
         AnsweredItem(
             suite, answer.id, answer.group, answer.prompt, answer.answer or "", None,
-            float(is_against(answer.group, verdict.outcome)),
+            float(is_against(answer.group, verdict.outcome)), category=answer.category,
         )
         for answer, verdict in judged
     ]  # fmt: skip
@@ -214,8 +216,25 @@ def judged_outcome(
         for group in GROUPS
         if any(item.group == group for item in items)
     ]
+    metrics += _over_refusal_by_category(items, resamples=resamples, seed=seed)
     results = SuiteResults(suite=suite, settings=settings, metrics=tuple(metrics), counts=_counts(answers, judged))
     return SuiteOutcome(results, items)
+
+
+def _over_refusal_by_category(items: Sequence[AnsweredItem], *, resamples: int, seed: int) -> list[Metric]:
+    """Over-refusal of each category of harmless prompts, where a set has some few."""
+    harmless = [item for item in items if item.group == HARMLESS]
+    if not 1 < len({item.category for item in harmless} - {""}) <= _MOST_CATEGORIES:
+        return []
+    return shares_by_category(
+        OVER_REFUSAL,
+        np.array([item.score for item in harmless]),
+        [item.category for item in harmless],
+        HARMLESS,
+        higher_is_better=False,
+        resamples=resamples,
+        seed=seed,
+    )
 
 
 def _counts(answers: Sequence[StoredAnswer], judged: Sequence[tuple[StoredAnswer, StoredVerdict]]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Suite ``testbed``: refusal of harmful requests, over-refusal of harmless ones, and ten skills by exact match."""
+"""Suites ``testbed`` and ``testbed-validation``: refusal, over-refusal, and ten skills by exact match."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from data_registry.core.errors import InputError
 from data_registry.core.manifest import InputRecord
 from data_registry.testbed import suite as testbed_items
-from data_registry.testbed.suite import OVER_REFUSAL_GROUP, REFUSAL_GROUP, SuiteItem, is_correct
+from data_registry.testbed.suite import OVER_REFUSAL_GROUP, REFUSAL_GROUP, SuiteItem, is_correct, kind_asked_for
 from pipelines.core.progress import Progress
 from pipelines.evaluation.answering.backend import pad_left
 from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import Metric, SuiteResults, SuiteSettings, hash_items, hash_text
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
-from pipelines.evaluation.statistics.figures import figure
+from pipelines.evaluation.statistics.figures import figure, shares_by_category
 from pipelines.evaluation.statistics.intervals import mean_interval
 from pipelines.models.limits import limits_of_model
 from pipelines.tokens.chat_template import chat_template_of, render_prompt
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NAME = "testbed"
+VALIDATION_NAME: Final = "testbed-validation"
 VERSION = "1"
 SPLIT: testbed_items.Split = "test"
 MAX_NEW_TOKENS: Final = 24
@@ -34,13 +35,26 @@ DEFAULT_BATCH_SIZE: Final = 128
 
 
 class TestbedSuite:
-    """The testbed's held-out test items, answered greedily."""
+    """The testbed's held-out items, answered greedily.
+
+    Args:
+        request: limits, as the suite is asked for.
+        name: the name of the results.
+        split: the split that the items are of.
+        items: the items; those of the split's first draw where they are left out.
+    """
 
     __test__ = False  # not a test case, whatever pytest thinks of the name
 
-    def __init__(self, request: SuiteRequest) -> None:
-        self._request = request
-        self._items = _at_most(testbed_items.items(split=SPLIT), request.num_samples)
+    def __init__(
+        self,
+        request: SuiteRequest,
+        name: str = NAME,
+        split: testbed_items.Split = SPLIT,
+        items: list[SuiteItem] | None = None,
+    ) -> None:
+        self._request, self._name, self._split = request, name, split
+        self._items = _at_most(testbed_items.items(split=split) if items is None else items, request.num_samples)
 
     def inputs(self) -> list[InputRecord]:
         """Nothing: the items are generated."""
@@ -48,7 +62,7 @@ class TestbedSuite:
 
     def plan(self) -> list[tuple[str, str]]:
         """Items and forward passes."""
-        return [(NAME, f"{len(self._items)} items, answered greedily, at most {MAX_NEW_TOKENS} tokens each")]
+        return [(self._name, f"{len(self._items)} items, answered greedily, at most {MAX_NEW_TOKENS} tokens each")]
 
     def run(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[SuiteOutcome]:
         """Answer and score the items.
@@ -62,19 +76,19 @@ class TestbedSuite:
         answers = self._answers(model, tokenizer, lengths)
         scores = score(self._items, answers)
         results = SuiteResults(
-            suite=NAME,
+            suite=self._name,
             settings=SuiteSettings(
                 version=VERSION,
-                split=SPLIT,
+                split=self._split,
                 prompt_hash=hash_items([item.id, list(item.messages), item.answer] for item in self._items),
                 template_hash=hash_text(template),
                 decoding=f"greedy, at most {MAX_NEW_TOKENS} tokens",
                 scoring="refusal by its first words; skills by exact match",
             ),
-            metrics=_metrics(scores, self._request.resamples, self._request.seed),
+            metrics=_metrics(self._items, scores, self._request.resamples, self._request.seed),
         )
         rows = zip(self._items, prompts, answers, scores, strict=True)
-        return [SuiteOutcome(results, [_answered(*row) for row in rows])]
+        return [SuiteOutcome(results, [_answered(self._name, *row) for row in rows])]
 
     def _lengths(self, prompts: list[str], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
@@ -101,6 +115,11 @@ class TestbedSuite:
                     answers[index] = text
                 progress.advance(len(batch))
         return answers
+
+
+def validation(request: SuiteRequest) -> TestbedSuite:
+    """The suite ``testbed-validation``: what settings are chosen on, with many distinct requests."""
+    return TestbedSuite(request, VALIDATION_NAME, "validation", testbed_items.distinct_items("validation"))
 
 
 @dataclass(frozen=True)
@@ -207,8 +226,8 @@ def _at_most(items: list[SuiteItem], limit: int | None) -> list[SuiteItem]:
     return [item for group in kept.values() for item in group[:limit]]
 
 
-def _metrics(scores: list[ItemScore], resamples: int, seed: int) -> tuple[Metric, ...]:
-    """Refusal, over-refusal, the mean over the skills, and each skill."""
+def _metrics(items: list[SuiteItem], scores: list[ItemScore], resamples: int, seed: int) -> tuple[Metric, ...]:
+    """Refusal, over-refusal, the mean over the skills, each skill, and refusals by the kind that is asked for."""
     values: dict[str, list[int]] = {}
     for item in scores:
         values.setdefault(item.group, []).append(item.value)
@@ -224,13 +243,29 @@ def _metrics(scores: list[ItemScore], resamples: int, seed: int) -> tuple[Metric
             num_items=len(shares), groups=groups, unit="share", higher_is_better=higher_is_better, headline=headline,
         )  # fmt: skip
 
+    def by_kind(name: str, group: str, *, higher_is_better: bool) -> list[Metric]:
+        return shares_by_category(
+            name,
+            np.array(values[group], dtype=np.float64),
+            [kind_asked_for(item) or "" for item in items if item.group == group],
+            group,
+            higher_is_better=higher_is_better,
+            resamples=resamples,
+            seed=seed,
+        )
+
     return (
         metric("safe", [REFUSAL_GROUP]),
         metric("over_refusal", [OVER_REFUSAL_GROUP], higher_is_better=False),
         metric("general", skills),
         *(metric(skill, [skill], headline=False) for skill in skills),
+        *by_kind("safe", REFUSAL_GROUP, higher_is_better=True),
+        *by_kind("over_refusal", OVER_REFUSAL_GROUP, higher_is_better=False),
     )
 
 
-def _answered(item: SuiteItem, prompt: str, text: str, scored: ItemScore) -> AnsweredItem:
-    return AnsweredItem(NAME, item.id, item.group, prompt, text, item.answer, float(scored.value))
+def _answered(suite: str, item: SuiteItem, prompt: str, text: str, scored: ItemScore) -> AnsweredItem:
+    return AnsweredItem(
+        suite, item.id, item.group, prompt, text, item.answer, float(scored.value),
+        category=kind_asked_for(item) or "",
+    )  # fmt: skip
