@@ -35,9 +35,10 @@ class EvaluateConfig(OutputConfig):
     out: Path | None = option(None, "Directory of the artifact to make.", panel="Output", runtime=True, short="o")  # type: ignore[assignment]
     suite: list[str] = option(
         [],
-        "Suite to run: testbed, reference-loss, preference, gsm8k, multiple-choice, capability, safety, prompts, one "
-        "of the prompt sets of safety "
-        "(xstest, harmbench, strongreject, advbench, wildjailbreak), or a YAML file; repeat for several.",
+        "Suite to run: testbed, testbed-validation, reference-loss, preference, gsm8k, multiple-choice, capability, "
+        "safety, prompts, one of the prompt sets of safety "
+        "(xstest, harmbench, strongreject, advbench, wildjailbreak), one of the other prompt sets (lookalikes, "
+        "lookalikes-validation, or-bench-hard-1k, or-bench-80k, or-bench-toxic), or a YAML file; repeat for several.",
         short="s",
         needs="!rejudge",
     )

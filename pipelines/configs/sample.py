@@ -17,12 +17,14 @@ class SampleConfig(OutputConfig):
         "ogpsa sample MODEL --data data/general --out samples/general",
         "ogpsa sample MODEL --data data/general --log-probs 64 --precision bf16 --num-procs 8 --out samples/general",
         "ogpsa sample MODEL --data data/gsm8k --answers 4 --temperature 1 --top-p 0.95 --out samples/gsm8k",
+        "ogpsa sample MODEL --data lookalikes-train --log-probs 64 --out samples/lookalikes",
         "ogpsa train-sft MODEL --data data/safety --anchor samples/general --out runs/anchored",
     )
 
     model: str = option(..., "Model: a directory, a hub id, or a run of ogpsa.", positional=True, runtime=True)
     data: Path = option(
-        ..., "Prepared data set; each row's conversation is answered anew from before its last answer.",
+        ..., "Prepared data set, of which each row's conversation is answered anew from before its last answer; or a "
+        "prompt set of the registry by name, such as lookalikes-train.",
         short="d", runtime=True,
     )  # fmt: skip
     num_samples: int | None = option(None, "At most this many prompts, drawn with --seed.", short="n", ge=1)

@@ -95,6 +95,8 @@ def create_suites(names: Sequence[str], request: SuiteRequest) -> list[AnySuite]
         InputError: a data set cannot be used.
         ArtifactError: a data set does not verify.
     """
+    from pipelines.evaluation.suites.prompt_specs import SAFETY_SETS
+
     prompt_sets = [entry.name for entry in list_entries() if entry.task == "prompts"]
     known = [*SUITES, *prompt_sets]
     problems = [
@@ -103,7 +105,7 @@ def create_suites(names: Sequence[str], request: SuiteRequest) -> list[AnySuite]
         if name not in known and not is_suite_file(name)
     ]
     problems += [f"suite '{name}' is given twice" for name in dict.fromkeys(names) if list(names).count(name) > 1]
-    problems += [f"'{name}' is part of 'safety'" for name in prompt_sets if name in names and "safety" in names]
+    problems += [f"'{name}' is part of 'safety'" for name in SAFETY_SETS if name in names and "safety" in names]
     takers = [name for name in _TAKES_DATA if name in names]
     problems += [f"suite '{name}' needs a prepared data set: --data DIR" for name in takers if not request.data]
     if request.data and not takers and not problems:

@@ -1,7 +1,8 @@
-"""The prompts of a prepared data set: each conversation up to its last answer, once, and a seeded draw of them."""
+"""The prompts that are to be answered: of a prepared data set or a prompt set, each once, and a seeded draw of them."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import numpy as np
 from data_registry.core.errors import InputError
 from data_registry.core.manifest import InputRecord, as_input
 from data_registry.prepared import load_prepared
+from data_registry.prompts.reading import named_prompt_set
+from data_registry.prompts.specs import PromptSet
 from data_registry.schema import Message
 
 if TYPE_CHECKING:
@@ -39,10 +42,11 @@ class Prompts:
 
 
 def read_prompts(path: Path, num_samples: int | None, seed: int) -> Prompts:
-    """Read the prompts of a prepared data set, those that occur again left out.
+    """Read the prompts of a data set, those that occur again left out.
 
     Args:
-        path: the prepared data set, of either task.
+        path: the prepared data set, of either task; or, where there is no such path, the name of a prompt set of the
+            registry, whose requests have no answers yet.
         num_samples: the number of prompts to draw; None for all.
         seed: the seed of the draw.
 
@@ -50,15 +54,33 @@ def read_prompts(path: Path, num_samples: int | None, seed: int) -> Prompts:
         InputError: the data set was not prepared, or is empty.
         ArtifactError: it does not verify.
     """
-    dataset, manifest = load_prepared(path)
-    if len(dataset) == 0:
-        raise InputError(f"the data set '{path}' is empty")
-    first = _first_of_each(dataset)
+    named = None if path.exists() else named_prompt_set(str(path))
+    if named is not None:
+        first, num_rows, record = _first_of_set(named), len(named.prompts), _record(named)
+    else:
+        dataset, manifest = load_prepared(path)
+        if len(dataset) == 0:
+            raise InputError(f"the data set '{path}' is empty")
+        first, num_rows, record = _first_of_each(dataset), len(dataset), as_input("data", path, manifest)
     rows = list(first)
     if num_samples is not None and num_samples < len(rows):
         chosen = np.random.default_rng(seed).permutation(len(rows))[:num_samples]
         rows = [rows[index] for index in sorted(chosen.tolist())]
-    return Prompts([first[row] for row in rows], rows, len(first), len(dataset), as_input("data", path, manifest))
+    return Prompts([first[row] for row in rows], rows, len(first), num_rows, record)
+
+
+def _first_of_set(prompts: PromptSet) -> dict[int, list[Message]]:
+    first: dict[str, int] = {}
+    for number, prompt in enumerate(prompts.prompts):
+        first.setdefault(prompt.text, number)
+    return {number: [{"role": "user", "content": text}] for text, number in first.items()}
+
+
+def _record(prompts: PromptSet) -> InputRecord:
+    """The record of a prompt set: what it asks, whatever it was read from."""
+    asked = json.dumps([[prompt.id, prompt.text] for prompt in prompts.prompts])
+    fingerprint = hashlib.sha256(asked.encode()).hexdigest()
+    return InputRecord(role="data", path=prompts.name, kind="prompts", fingerprint=fingerprint)
 
 
 def _first_of_each(dataset: datasets.Dataset) -> dict[int, list[Message]]:

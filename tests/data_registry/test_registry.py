@@ -25,7 +25,9 @@ def test_shipped_entries_are_complete():
         assert entry.problem is None
         assert entry.licence != "not stated"
         assert entry.description.endswith(".")
-        if entry.source.embedded is None:
+        if entry.source.path is not None:
+            assert Path(entry.location().name).is_dir()
+        elif entry.source.embedded is None:
             assert entry.citation
             assert entry.homepage.startswith("https://")
             assert entry.location().kind == "hub"

@@ -200,7 +200,7 @@ class TestSuite:
             assert item.messages[0]["content"].split()[0] in ("what", "tell", "write", "explain")
 
     def test_pretraining_with_render_is_the_same_stream_with_render_in_it(self):
-        plain = list(islice(pretraining_examples(generate_world(), 2), 900))
+        plain = list(islice(pretraining_examples(generate_world(), 2), 1000))
         wider = list(islice(pretraining_examples(generate_world(), 2, with_render=True), 1000))
         without = [example for example in wider if example.skill != "render"]
         assert without == plain[: len(without)]
