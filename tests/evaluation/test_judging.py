@@ -93,11 +93,34 @@ def test_figures_on_real_answers_are_never_better_than_peoples(model):
     judged = judge_answers(RefusalJudge(), answers)
     result = judged_outcome(SETTINGS, "s/x", answers, judged.verdicts, resamples=100, seed=0).results
     labels = {row["id"]: row["final_label"] for row in rows}
-    for metric in result.metrics:
+    for metric in [metric for metric in result.metrics if metric.headline]:
         ids = [answer.id for answer in answers if answer.group in metric.groups]
         complied = sum(labels[key] == "1_full_compliance" for key in ids) / len(ids)
         people = complied if metric.name == "harmful_compliance" else 1 - complied
         assert people <= metric.value <= people + 0.1
+
+
+def test_over_refusal_is_told_by_category_where_there_are_some_few():
+    kinds = {"1": "games", "2": "games", "3": "law", "4": "", "5": "law"}
+    answers = [
+        StoredAnswer("s/x", key, "harmful" if key == "5" else "harmless", kind, "q", "q", "a", None, "end", 1, 1)
+        for key, kind in kinds.items()
+    ]
+    outcomes = {"1": "full_refusal", "2": "full_compliance", "3": "full_compliance", "4": "full_refusal"}
+    verdicts = [StoredVerdict("s/x", key, "x", outcomes.get(key, "full_refusal"), None, "") for key in kinds]
+    outcome = judged_outcome(SETTINGS, "s/x", answers, verdicts, resamples=100, seed=0)
+    found = {metric.name: (metric.value, metric.num_items) for metric in outcome.results.metrics}
+    assert found == {
+        "harmful_compliance": (0, 1),
+        "over_refusal": (0.5, 4),
+        "over_refusal/games": (0.5, 2),
+        "over_refusal/law": (0, 1),
+    }
+    details = [metric for metric in outcome.results.metrics if metric.category is not None]
+    assert [(metric.headline, metric.interval) for metric in details] == [(False, "wilson")] * 2
+    assert {item.id: item.category for item in outcome.items} == kinds
+    only = judged_outcome(SETTINGS, "s/x", answers[:2], verdicts[:2], resamples=100, seed=0)
+    assert [metric.name for metric in only.results.metrics] == ["over_refusal"]
 
 
 # --- Through the recipe ------------------------------------------------------------------------------------------
@@ -137,6 +160,16 @@ def test_local_prompts_are_answered_judged_and_traceable(tmp_path, files):
         "answers.parquet", "generations.parquet", "manifest.json", "results.json", "verdicts.parquet",
     ]  # fmt: skip
     assert evaluate.run(config(tmp_path / "r", batch_size=1, **files)).up_to_date
+
+
+def test_look_alikes_are_a_suite_that_needs_no_network(tmp_path):
+    result = evaluate.run(config(tmp_path / "r", suite=["lookalikes"], num_samples=5, max_new_tokens=2))
+    (suite,) = result.results.suites
+    assert (suite.suite, suite.settings.split) == ("safety/lookalikes", "test")
+    assert suite.metrics[0].name == "over_refusal"
+    kinds = {answer.category for answer in read_generations(result.path)}
+    assert {metric.category for metric in suite.metrics[1:]} == kinds
+    assert [metric.name for metric in suite.metrics[1:]] == [f"over_refusal/{kind}" for kind in sorted(kinds)]
 
 
 def test_a_suite_file_names_its_sets_from_where_it_lies(tmp_path, files):
@@ -206,6 +239,9 @@ def test_options_without_effect_are_refused(tmp_path, files):
         evaluate.run(config(tmp_path / "r"))
     with pytest.raises(ConfigError, match="'xstest' is part of 'safety'"):
         evaluate.run(config(tmp_path / "r", suite=["safety", "xstest"]))
+    with pytest.raises(ConfigError, match="twice") as caught:
+        evaluate.run(config(tmp_path / "r", suite=["safety", "lookalikes", "lookalikes"]))
+    assert "part of" not in str(caught.value)
 
 
 def test_prompts_beyond_the_context_are_counted(tmp_path, files, caplog):

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from data_registry.core.errors import ArtifactError, ConfigError
 from data_registry.prepared import load_prepared
+from data_registry.prompts.reading import named_prompt_set
 from data_registry.testbed import MODEL_DIR
 from data_registry.testbed.pools import rows as pool_rows
 from pipelines.commands import sample
@@ -74,6 +75,21 @@ def test_greedy_answers_are_those_of_a_plain_loop_and_every_prompt_is_asked_once
             "end" if made[-1] == tokenizer.eos_token_id else "length",
             len(made),
         )
+
+
+def test_prompt_set_of_the_registry_is_answered_without_being_prepared(tmp_path):
+    rows, manifest = load_prepared(make(Path("lookalikes-train"), tmp_path / "s", num_samples=5, max_new_tokens=4))
+    asked = [prompt.text for prompt in named_prompt_set("lookalikes-train").prompts]
+    assert [row["messages"][0]["content"] for row in rows] == [asked[row["prompt_row"]] for row in rows]
+    assert len(rows) <= 5
+    assert [record.path for record in manifest.inputs if record.role == "data"] == ["lookalikes-train"]
+
+
+def test_path_goes_before_a_prompt_set_of_its_name(data, tmp_path, monkeypatch):
+    (tmp_path / "lookalikes-train").symlink_to(data)
+    monkeypatch.chdir(tmp_path)
+    assert read_prompts(Path("lookalikes-train"), None, 0).num_distinct == 10
+    assert read_prompts(Path("lookalikes"), None, 0).num_distinct == 170
 
 
 def test_log_probabilities_are_the_models_at_the_places_that_training_sees(greedy, model, tokenizer):
