@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 
 from data_registry.core.errors import ArtifactError
@@ -64,6 +65,23 @@ def test_losses_are_compared_per_token():
     first = items([1.0, 2.0, 4.0], "facts", [1.0, 1.0, 8.0])
     second = items([1.0, 2.0, 3.0], "facts", [1.0, 1.0, 8.0])
     assert compare(first, second, figure).value == pytest.approx(-0.8)
+
+
+def test_a_figure_of_one_category_is_compared_on_its_items_alone():
+    def of_kinds(scores):
+        return [replace(item, category=kind) for item, kind in zip(items(scores), "aabb", strict=True)]
+
+    first, second = of_kinds([0, 0, 1, 1]), of_kinds([1, 0, 0, 0])
+    found = compare(first, second, metric(name="safe/b", category="b"))
+    assert (found.value, found.num_items) == (-1.0, 2)
+    assert compare(first, second).num_items == 4
+
+
+def test_answers_of_before_there_were_categories_are_read(tmp_path):
+    write_answers(tmp_path, [items([0, 1])])
+    table = parquet.read_table(tmp_path / "answers.parquet")
+    parquet.write_table(table.drop_columns(["category"]), tmp_path / "answers.parquet")
+    assert read_answers(tmp_path) == items([0, 1])
 
 
 def test_other_items_are_never_compared():
