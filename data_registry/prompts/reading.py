@@ -53,16 +53,11 @@ def read_prompt_set(spec: PromptSetSpec, base: Path | None = None) -> PromptSet:
     return PromptSet(spec.title, prompts, inputs, location.split or "all")
 
 
-def named_prompt_set(name: str) -> PromptSet | None:
-    """Read a prompt set of the registry; None where the registry has none of this name.
-
-    Raises:
-        InputError: it is on the hub and cannot be fetched.
-    """
+def prompt_set_names() -> list[str]:
+    """The names of the registry's prompt sets, sorted."""
     from data_registry.registry.listing import list_entries
 
-    known = {entry.name for entry in list_entries() if entry.task == "prompts"}
-    return read_prompt_set(PromptSetSpec(data=name)) if name in known else None
+    return [entry.name for entry in list_entries() if entry.task == "prompts"]
 
 
 def _open(location: Location) -> tuple[Iterator[tuple[str, Mapping[str, Any]]], list[InputRecord]]:

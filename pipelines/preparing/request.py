@@ -107,7 +107,8 @@ def _find_entry(name: str, registry: Path | None) -> Entry | None:
     if entry.task == "prompts":
         raise InputError(
             f"'{name}' has prompts without answers: there is nothing to train on",
-            fix="it is for evaluation; see:  ogpsa evaluate --help",
+            fix=f"evaluate on it:  ogpsa evaluate MODEL --suite {name} --out DIR\n"
+            f"or let a model answer it:  ogpsa sample MODEL --data {name} --out DIR",
         )
     return entry
 

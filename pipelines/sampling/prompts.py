@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_registry.core.documents import suggest
 from data_registry.core.errors import InputError
 from data_registry.core.manifest import InputRecord, as_input
 from data_registry.prepared import load_prepared
-from data_registry.prompts.reading import named_prompt_set
-from data_registry.prompts.specs import PromptSet
+from data_registry.prompts.reading import prompt_set_names, read_prompt_set
+from data_registry.prompts.specs import PromptSet, PromptSetSpec
 from data_registry.schema import Message
 
 if TYPE_CHECKING:
@@ -51,11 +52,17 @@ def read_prompts(path: Path, num_samples: int | None, seed: int) -> Prompts:
         seed: the seed of the draw.
 
     Raises:
-        InputError: the data set was not prepared, or is empty.
+        InputError: there is no such data set or prompt set, it was not prepared, or is empty, or cannot be fetched.
         ArtifactError: it does not verify.
     """
-    named = None if path.exists() else named_prompt_set(str(path))
-    if named is not None:
+    if not path.exists():
+        names = prompt_set_names()
+        if str(path) not in names:
+            raise InputError(
+                f"'{path}' is neither a data set nor a prompt set of the registry{suggest(str(path), names)}",
+                fix=f"prompt sets are {', '.join(names)}; make a data set:  ogpsa prepare-data SOURCE --out DIR",
+            )
+        named = read_prompt_set(PromptSetSpec(data=str(path)))
         first, num_rows, record = _first_of_set(named), len(named.prompts), _record(named)
     else:
         dataset, manifest = load_prepared(path)

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from data_registry.prompts.reading import named_prompt_set
-from data_registry.prompts.specs import Prompt
+from data_registry.prompts.reading import read_prompt_set
+from data_registry.prompts.specs import Prompt, PromptSetSpec
 from data_registry.registry.listing import describe
 from tests.shared import need
 
@@ -18,9 +18,7 @@ MOST_ALIKE = 0.2
 
 
 def read(name: str) -> list[Prompt]:
-    found = named_prompt_set(name)
-    assert found is not None
-    return found.prompts
+    return read_prompt_set(PromptSetSpec(data=name)).prompts
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from data_registry.core.errors import ArtifactError, ConfigError
+from data_registry.core.errors import ArtifactError, ConfigError, InputError
 from data_registry.prepared import load_prepared
-from data_registry.prompts.reading import named_prompt_set
+from data_registry.prompts.reading import read_prompt_set
+from data_registry.prompts.specs import PromptSetSpec
 from data_registry.testbed import MODEL_DIR
 from data_registry.testbed.pools import rows as pool_rows
 from pipelines.commands import sample
@@ -79,10 +80,16 @@ def test_greedy_answers_are_those_of_a_plain_loop_and_every_prompt_is_asked_once
 
 def test_prompt_set_of_the_registry_is_answered_without_being_prepared(tmp_path):
     rows, manifest = load_prepared(make(Path("lookalikes-train"), tmp_path / "s", num_samples=5, max_new_tokens=4))
-    asked = [prompt.text for prompt in named_prompt_set("lookalikes-train").prompts]
+    asked = [prompt.text for prompt in read_prompt_set(PromptSetSpec(data="lookalikes-train")).prompts]
     assert [row["messages"][0]["content"] for row in rows] == [asked[row["prompt_row"]] for row in rows]
     assert len(rows) <= 5
     assert [record.path for record in manifest.inputs if record.role == "data"] == ["lookalikes-train"]
+
+
+def test_name_that_is_nothing_suggests_the_nearest_prompt_set(tmp_path):
+    with pytest.raises(InputError, match=r"neither a data set nor a prompt set.*did you mean 'lookalikes-train'"):
+        make(Path("lookalikes-trian"), tmp_path / "s")
+    assert not (tmp_path / "s").exists()
 
 
 def test_path_goes_before_a_prompt_set_of_its_name(data, tmp_path, monkeypatch):
