@@ -41,6 +41,7 @@ def make_samples(directory: Path, tokens: int) -> None:
     from pipelines.models.loading import load_model
     from pipelines.models.reference import resolve_model
     from pipelines.passes.distributions import places_of, row_distributions
+    from pipelines.sampling.expectations import by_name
     from pipelines.sampling.storage import Sample, write_log_probs, write_samples
     from pipelines.sampling.tokens import training_tokens
     from pipelines.tokens.tokenizer import load_source_tokenizer
@@ -58,7 +59,7 @@ def make_samples(directory: Path, tokens: int) -> None:
     following = [[ids[place + 1] for place in places_of(labels)] for ids, labels in encoded]
     with write_artifact(config.out, SAMPLES, config, []) as writer:
         write_samples(writer.path, samples)
-        write_log_probs(writer.path, following, KEPT, lambda: iter(found))
+        write_log_probs(writer.path, following, KEPT, lambda: map(by_name, found))
         writer.summary["task"] = "sft"
 
 

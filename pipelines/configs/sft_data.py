@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pipelines.core.config import CommandConfig, option
 
@@ -18,7 +19,7 @@ class SftDataConfig(CommandConfig):
     )
     replay: Path | None = option(
         None,
-        "Prepared general data to mix in, evenly spread: the usual way to keep abilities, with or without --basis.",
+        "Prepared general data to train on beside the safety data: as --anchor with --anchor-kind ce.",
         panel="Replay",
         runtime=True,
         needs="replay_ratio",
@@ -31,4 +32,11 @@ class SftDataConfig(CommandConfig):
         needs="replay",
         gt=0,
         lt=1,
+    )
+    replay_mean: Literal["separate", "pooled"] = option(
+        "separate",
+        "separate: safety rows and replay rows have a mean over tokens each, and both count the same. pooled: all rows "
+        "share batches and one mean over tokens, so that long replay answers outweigh short refusals.",
+        panel="Replay",
+        needs="replay",
     )

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from pipelines.configs.anchors import AnchorConfig
+from pipelines.configs.anchors import AnchorConfig, Anchors
 from pipelines.configs.common import (
     DROP_TOO_LONG_HELP,
     EngineConfig,
@@ -260,6 +260,34 @@ class TrainSftConfig(SftDataConfig, TrainConfig):
     def data_sets(self) -> list[tuple[str, Path]]:
         """The data sets of every training command, and the replay data."""
         return [*super().data_sets(), *([] if self.replay is None else [("replay", self.replay)])]
+
+    @property
+    def pooled_replay(self) -> Path | None:
+        """The general data whose rows share batches and their mean with the safety rows; None without any."""
+        return self.replay if self.replay_mean == "pooled" else None
+
+    @property
+    def anchors(self) -> Anchors | None:
+        """The anchor, which replay with a mean of its own is too."""
+        if self.replay is None or self.replay_mean == "pooled":
+            return super().anchors
+        assert self.replay_ratio is not None, "the configuration is checked for it"
+        return Anchors((self.replay,), "ce", self.replay_ratio, 1.0)
+
+    def differences(self, recorded: Mapping[str, Any]) -> list[str]:
+        """As for every command; replay had a pooled mean before there was a choice."""
+        if recorded.get("replay") is not None and "replay_mean" not in recorded:
+            recorded = {**recorded, "replay_mean": "pooled"}
+        return super().differences(recorded)
+
+    def problems(self) -> list[str]:
+        """What contradicts each other among the options of SFT."""
+        problems = [*super().problems()]
+        if self.replay is not None and self.replay_mean == "separate" and self.anchor:
+            problems.append(
+                "--replay is an anchor with --anchor-kind ce: give its data to --anchor, or take --replay-mean pooled"
+            )
+        return problems
 
 
 class TrainDpoConfig(TrainConfig):

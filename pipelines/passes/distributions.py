@@ -35,6 +35,15 @@ class TopLogProbs:
     rest: Tensor
 
 
+def together(parts: Sequence[TopLogProbs], device: torch.device) -> TopLogProbs:
+    """Distributions over as many tokens each, one after the other, on a device."""
+    return TopLogProbs(
+        torch.cat([part.ids for part in parts]).to(device),
+        torch.cat([part.log_probs for part in parts]).to(device),
+        torch.cat([part.rest for part in parts]).to(device),
+    )
+
+
 def top_log_probs(logits: Tensor, k: int) -> TopLogProbs:
     """The k most likely tokens at each place.
 

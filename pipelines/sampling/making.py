@@ -23,7 +23,7 @@ from pipelines.evaluation.contract.suite import PromptItem
 from pipelines.models.limits import Limits, limits_of_model
 from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource
-from pipelines.sampling.expectations import Expectations
+from pipelines.sampling.expectations import log_probs_of_rows, look_at_log_probs
 from pipelines.sampling.prompts import Prompts, read_prompts
 from pipelines.sampling.storage import Sample, write_log_probs, write_samples
 from pipelines.sampling.tokens import training_tokens
@@ -155,17 +155,19 @@ def _look(
     device: torch.device,
     folder: Path,
 ) -> None:
-    expectations = Expectations(
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    k = min(config.log_probs, vocabulary)
+    expectations = log_probs_of_rows(
         training_tokens(samples, tokenizer),
-        config.log_probs,
-        vocabulary=model.get_output_embeddings().weight.shape[0],
+        k,
+        vocabulary=vocabulary,
         batch_size=config.batch_size,
         folder=partial_path(config.out, config) / _LOOKING,
         identity=json.dumps([source.fingerprint(), config.precision]),
     )
-    expectations.compute(model.eval(), device)
+    expectations.compute(look_at_log_probs(model.eval(), k), device)
     if is_main():
-        write_log_probs(folder, expectations.tokens, expectations.k, expectations.rows)
+        write_log_probs(folder, expectations.tokens, k, expectations.rows)
 
 
 def _summary(

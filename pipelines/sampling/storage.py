@@ -10,12 +10,13 @@ after the other, ``ids`` ``[T, K]`` int32, ``log_probs`` ``[T, K]`` float32 and 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from data_registry.core.errors import ArtifactError, first_line
 from data_registry.preparing.arrow_folder import ArrowFolder
@@ -75,7 +76,7 @@ def write_samples(folder: Path, samples: Sequence[Sample]) -> None:
 
 
 def write_log_probs(
-    folder: Path, tokens: Sequence[Sequence[int]], k: int, rows: Callable[[], Iterator[TopLogProbs]]
+    folder: Path, tokens: Sequence[Sequence[int]], k: int, rows: Callable[[], Iterator[Mapping[str, Tensor]]]
 ) -> None:
     """Write the log-probabilities of all rows, one row in memory at a time.
 
@@ -83,7 +84,8 @@ def write_log_probs(
         folder: the folder of the artifact.
         tokens: for each row the tokens that follow its places.
         k: the number of tokens that are kept at each place.
-        rows: gives the distributions of the rows in order, from the first one again at each call.
+        rows: gives the distributions of the rows in order by the names of :class:`TopLogProbs`, from the first one
+            again at each call.
     """
     sizes = [len(row) for row in tokens]
     total = sum(sizes)
@@ -98,7 +100,7 @@ def write_log_probs(
         ):
             file.begin(name, dtype, shape)
             for row in rows():
-                file.write(getattr(row, name).to(dtype))
+                file.write(row[name].to(dtype))
 
 
 class StoredLogProbs:

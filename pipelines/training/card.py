@@ -79,13 +79,26 @@ def _input_row(record: InputRecord) -> str:
     return f"| {markdown_text(record.role)} | {path} | {fingerprint} |"
 
 
+_HELD_BY = {
+    "kl": "divergence from the starting model",
+    "ce": "cross-entropy",
+    "hidden": "distance from the starting model's last hidden states",
+}
+
+
 def _mixed_in(config: TrainConfig) -> str:
     text = f" {len(config.data)} data sets are trained on together." if config.data[1:] else ""
-    if isinstance(config, TrainSftConfig) and config.replay_ratio is not None:
+    if isinstance(config, TrainSftConfig) and config.pooled_replay is not None:
         text += f" General data is mixed in: {config.replay_ratio:g} of the samples."
-    if config.anchor is not None and config.anchor_weight > 0:
-        by = "divergence from the starting model" if config.anchor_kind == "kl" else "cross-entropy"
-        text += f" Anchor rows are held by {by}: {config.anchor_ratio:g} of the rows, weight {config.anchor_weight:g}."
+    anchors = config.anchors
+    if anchors is not None:
+        by = _HELD_BY[anchors.kind]
+        text += f" Anchor rows are held by {by}: {anchors.ratio:g} of the rows, weight {anchors.weight:g}."
+    if config.prompt_anchor > 0:
+        text += (
+            " The model is held to the starting model at the safety prompts by divergence, "
+            f"weight {config.prompt_anchor:g}."
+        )
     return text
 
 

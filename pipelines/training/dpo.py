@@ -16,12 +16,14 @@ from pipelines.tokens.fitting import encode_fitting_pairs
 from pipelines.tokens.pairs import SIDES
 from pipelines.training import inputs as inputs_training
 from pipelines.training import run as steps
+from pipelines.training.anchoring import Rows, make_beside
 from pipelines.training.arguments import trainer_arguments
 from pipelines.training.checkpoints import run_files
 from pipelines.training.data.heldout import dpo_held_out, split_held_out
 from pipelines.training.data.reference_log_probs import eval_inputs, with_reference_logps
 from pipelines.training.losses import couples_pairs
 from pipelines.training.mixin import TransformMixin
+from pipelines.training.prompt_anchor import check_layout
 
 
 class ProjectedDPOTrainer(TransformMixin, DPOTrainer):
@@ -67,9 +69,13 @@ def make_trainer(
         held_out = encode_fitting_pairs(out, tokenizer, bounds, name="the held-out pairs")
         records = inputs if config.eval_data is None else eval_inputs(inputs)
         held_out = with_reference_logps(held_out, config, source, records, ds_config, pad_token_id, device)
+    rows_of = Rows([pair["prompt_ids"] for pair in pairs])
+    beside = make_beside(config, source, ds_config, tokenizer, device, rows_of)
     arguments = trainer_arguments(DPOConfig, config, run_files.work_directory(partial), ds_config)
+    if config.prompt_anchor > 0:
+        check_layout(arguments, pairs=True)
     trainer: ProjectedDPOTrainer = steps.build_trainer(
-        ProjectedDPOTrainer, config, source, arguments, datasets.Dataset.from_list(pairs), tokenizer, partial
+        ProjectedDPOTrainer, config, source, arguments, datasets.Dataset.from_list(pairs), tokenizer, partial, beside
     )
     if held_out is not None:
         steps.install_held_out(trainer, dpo_held_out(held_out, alone=couples_pairs(config)), config, partial)

@@ -34,8 +34,9 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
     records = source.input_records()
     records += [as_input(role, path, load_prepared(path, task=task)[1]) for role, path in config.data_sets()]
     records += option_file_inputs({"chat template": config.chat_template, "DeepSpeed file": config.deepspeed})
-    if config.anchor is not None:
-        records.append(as_input("anchor", config.anchor, load_prepared(config.anchor, task="sft")[1]))
+    # A model's own answers are made to the prompts of either task.
+    task_of_anchor = "sft" if config.anchor_kind == "ce" else None
+    records += [as_input("anchor", path, load_prepared(path, task=task_of_anchor)[1]) for path in config.anchor]
     if config.basis is not None:
         description, manifest = open_basis(config.basis)
         check_options(config, description, records[0].fingerprint)

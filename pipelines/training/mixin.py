@@ -15,10 +15,9 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from data_registry.core.errors import NumericsError, Preempted
-from pipelines.core.job import world_size
 from pipelines.engine.shards.access import whole_numel
 from pipelines.engine.shards.gradient_norm import keep_gradient_norm
-from pipelines.training.anchor import Anchor
+from pipelines.training.beside import Beside
 from pipelines.training.checkpoints.callback import CheckpointCallback
 from pipelines.training.checkpoints.checkpointer import Checkpointer
 from pipelines.training.every_row import EveryRowOnce
@@ -40,16 +39,14 @@ class TransformMixin(EveryRowOnce):
         is_under_way: whether a forward and backward pass of this process is done.
         kept_generation: the model's own generation options, where transformers would not save them.
         checkpointer: writes checkpoints and resumes from them; None without checkpoints.
-        anchor: a loss beside that of the safety rows; None without one.
-        num_batches_done: the number of accumulated batches of this optimizer step that have been through the model.
+        beside: the losses beside that of the safety rows; None without any.
     """
 
     make_chain: ChainMaker | None = None
     transforms: TransformChain | None = None
     held_out: HeldOutCallback | None = None
     checkpointer: Checkpointer | None = None
-    anchor: Anchor | None = None
-    num_batches_done: int = 0
+    beside: Beside | None = None
     is_under_way: bool = False
     kept_generation: KeptGenerationConfig | None = None
 
@@ -119,32 +116,41 @@ class TransformMixin(EveryRowOnce):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The trainer's loss, and in training the anchor's beside it."""
-        loss = super().compute_loss(model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch)
-        if self.anchor is None or return_outputs or not self.model.training:  # type: ignore[attr-defined]
-            return loss
-        num_batches = int(self.current_gradient_accumulation_steps)  # type: ignore[attr-defined]
-        part, figures = self.anchor.loss(
-            model,
-            step=self.state.global_step,  # type: ignore[attr-defined]
-            batch=self.num_batches_done,
-            num_batches=num_batches,
+        """The trainer's loss, and in training those beside it."""
+        num_batches = int(getattr(self, "current_gradient_accumulation_steps", 1))
+
+        def own() -> tuple[Any, bool]:
+            loss = super(TransformMixin, self).compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            counts_items = self.model_accepts_loss_kwargs and num_items_in_batch is not None  # type: ignore[attr-defined]
+            scaled = self.loss_is_scaled_for_ga  # type: ignore[attr-defined]
+            return loss, bool(counts_items if scaled is None else scaled)
+
+        if self.beside is None or return_outputs or not self.model.training:  # type: ignore[attr-defined]
+            return own()[0]
+        step = self.state.global_step  # type: ignore[attr-defined]
+        loss, figures = self.beside.add(
+            own, model, inputs, step=step, num_batches=num_batches, measured=self._is_logged()
         )
-        self.num_batches_done += 1
         for name, value in figures.items():
             self._metrics["train"][name].append(value)  # type: ignore[attr-defined]
-        # Engines average gradients over ranks, and the trainer divides by the number of batches a loss that is the mean
-        # over one batch; the anchor's parts are to be summed.
-        counts_items = self.model_accepts_loss_kwargs and num_items_in_batch is not None  # type: ignore[attr-defined]
-        scaled = self.loss_is_scaled_for_ga if self.loss_is_scaled_for_ga is not None else counts_items  # type: ignore[attr-defined]
-        return loss + part * world_size() * (1 if scaled else num_batches)
+        return loss
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The batches of a step, which the losses beside the trainer's take note of."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.beside is not None:
+            self.beside.begin_step(batches, device)
+        return batches, num_items
 
     def _at_boundary(self, transforms: TransformChain) -> None:
+        transforms.at_boundary(measured=self._is_logged())
+
+    def _is_logged(self) -> bool:
+        """Whether the step that is under way will be logged."""
         state: TrainerState = self.state  # type: ignore[attr-defined]
         number = state.global_step + 1
         by_steps = self.args.logging_strategy == "steps"  # type: ignore[attr-defined]
-        logged = not by_steps or number in (1, state.max_steps) or number % max(1, int(state.logging_steps)) == 0
-        transforms.at_boundary(measured=logged)
+        return not by_steps or number in (1, state.max_steps) or number % max(1, int(state.logging_steps)) == 0
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The trainer's log with the transforms' figures beside the loss, under their names."""
@@ -230,7 +236,6 @@ class _TransformCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._trainer.num_batches_done = 0
         transforms = self._trainer.transforms
         if transforms is not None and transforms.refresh_due(state.global_step):
             try:

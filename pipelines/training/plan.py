@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from data_registry.prepared import load_prepared
+from data_registry.prepared import SAMPLES, load_prepared
 from pipelines.basis.opening import open_basis
 from pipelines.configs.common import EngineConfig
 from pipelines.configs.train import TrainConfig
@@ -13,7 +13,7 @@ from pipelines.core.job import world_size
 from pipelines.engine.deepspeed_config import deepspeed_config, plan_text
 from pipelines.models.reference import ModelSource
 from pipelines.models.summary import summarize_model
-from pipelines.training.data.anchors import rows_per_step
+from pipelines.training.data.anchor_schedule import rows_per_step
 from pipelines.training.data.plan import DataPlan, Rows
 
 _SCOPES = {"tensor": "", "layer": "a subspace for each layer, ", "global": "one subspace for all parameters, "}
@@ -109,13 +109,29 @@ def _projection(config: TrainConfig) -> Rows:
 
 def _others(config: TrainConfig) -> Rows:
     rows = [("frozen", ", ".join(config.freeze))] if config.freeze else []
-    if config.anchor is not None:
-        number = rows_per_step(config.batch_size * config.accumulation * num_ranks(config), config.anchor_ratio)
-        of = len(load_prepared(config.anchor, task="sft")[0])
-        how = f"{config.anchor_kind}, weight {config.anchor_weight:g}"
-        rows.append(("anchor", f"{config.anchor}: {number} of {of} rows beside those of each step, {how}"))
+    rows += _anchors(config)
     if config.track_change:
         rows.append(("change", "tracked: each rank keeps a copy of its starting weights"))
+    return rows
+
+
+def _anchors(config: TrainConfig) -> Rows:
+    rows = []
+    anchors = config.anchors
+    if anchors is not None:
+        number = rows_per_step(config.batch_size * config.accumulation * num_ranks(config), anchors.ratio)
+        sets = []
+        for path in anchors.paths:
+            data, manifest = load_prepared(path)
+            answered = anchors.kind != "ce" and manifest.kind != SAMPLES
+            sets.append(f"{path} ({len(data)} rows{', whose prompts the model answers first' if answered else ''})")
+        shares = f" in shares {':'.join(f'{share:g}' for share in anchors.shares)}" if anchors.shares else ""
+        how = f"{anchors.kind}, weight {anchors.weight:g}"
+        a_sample = ", more where samples are packed" if getattr(config, "packing", False) else ""
+        rows.append(("anchor", f"{', '.join(sets)}{shares}: {number} beside those of each step{a_sample}, {how}"))
+    if config.prompt_anchor > 0:
+        text = f"divergence from the starting model at the safety prompts, weight {config.prompt_anchor:g}"
+        rows.append(("prompt anchor", text))
     return rows
 
 

@@ -21,8 +21,8 @@ from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.models.loading import load_training_model
 from pipelines.models.lora import check_targets, lora_settings, peft_config
 from pipelines.models.reference import ModelSource, resolve_model
-from pipelines.training.anchor import make_anchor
 from pipelines.training.arguments import check_trainer_options
+from pipelines.training.beside import Beside
 from pipelines.training.card import model_card
 from pipelines.training.checkpoints import storage as checkpoint
 from pipelines.training.checkpoints import unfinished
@@ -31,7 +31,7 @@ from pipelines.training.data.heldout import HeldOut, held_out_plan, split_held_o
 from pipelines.training.data.mixing import data_text
 from pipelines.training.data.plan import DataPlan
 from pipelines.training.generation_config import settle_generation_config
-from pipelines.training.inputs import training_bounds, training_inputs
+from pipelines.training.inputs import training_inputs
 from pipelines.training.metrics import MetricsCallback
 from pipelines.training.plan import training_plan
 from pipelines.training.refusals import check_batches, refusals
@@ -127,6 +127,7 @@ def build_trainer(
     rows: Any,
     tokenizer: Any,
     partial: Path,
+    beside: Beside | None,
 ) -> Any:
     """A trainer on the model that training starts from, with our log and the transforms that the options ask for.
 
@@ -139,14 +140,12 @@ def build_trainer(
         rows: the rows that it trains on.
         tokenizer: the tokenizer with the chat template that is saved with the model.
         partial: the directory of the run being made.
+        beside: the losses beside that of the rows, or None.
 
     Raises:
         ConfigError: the trainer or PEFT refuses its options.
     """
     check_batches(arguments, len(rows), world_size())
-    anchor = None
-    if config.anchor is not None and config.anchor_weight > 0:
-        anchor = make_anchor(config, tokenizer, training_bounds(config, source))
     model = load_training_model(config, source)
     settings = lora_settings(config)
     if settings is not None:
@@ -164,7 +163,7 @@ def build_trainer(
     trainer.remove_callback(PrinterCallback)
     trainer.kept_generation = kept_generation
     trainer.add_callback(MetricsCallback(partial / METRICS_FILE))
-    trainer.anchor = anchor
+    trainer.beside = beside
     trainer.install_transforms(chain_maker(config, source, architecture, int(tokenizer.pad_token_id)))
     return trainer
 

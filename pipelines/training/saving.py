@@ -71,8 +71,8 @@ def save_run(
     if held_out is not None:
         final |= {key: value for key, value in last.items() if key.startswith("eval_")}
         final |= held_out.summary() | {"model_of_step": saved_step}
-    final |= {key: value for key, value in last.items() if key.startswith("projection/leak/")}
-    final |= {key: value for key, value in last.items() if key.startswith("projection/reference_loss/")}
+    by_name = ("projection/leak/", "projection/reference_loss/", "safety/", "anchor/", "prompt/")
+    final |= {key: value for key, value in last.items() if key.startswith(by_name)}
     final |= left
     found = remarks(config, metrics, adapters=_trains_adapters(trainer))
     for text in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,15 @@ from pipelines.configs.train import TrainSftConfig
 from pipelines.models.reference import ModelSource
 from pipelines.training import inputs
 from pipelines.training import run as steps
+from pipelines.training.anchoring import Rows, make_beside
 from pipelines.training.arguments import trainer_arguments
 from pipelines.training.checkpoints import run_files
 from pipelines.training.data.heldout import sft_held_out
-from pipelines.training.data.packing import PackingTest
+from pipelines.training.data.packing import PackingTest, num_sequences
 from pipelines.training.data.replay import MixtureSampler
-from pipelines.training.data.sft import sft_data
+from pipelines.training.data.sft import SftData, sft_data
 from pipelines.training.mixin import TransformMixin
+from pipelines.training.prompt_anchor import prompt_of
 
 
 class ProjectedSFTTrainer(TransformMixin, SFTTrainer):
@@ -44,13 +47,14 @@ def make_trainer(
         source: the model.
         ds_config: DeepSpeed's configuration or None.
         partial: the directory of the run being made.
-        device: the device to compute on; not used, since the trainer finds it itself.
+        device: the device that the starting model computes on; the trainer finds its own.
     """
     tokenizer = inputs.load_training_tokenizer(config, source)
     data = sft_data(config, tokenizer, inputs.training_bounds(config, source))
+    beside = make_beside(config, source, ds_config, tokenizer, device, _rows_of(config, data))
     arguments = trainer_arguments(SFTConfig, config, run_files.work_directory(partial), ds_config)
     trainer: ProjectedSFTTrainer = steps.build_trainer(
-        ProjectedSFTTrainer, config, source, arguments, data.rows, tokenizer, partial
+        ProjectedSFTTrainer, config, source, arguments, data.rows, tokenizer, partial, beside
     )
     if data.sampler is not None:
         trainer.train_sampler = data.sampler
@@ -59,3 +63,16 @@ def make_trainer(
     if data.held_out is not None:
         steps.install_held_out(trainer, sft_held_out(data.held_out), config, partial)
     return trainer
+
+
+def _rows_of(config: TrainSftConfig, data: SftData) -> Rows:
+    """What losses beside the trainer's must know of the rows."""
+    per_sample = Fraction(1)
+    if config.packing and config.anchors is not None:
+        per_sample = Fraction(len(data.rows), num_sequences(data.rows, config.max_length))
+    if config.prompt_anchor == 0:
+        return Rows(per_sample=per_sample)
+    prompts, others = (
+        [prompt_of(row["input_ids"], row["labels"]) for row in rows or ()] for rows in (data.safety, data.replay)
+    )
+    return Rows(prompts, others, per_sample)

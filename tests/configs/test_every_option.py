@@ -77,7 +77,7 @@ RESULT: dict[str, set[str]] = {
     "build-basis": {
         "objective", "beta", "num_samples", "seed", "dtype", "batch_size", "max_length", "drop_too_long",
     },
-    "train-sft": {"packing", "replay_ratio"},
+    "train-sft": {"packing", "replay_ratio", "replay_mean"},
     "train-dpo": {"loss", "beta"},
     "evaluate": {
         "suite", "task", "shots", "chat_prompts", "name", "num_samples", "max_length", "seed", "bootstrap",
@@ -99,18 +99,22 @@ TRAINING_RESULT = {
     "space", "scope", "momentum", "refresh_every", "refresh_samples", "strength", "eval_split", "eval_every",
     "early_stopping", "min_delta", "select", "weights", "epochs", "max_steps", "learning_rate", "batch_size",
     "accumulation", "freeze", "track_change", "schedule", "warmup_steps", "weight_decay", "max_grad_norm",
-    "max_length", "seed", "trainer", "anchor_kind", "anchor_ratio", "anchor_weight", "drop_too_long",
+    "max_length", "seed", "trainer", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares", "prompt_anchor",
+    "anchor_log_probs", "drop_too_long",
 }  # fmt: skip
 # Commands that make no artifact of their own have no identity.
 MAKE_NOTHING = {"doctor", "inspect", "chat", "clean", "run", "slurm"}
 # Other values where the first other one of a type would not do.
 OTHER: dict[str, Any] = {
-    "weights": [0.6, 0.4], "cos_threshold": [0.2], "trainer": {"neftune_noise_alpha": 5}, "steps": {"sft": {"seed": 1}},
+    "weights": [0.6, 0.4], "anchor_shares": [0.6, 0.4], "cos_threshold": [0.2],
+    "trainer": {"neftune_noise_alpha": 5}, "steps": {"sft": {"seed": 1}},
     "out": "elsewhere", "attention": "sdpa", "judge": "judge-model", "output": "adapter", "report_to": "tensorboard",
 }  # fmt: skip
 # Two options say the same, or one takes the other's place; the pair is refused together, and each works alone.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("train-sft", "weights"): {"data": ["d", "e"]},
+    ("train-sft", "anchor_shares"): {"anchor": ["a", "b"]},
+    ("train-dpo", "anchor_shares"): {"anchor": ["a", "b"]},
     ("train-dpo", "weights"): {"data": ["d", "e"]},
     ("merge", "threshold"): {"merge_fraction": 0.5},
     ("evaluate", "rejudge"): {"model": None, "suite": []},
@@ -317,10 +321,10 @@ def test_which_options_need_others() -> None:
     lora, engine = {"lora_alpha", "lora_dropout", "lora_targets"}, {"offload"}
     training = {
         "space", "scope", "momentum", "refresh_every", "refresh_samples", "strength", "eval_every", "early_stopping",
-        "min_delta", "select", "anchor_kind", "anchor_ratio", "anchor_weight",
+        "min_delta", "select", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares", "anchor_log_probs",
     }  # fmt: skip
     assert found["build-basis"] == lora | engine | {"beta"}
-    assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio"}
+    assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio", "replay_mean"}
     assert found["train-dpo"] == lora | engine | training | {"beta"}
     assert found["chat"] == {"top_p", "seed"}
     assert found["testbed"] == {"seed"}

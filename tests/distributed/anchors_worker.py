@@ -20,14 +20,19 @@ from pipelines.configs.sample import SampleConfig
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
 from pipelines.core.job import on_main, rank, world_size
 from pipelines.engine import processes
-from pipelines.training.data.anchors import AnchorSchedule, rows_per_step
+from pipelines.training.data.anchor_schedule import SharedSchedule, rows_per_step
 from tests.distributed import worlds
 from tests.distributed.equality_worker import CLIP, DECAY, ENGINES, EPS, LR, REFRESH, ROWS, STEPS
 from tests.distributed.ranks import forget_engine, write_findings
 from tests.reference import plain
 
-RATIO, WEIGHT, KEPT, SEED, BETA = 0.4, 0.7, 20, 5, 0.2
-CASES = [("sft", "kl", ""), ("sft", "ce", ""), ("dpo", "kl", ""), ("sft", "kl", "update"), ("sft", "kl", "gradient")]
+RATIO, WEIGHT, KEPT, SEED, BETA, MU = 0.4, 0.7, 20, 5, 0.2, 8.0
+HIDDEN_WEIGHT = 8.0
+SHARES = [0.7, 0.3]
+CASES = [
+    ("sft", "kl of two sets", ""), ("sft", "ce", ""), ("sft", "hidden and prompt", ""), ("dpo", "kl and prompt", ""),
+    ("sft", "kl", "update"), ("sft", "kl and prompt", "gradient"),
+]  # fmt: skip
 
 
 class World:
@@ -35,7 +40,7 @@ class World:
         self.directory, self.model = directory, directory / "model"
         self.data = {"sft": directory / "data", "dpo": directory / "pairs"}
         self.pools = [directory / "alpha", directory / "beta"]
-        self.samples = directory / "samples"
+        self.samples, self.more = directory / "samples", directory / "more-samples"
 
     def make(self) -> None:
         worlds.make_model(self.model)
@@ -44,14 +49,15 @@ class World:
         for seed, pool in enumerate(self.pools, start=2):
             worlds.make_data(pool, 9, seed=seed)
         worlds.make_data(self.directory / "general", 7, seed=9)
+        worlds.make_data(self.directory / "more", 3, seed=10)
 
     def sample(self) -> None:
-        sample.run(
-            SampleConfig(
-                model=str(self.model), data=self.directory / "general", out=self.samples, max_new_tokens=9,
-                log_probs=KEPT,
+        for data, out in (("general", self.samples), ("more", self.more)):
+            sample.run(
+                SampleConfig(
+                    model=str(self.model), data=self.directory / data, out=out, max_new_tokens=9, log_probs=KEPT
+                )
             )
-        )  # fmt: skip
 
     def basis(self) -> Path:
         path = self.directory / "basis"
@@ -89,10 +95,19 @@ class World:
         path: Path = run(config).path
         return path
 
-    def anchor_rows(self) -> list[dict[str, list[int]]]:
+    def options(self, kind: str) -> dict[str, Any]:
+        """The options of an anchor."""
+        options: dict[str, Any] = {"prompt_anchor": MU, "anchor_log_probs": KEPT} if "prompt" in kind else {}
+        options |= {"anchor": self.samples, "anchor_kind": kind.split()[0]}
+        options |= {"anchor_ratio": RATIO, "anchor_weight": HIDDEN_WEIGHT if "hidden" in kind else WEIGHT}
+        if "sets" in kind:
+            options |= {"anchor": [self.samples, self.more], "anchor_shares": SHARES}
+        return options
+
+    def anchor_rows(self, samples: Path) -> list[dict[str, list[int]]]:
         """The samples in tokens; where an answer was cut off, its end of turn is not counted."""
-        rows = [dict(row) for row in worlds.encoded(self.samples, self.model)]
-        for row, finish in zip(rows, load_prepared(self.samples)[0]["finish"], strict=True):
+        rows = [dict(row) for row in worlds.encoded(samples, self.model)]
+        for row, finish in zip(rows, load_prepared(samples)[0]["finish"], strict=True):
             last = max(index for index, label in enumerate(row["labels"]) if label != -100)
             row["labels"] = [
                 -100 if index == last and finish == "length" else label for index, label in enumerate(row["labels"])
@@ -104,7 +119,8 @@ class World:
         start = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32)
         encode = worlds.encoded if method == "sft" else worlds.encoded_pairs
         own = plain.mean_token_loss if method == "sft" else partial(_preference, start)
-        held = PlainAnchor(start, self.anchor_rows(), kind)
+        sets = [self.anchor_rows(samples) for samples in (self.samples, self.more)[: 2 if "sets" in kind else 1]]
+        held = PlainAnchor(start, sets, kind)
         plain.train(
             network,
             encode(self.data[method], self.model),
@@ -117,37 +133,67 @@ class World:
             eps=EPS,
             refresh_every=REFRESH,
             space=space or "gradient",
-            loss=lambda model, rows: own(model, rows) + WEIGHT * held(model),
+            loss=lambda model, rows: own(model, rows) + held(model, rows),
         )
         return {name: p.detach() for name, p in network.named_parameters()}
 
 
 class PlainAnchor:
-    """The anchor's mean loss of one optimizer step after the other, row by row, with the starting model at hand."""
+    """The losses beside that of the rows, in one optimizer step after the other, with the starting model at hand."""
 
-    def __init__(self, start: Any, rows: Sequence[Any], kind: str) -> None:
-        self.start, self.rows, self.kind, self.step = start, rows, kind, 0
-        self.schedule = AnchorSchedule(len(rows), rows_per_step(ROWS, RATIO), SEED)
+    def __init__(self, start: Any, sets: Sequence[Sequence[Any]], kind: str) -> None:
+        self.start, self.sets, self.kind, self.step = start, sets, kind, 0
+        sizes, number = [len(rows) for rows in sets], rows_per_step(ROWS, RATIO)
+        self.schedule = SharedSchedule(sizes, SHARES[: len(sets)], number, SEED)
+        states = [_states(start, row["input_ids"]).detach() for rows in sets for row in rows]
+        self.mean_square = float(torch.cat(states).square().mean())
 
-    def __call__(self, model: Any) -> Tensor:
-        total, count = torch.zeros((), dtype=torch.float64), 0
-        for number in self.schedule.step(self.step):
-            row = self.rows[number]
-            ids, labels = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"][1:])
-            now = model(input_ids=ids).logits[0, :-1].double().log_softmax(-1)
-            with torch.no_grad():
-                before = self.start(input_ids=ids).logits[0, :-1].double().log_softmax(-1)
-            for place in (labels != -100).nonzero().flatten().tolist():
-                if self.kind == "ce":
-                    total = total - now[place, labels[place]]
-                else:
-                    total = total + _divergence(before[place], now[place])
-                count += 1
+    def __call__(self, model: Any, safety: Sequence[Any]) -> Tensor:
+        rows = [self.sets[which][number] for which, number in self.schedule.step(self.step)]
         self.step += 1
-        return (total / count).float()
+        total = torch.zeros((), dtype=torch.float64)
+        if "hidden" in self.kind:
+            total = total + HIDDEN_WEIGHT * self.hidden(model, rows)
+        else:
+            total = total + WEIGHT * self.at_answers(model, rows)
+        return (total + MU * self.at_prompts(model, safety) if "prompt" in self.kind else total).float()
+
+    def at_answers(self, model: Any, rows: Sequence[Any]) -> Tensor:
+        values = []
+        for row in rows:
+            before, now = (_log_probs(each, row["input_ids"]) for each in (self.start, model))
+            for place, label in enumerate(row["labels"][1:]):
+                if label != -100:
+                    values.append(-now[place, label] if self.kind == "ce" else _divergence(before[place], now[place]))
+        return torch.stack(values).mean()
+
+    def at_prompts(self, model: Any, rows: Sequence[Any]) -> Tensor:
+        values = []
+        for row in rows:
+            prompt = row.get("prompt_ids") or row["input_ids"][: [label != -100 for label in row["labels"]].index(True)]
+            before, now = (_log_probs(each, prompt) for each in (self.start, model))
+            values += [_divergence(before[place], now[place]) for place in range(len(prompt) - 1)]
+        return torch.stack(values).mean()
+
+    def hidden(self, model: Any, rows: Sequence[Any]) -> Tensor:
+        squares = [
+            (_states(model, row["input_ids"]) - _states(self.start, row["input_ids"]).detach()).square() for row in rows
+        ]
+        return torch.cat(squares).mean() / self.mean_square
+
+
+def _log_probs(model: Any, ids: Sequence[int]) -> Tensor:
+    found: Tensor = model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
+    return found
+
+
+def _states(model: Any, ids: Sequence[int]) -> Tensor:
+    found: Tensor = model.model(input_ids=torch.tensor([ids])).last_hidden_state[0].double()
+    return found
 
 
 def _divergence(before: Tensor, now: Tensor) -> Tensor:
+    before = before.detach()
     order = before.argsort(descending=True)
     top, rest = order[:KEPT], order[KEPT:]
     p, q = before.exp(), now.exp()
@@ -189,10 +235,7 @@ def main(directory: Path) -> None:
         for case in CASES:
             method, kind, space = case
             label = f"{name}, {method}, {kind}{', ' + space if space else ''}"
-            run = world.train(
-                label, method, space, basis, micro, anchor=world.samples, anchor_kind=kind, anchor_ratio=RATIO,
-                anchor_weight=WEIGHT, **engine,
-            )  # fmt: skip
+            run = world.train(label, method, space, basis, micro, **world.options(kind), **engine)
             if rank() == 0:
                 findings[label] = distance(weights_of(run), expected[case])
     naive = world.train("naive", "sft", "", None, 2)
@@ -208,7 +251,7 @@ def main(directory: Path) -> None:
 
 def with_adapters(world: World) -> dict[str, float]:
     """LoRA: the same run under data parallelism and under ZeRO."""
-    options = {"anchor": world.samples, "anchor_ratio": RATIO, "anchor_weight": WEIGHT, "lora_rank": 4}
+    options = world.options("hidden and prompt") | {"lora_rank": 4}
     engines: dict[str, dict[str, Any]] = {"data-parallel": {}, "zero2": {"zero": 2}, "zero3": {"zero": 3}}
     runs = {
         name: world.train(f"lora-{name}", "sft", "", None, 2, **options, **engine) for name, engine in engines.items()

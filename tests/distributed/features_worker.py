@@ -82,7 +82,9 @@ def packed_against_padded(directory: Path, space: str) -> dict[str, Any]:
 def rows_by_step(directory: Path, out: str, **options: Any) -> Steps:
     """The rows that the model is given in every optimizer step of a run with replay, over all ranks, sorted."""
     forget_engine()
-    settings = config(directory, out, replay=directory / "alpha", replay_ratio=0.4, max_steps=5, **options)
+    settings = config(
+        directory, out, replay=directory / "alpha", replay_ratio=0.4, replay_mean="pooled", max_steps=5, **options
+    )
     ds_config = deepspeed_config(settings, on_cpu=True)
     device = torch.device("cpu")
     settings.out.mkdir(exist_ok=True)

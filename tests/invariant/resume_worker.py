@@ -67,7 +67,10 @@ IN_REFRESH = -2
 TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "sft data parallel, bf16": ({**SFT, "precision": "bf16"}, (WITHIN_SECOND,)),
     "sft zero0 bf16, update space": ({**SFT, "zero": 0, "precision": "bf16", "space": "update"}, (WITHIN_FIRST,)),
-    "sft zero0 lora": ({**SFT, **LORA, **ODD_ROWS, "replay_ratio": 0.2, "zero": 0}, (WITHIN_SECOND,)),
+    "sft zero0 lora": (
+        {**SFT, **LORA, **ODD_ROWS, "replay_ratio": 0.2, "replay_mean": "pooled", "zero": 0},
+        (WITHIN_SECOND,),
+    ),
     "sft zero2": ({**SFT, **ALL, "zero": 2}, (WITHIN_FIRST, IN_REFRESH, 4)),
     "sft zero2 offload, update space": ({**SFT, **ALL_IN_UPDATE, "zero": 2, "offload": True}, (WITHIN_SECOND,)),
     "sft zero2 lora": ({**SFT, **LORA, **ODD_ROWS, **GROUPED, "zero": 2}, (WITHIN_SECOND,)),

@@ -45,14 +45,15 @@ def config(world: Path, out: Path, method: str, options: dict[str, Any]) -> Trai
 @pytest.mark.parametrize(
     ("method", "options"),
     [
-        ("sft", {"replay": "other", "replay_ratio": 0.3, "epochs": 3}),
-        ("sft", {"anchor": "samples", "max_steps": 11}),
-        ("dpo", {"anchor": "other", "anchor_kind": "ce", "max_steps": 9}),
+        ("sft", {"replay": "other", "replay_ratio": 0.3, "replay_mean": "pooled", "epochs": 3}),
+        ("sft", {"anchor": "samples", "prompt_anchor": 0.5, "max_steps": 11}),
+        ("sft", {"anchor": "samples", "anchor_kind": "hidden", "max_steps": 9}),
+        ("dpo", {"anchor": "other", "anchor_kind": "ce", "prompt_anchor": 0.5, "max_steps": 9}),
         ("sft", {"packing": True, "max_length": 64, "epochs": 4}),
         ("sft", {"eval_data": "other", "eval_every": 2, "early_stopping": 3, "select": "best", "max_steps": 40}),
         ("dpo", {"eval_data": "other-pairs", "eval_every": 2, "select": "best", "max_steps": 9}),
     ],
-    ids=["replay", "anchor", "anchor of DPO", "packing", "held-out loss", "held-out loss of DPO"],
+    ids=["replay", "anchor", "hidden states", "anchor of DPO", "packing", "held-out loss", "held-out loss of DPO"],
 )
 def test_going_on_is_never_having_stopped(world: Path, tmp_path: Path, method: str, options: dict[str, Any]) -> None:
     options = {

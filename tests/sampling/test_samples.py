@@ -19,7 +19,7 @@ from pipelines.commands import sample
 from pipelines.configs.sample import SampleConfig
 from pipelines.core.config import resolve
 from pipelines.passes.distributions import places_of
-from pipelines.sampling.expectations import Expectations
+from pipelines.sampling.expectations import Expectations, log_probs_of_rows, look_at_log_probs
 from pipelines.sampling.prompts import read_prompts
 from pipelines.sampling.storage import Sample, StoredLogProbs
 from pipelines.sampling.tokens import training_tokens
@@ -145,17 +145,18 @@ def test_what_was_computed_is_not_computed_again(tmp_path, model):
     rows = [([5, 6, 7, 8], [-100, -100, 7, 8]), ([5, 6, 9], [-100, -100, 9]), ([5, 7, 9], [-100, 7, 9])]
 
     def expectations(identity: str = "a") -> Expectations:
-        return Expectations(rows, 3, vocabulary=586, batch_size=2, folder=tmp_path, identity=identity)
+        return log_probs_of_rows(rows, 3, vocabulary=586, batch_size=2, folder=tmp_path, identity=identity)
 
-    expectations().compute(model, torch.device("cpu"))
-    first = [row.log_probs.clone() for row in expectations().rows()]
-    expectations().compute(None, torch.device("cpu"))  # no model is needed any more
+    look = look_at_log_probs(model, 3)
+    expectations().compute(look, torch.device("cpu"))
+    first = [row["log_probs"].clone() for row in expectations().rows()]
+    expectations().compute(look_at_log_probs(None, 3), torch.device("cpu"))  # no model is needed any more
     damaged = sorted(tmp_path.glob("*.safetensors"))[0]
     damaged.write_bytes(damaged.read_bytes()[:-30])
-    expectations().compute(model, torch.device("cpu"))
-    assert all(torch.equal(a, row.log_probs) for a, row in zip(first, expectations().rows(), strict=True))
+    expectations().compute(look, torch.device("cpu"))
+    assert all(torch.equal(a, row["log_probs"]) for a, row in zip(first, expectations().rows(), strict=True))
     with pytest.raises(AttributeError):
-        expectations("b").compute(None, torch.device("cpu"))  # another model's are not taken
+        expectations("b").compute(look_at_log_probs(None, 3), torch.device("cpu"))  # another model's are not taken
 
 
 def test_preference_data_gives_its_prompts(tmp_path):

@@ -22,7 +22,8 @@ from pipelines.core.config import resolve
 from pipelines.models.limits import Limits
 from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_tokenizer
-from pipelines.training.data.anchors import AnchorRows, AnchorSchedule, part_of, rows_per_step
+from pipelines.training.data.anchor_schedule import AnchorSchedule, SharedSchedule, rows_per_step
+from pipelines.training.data.anchors import AnchorRows, part_of
 from tests.preparing.small_sources import prepare
 
 
@@ -38,6 +39,33 @@ def test_every_pass_has_every_row_once_and_each_pass_another_order(num_rows, per
     if num_rows > 12:
         assert places[:num_rows] != places[num_rows : 2 * num_rows]
         assert places[:num_rows] != AnchorSchedule(num_rows, num_rows, seed + 1).step(0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.sampled_from([1.0, 0.3, 0.7, 2.5, 10.0])), min_size=1, max_size=4),
+    st.integers(1, 7),
+    st.integers(0, 999),
+)
+def test_sets_have_their_shares_in_exact_numbers(sets, per_step, seed):
+    sizes, shares = zip(*sets, strict=True)
+    schedule = SharedSchedule(sizes, shares, per_step, seed)
+    given_rows = Counter()
+    for number in range(40):
+        step = schedule.step(number)
+        assert len(step) == per_step
+        given_rows.update(step)
+        for which, share in enumerate(shares):
+            count = sum(times for (of, _), times in given_rows.items() if of == which)
+            assert abs(count - (number + 1) * per_step * share / sum(shares)) < 1.01
+    for which, size in enumerate(sizes):
+        times = [given_rows[which, row] for row in range(size)]
+        assert max(times) - min(times) <= 1
+    assert SharedSchedule(sizes, shares, per_step, seed).step(25) == schedule.step(25)
+
+
+def test_one_set_has_the_order_of_its_rows_alone():
+    alone, shared = AnchorSchedule(9, 4, 3), SharedSchedule([9], [], 4, 3)
+    assert [shared.step(number) for number in range(9)] == [[(0, row) for row in alone.step(n)] for n in range(9)]
 
 
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=20), st.integers(1, 25))
@@ -78,7 +106,8 @@ def config(**options) -> TrainSftConfig:
 
 
 def anchor_rows(options, tokenizer, limits=None) -> AnchorRows:
-    return AnchorRows(options, tokenizer, Bounds(options.max_length, options.drop_too_long, limits or Limits()))
+    (path,), bounds = options.anchor, Bounds(options.max_length, options.drop_too_long, limits or Limits())
+    return AnchorRows(path, options.anchor_kind, options, tokenizer, bounds)
 
 
 def test_rows_that_the_model_has_no_room_for(samples):

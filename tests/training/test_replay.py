@@ -66,7 +66,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows_seen(world: Path, out: Path, **options: Any) -> Counter[tuple[int, ...]]:
     """The rows in what the model's first layer is given in a whole run, by their tokens."""
-    values: dict[str, Any] = {"precision": "fp32", "epochs": 2, "batch_size": 3, "accumulation": 2, **options}
+    values: dict[str, Any] = {
+        "precision": "fp32",
+        "replay_mean": "pooled",
+        "epochs": 2,
+        "batch_size": 3,
+        "accumulation": 2,
+        **options,
+    }
     config = TrainSftConfig(
         model=str(world / "model"), data=world / "safety", replay=world / "general", out=out, **values
     )

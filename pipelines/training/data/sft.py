@@ -27,11 +27,15 @@ class SftData:
         rows: the tokenised rows; where there is a sampler, the replay rows follow the safety rows.
         sampler: chooses the rows to train on, and their order; None for the trainer's own sampler.
         held_out: the tokenised rows that the held-out loss is measured on.
+        safety: the tokenised safety rows alone.
+        replay: the tokenised replay rows that are mixed in, or None.
     """
 
     rows: datasets.Dataset
     sampler: MixtureSampler | None = None
     held_out: datasets.Dataset | None = None
+    safety: datasets.Dataset | None = None
+    replay: datasets.Dataset | None = None
 
 
 def sft_data(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> SftData:
@@ -48,17 +52,17 @@ def sft_data(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> SftData:
     prepared, out = split_held_out(config, "sft")
     held_out = None if out is None else _encoded(out, tokenizer, bounds, "held-out rows")
     rows = _encoded(prepared, tokenizer, bounds, "training rows")
-    if config.replay is None:
-        return SftData(rows, held_out=held_out)
-    available, _ = load_prepared(config.replay, task="sft")
+    if config.pooled_replay is None:
+        return SftData(rows, held_out=held_out, safety=rows)
+    available, _ = load_prepared(config.pooled_replay, task="sft")
     _check_replay(config, len(available))
     replay = _encoded(available, tokenizer, bounds, "replay rows")
     mixture = _mixture(config, len(rows), len(replay))
     both = datasets.concatenate_datasets([rows, replay])
     if config.packing:
         # Rows that share a sequence cannot be drawn one by one, so every epoch has the rows of the first epoch.
-        return SftData(both.select(mixture.epoch(0)), held_out=held_out)
-    return SftData(both, MixtureSampler(mixture), held_out)
+        return SftData(both.select(mixture.epoch(0)), held_out=held_out, safety=rows, replay=replay)
+    return SftData(both, MixtureSampler(mixture), held_out, rows, replay)
 
 
 def sft_data_plan(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> DataPlan:
@@ -70,8 +74,8 @@ def sft_data_plan(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> Dat
     prepared, out = split_held_out(config, "sft")
     number = len(prepared)
     lines = [("data", data_text(config, number)), *held_out_plan(config, out)]
-    if config.replay is not None:
-        available = len(load_prepared(config.replay, task="sft")[0])
+    if config.pooled_replay is not None:
+        available = len(load_prepared(config.pooled_replay, task="sft")[0])
         _check_replay(config, available)
         mixture = _mixture(config, number, available)
         number = len(mixture)
@@ -86,7 +90,7 @@ def sft_data_plan(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> Dat
 def replay_text(config: TrainSftConfig, mixture: Mixture) -> str:
     """The exact numbers of the mixture as one phrase."""
     return (
-        f"{config.replay}: {mixture.num_replay} of {mixture.num_available} rows an epoch, "
+        f"{config.pooled_replay}: {mixture.num_replay} of {mixture.num_available} rows an epoch, "
         f"{mixture.num_replay / len(mixture):.4g} of all samples"
     )
 

@@ -142,7 +142,7 @@ def nothing_but_replay(place: Place) -> Arguments:
 
 @case(CONFIGURATION, "less than half a row of replay an epoch")
 def less_than_a_row_of_replay(place: Place) -> Arguments:
-    return sft(place, "--replay", place.made / "general", "--replay-ratio", "0.01")
+    return sft(place, "--replay", place.made / "general", "--replay-ratio", "0.01", "--replay-mean", "pooled")
 
 
 @case(CONFIGURATION, "holds rows for preference, where sft is needed")
@@ -153,7 +153,7 @@ def pairs_as_replay(place: Place) -> Arguments:
 @case(CONFIGURATION, "does not go with --replay, which decides the order")
 def two_orders_of_the_rows(place: Place) -> Arguments:
     order = ["--set", "trainer.train_sampling_strategy=sequential"]
-    return sft(place, "--replay", place.made / "general", "--replay-ratio", "0.5", *order)
+    return sft(place, "--replay", place.made / "general", "--replay-ratio", "0.5", "--replay-mean", "pooled", *order)
 
 
 @case(CONFIGURATION, "--eval-data and --eval-split both say what is held out")
