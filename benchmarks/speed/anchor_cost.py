@@ -2,8 +2,8 @@
 
     python -m benchmarks.speed.anchor_cost --out benchmarks/speed/results
 
-Runs, interleaved: ``load`` trains nothing (the floor of memory); ``naive`` trains on 12 rows a step; ``kl`` and ``ce``
-on 9 rows and 3 anchor rows (``--anchor-ratio 0.25``). All rows have the same number of tokens, half of them answer. The
+Runs, interleaved: ``load`` trains nothing (the floor of memory); ``naive`` trains on 12 rows a step; ``kl``, ``ce`` and
+``hidden`` on 9 rows and 3 anchor rows (``--anchor-ratio 0.25``); ``prompt`` on 12 rows with ``--prompt-anchor 1``. All rows have the same number of tokens, half of them answer. The
 floor of the ratios is 1: as many tokens go through the model. Peak memory is that of the process (VmHWM), and on a GPU
 that of torch's allocator.
 """
@@ -25,7 +25,8 @@ from typing import Any
 
 from benchmarks.speed.dpo_memory import ALLOCATION, SHAPES, forget_peak, make_world, peak
 
-VARIANTS = ("load", "naive", "kl", "ce")
+ANCHORED = ("kl", "ce", "hidden")
+VARIANTS = ("load", "naive", *ANCHORED, "prompt")
 STEPS, WARM = 8, 2
 ROWS, ANCHORS, KEPT = 12, 3, 64
 
@@ -76,7 +77,9 @@ def child(variant: str, directory: Path, tokens: int, precision: str) -> dict[st
     device = processes.start()
     torch.set_num_threads(1)
     options: dict[str, Any] = {"batch_size": ROWS}
-    if variant in ("kl", "ce"):
+    if variant == "prompt":
+        options["prompt_anchor"] = 1.0
+    if variant in ANCHORED:
         options = {"batch_size": ROWS - ANCHORS, "anchor": directory / "samples", "anchor_kind": variant}
     config = TrainSftConfig(
         model=str(directory / "model"), data=directory / "sft", out=directory / "runs" / variant, precision=precision,
@@ -124,11 +127,11 @@ def measure(name: str, directory: Path, arguments: argparse.Namespace) -> dict[s
         "raw": found,
         "step_ratio": {
             variant: _spread([run["step_s"] / one["step_s"] for run, one in zip(found[variant], naive, strict=True)])
-            for variant in ("kl", "ce")
+            for variant in (*ANCHORED, "prompt")
         },
         "memory_ratio": {
             variant: _spread([a["peak_bytes"] / b["peak_bytes"] for a, b in zip(found[variant], naive, strict=True)])
-            for variant in ("kl", "ce")
+            for variant in (*ANCHORED, "prompt")
         },
         "memory_ratio_above_load": {
             variant: _spread(
@@ -137,7 +140,7 @@ def measure(name: str, directory: Path, arguments: argparse.Namespace) -> dict[s
                     for a, b in zip(found[variant], naive, strict=True)
                 ]
             )
-            for variant in ("kl", "ce")
+            for variant in (*ANCHORED, "prompt")
         },
     }
 

@@ -162,7 +162,7 @@ def sum_at_places(states: Tensor, head: Head, loss: PlaceLoss) -> tuple[Tensor, 
     """
     with maybe_gather_lm_head_ctx(head.weight, head.bias):
         gradients = torch.is_grad_enabled()
-        total, values = _Sum.apply(states, head.weight, head.bias, head.rule, loss, gradients)  # type: ignore[no-untyped-call]
+        total, values = _Sum.apply(states, head.weight, head.bias, head.rule, loss, gradients)
     return total, values
 
 
