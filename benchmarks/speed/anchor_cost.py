@@ -88,12 +88,14 @@ def child(variant: str, directory: Path, tokens: int, precision: str) -> dict[st
     config.out.mkdir(parents=True, exist_ok=True)
     trainer = sft.make_trainer(config, resolve_model(config.model), None, config.out, device)
     times: list[float] = []
+    computed: list[float] = []
 
     class Clock(TrainerCallback):
         def on_step_end(self, *arguments: Any, **options: Any) -> None:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             times.append(time.perf_counter())
+            computed.append(time.process_time())
 
     trainer.add_callback(Clock())
     forget_peak()
@@ -105,6 +107,9 @@ def child(variant: str, directory: Path, tokens: int, precision: str) -> dict[st
     if times:
         steps = [later - earlier for earlier, later in zip(times[WARM:], times[WARM + 1 :], strict=False)]
         found["step_s"] = statistics.median(steps)
+        # Of one thread's computing time, which does not depend on what else the machine does.
+        own = [later - earlier for earlier, later in zip(computed[WARM:], computed[WARM + 1 :], strict=False)]
+        found["step_cpu_s"] = statistics.median(own)
     return found
 
 
@@ -127,6 +132,12 @@ def measure(name: str, directory: Path, arguments: argparse.Namespace) -> dict[s
         "raw": found,
         "step_ratio": {
             variant: _spread([run["step_s"] / one["step_s"] for run, one in zip(found[variant], naive, strict=True)])
+            for variant in (*ANCHORED, "prompt")
+        },
+        "cpu_ratio": {
+            variant: _spread(
+                [run["step_cpu_s"] / one["step_cpu_s"] for run, one in zip(found[variant], naive, strict=True)]
+            )
             for variant in (*ANCHORED, "prompt")
         },
         "memory_ratio": {
@@ -152,6 +163,7 @@ def _spread(ratios: list[float]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=256, help="of a row")
+    parser.add_argument("--shape", choices=list(SHAPES), default=None, help="one shape of the model alone")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None, help="directory for the raw results")
@@ -162,10 +174,10 @@ def main() -> None:
         print(json.dumps(child(arguments.child, arguments.world, arguments.tokens, arguments.precision)))
         return
     results = []
-    for name in SHAPES:
+    for name in [arguments.shape] if arguments.shape else SHAPES:
         with tempfile.TemporaryDirectory() as directory:
             results.append(measure(name, Path(directory), arguments))
-        for kind in ("step_ratio", "memory_ratio", "memory_ratio_above_load"):
+        for kind in ("step_ratio", "cpu_ratio", "memory_ratio", "memory_ratio_above_load"):
             for variant, value in results[-1][kind].items():
                 print(f"{name}: {kind} of {variant}: {value['median']:.3f} ({value['min']:.3f} to {value['max']:.3f})")
     if arguments.out is not None:
