@@ -3,9 +3,9 @@
     python -m benchmarks.speed.anchor_cost --out benchmarks/speed/results
 
 Runs, interleaved: ``load`` trains nothing (the floor of memory); ``naive`` trains on 12 rows a step; ``kl``, ``ce`` and
-``hidden`` on 9 rows and 3 anchor rows (``--anchor-ratio 0.25``); ``prompt`` on 12 rows with ``--prompt-anchor 1``. All rows have the same number of tokens, half of them answer. The
-floor of the ratios is 1: as many tokens go through the model. Peak memory is that of the process (VmHWM), and on a GPU
-that of torch's allocator.
+``hidden`` on 9 rows and 3 anchor rows (``--anchor-ratio 0.25``); ``prompt`` on 12 rows with ``--prompt-anchor 1``. All
+rows have the same number of tokens, half of them answer. The floor of the ratios is 1: as many tokens go through the
+model. Peak memory is that of the process (VmHWM), and on a GPU that of torch's allocator.
 """
 
 from __future__ import annotations
