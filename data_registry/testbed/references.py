@@ -55,7 +55,8 @@ def reference_rows(
         Rows with ``messages`` by the pool's name; a pool with no skill left is absent.
 
     Raises:
-        ValueError: a name in ``without`` is unknown or nothing is left, or ``num_rows`` is below 1.
+        ValueError: a name in ``without`` is unknown or nothing is left, ``num_rows`` is below 1, or the skills that are
+            left in a pool do not have so many prompts (kind has 150).
     """
     if num_rows < 1:
         raise ValueError(f"num_rows must be at least 1, not {num_rows}")
@@ -69,7 +70,10 @@ def reference_rows(
         left = tuple(skill for skill in skills if skill not in left_out)
         if left:
             examples = skill_examples(world, pool_rng(pool, seed), left, prefix_skills=prefixes)
-            drawn[pool] = [sft_row(one.prompt, one.answer) for one in itertools.islice(examples, num_rows)]
+            try:
+                drawn[pool] = [sft_row(one.prompt, one.answer) for one in itertools.islice(examples, num_rows)]
+            except RuntimeError as error:
+                raise ValueError(f"{error} of pool {pool!r}: ask for fewer rows, or leave out fewer skills") from error
     if not drawn:
         raise ValueError("no skill is left for the references")
     return drawn

@@ -85,6 +85,7 @@ class TestReferences:
             ({"without": ["howtoo"]}, "Did you mean 'howto'"),
             ({"without": list(SKILL_GROUPS)}, "no skill is left"),
             ({"num_rows": 0}, "at least 1"),
+            ({"without": ["fact", "format", "howto"]}, "no more distinct prompts .* of pool 'assist'"),
         ],
     )
     def test_impossible_ones_are_refused(self, options, message):
