@@ -18,7 +18,7 @@ def read_choices(fields: Fields, task: Task, tags: Tags) -> Row:
     """The question with its choices, one a line behind a letter, and the right one as the answer: ``B. Paris``."""
     question = question_of(fields).strip()
     options, labels = _options(fields.get("choices"))
-    right = _right(fields.get("answer"), labels)
+    right = _right(fields.get("answer"), labels, options)
     lines = [f"{letter}. {option}" for letter, option in zip(ascii_uppercase, options, strict=False)]
     asked = "\n".join([question, "", *lines])
     return sft_row([*opening(fields), message("user", asked), message("assistant", lines[right])])
@@ -38,8 +38,8 @@ def _options(value: Any) -> tuple[list[str], list[str]]:
     return [" ".join(option.split()) for option in value], [str(label) for label in labels]
 
 
-def _right(answer: Any, labels: list[str]) -> int:
-    """The right choice's place: by its label, or by its number from 0."""
+def _right(answer: Any, labels: list[str], options: list[str]) -> int:
+    """The right choice's place: by its label, by its number from 0, or by its text."""
     if isinstance(answer, str) and answer.strip() in labels:
         return labels.index(answer.strip())
     if isinstance(answer, float) and answer.is_integer():
@@ -49,6 +49,8 @@ def _right(answer: Any, labels: list[str]) -> int:
         return answer
     if isinstance(answer, str) and answer.strip().isdecimal() and int(answer) < len(labels):
         return int(answer)
+    if isinstance(answer, str) and options.count(" ".join(answer.split())) == 1:
+        return options.index(" ".join(answer.split()))
     raise RejectedRow(UNREADABLE, f"the answer is '{answer}', which names none of {len(labels)} choices")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from data_registry.formats.judgements import judged_good, judgement_of
 from data_registry.formats.layout import MESSAGE_TAGS, Format, Layout, Tags, role_of
 from data_registry.formats.meanings import MESSAGE_MEANINGS, Kind, Meaning, is_ignored, normal
 from data_registry.formats.registry import find_format
@@ -15,8 +16,10 @@ from data_registry.values import as_mark, as_number, decoded, says_something
 # Rows of one data set have few different sets of columns; hostile ones must not fill the memory.
 _MAX_KNOWN: Final = 1000
 _SHOWN: Final = 40
-# The mark that says of an answer that it must not be learnt.
-_BAD: Final = {Kind.DESIRED: False, Kind.UNDESIRED: True}
+# Kinds whose values, where they speak against an answer, say that it must not be learnt.
+_FINAL: Final = frozenset({Kind.DESIRED, Kind.UNDESIRED, Kind.LEARNT, Kind.VERDICT, Kind.APPROVED, Kind.CONDEMNED})
+# Kinds of which a value that is no mark is one of those that no one knows.
+_MAY_BE_ANYTHING: Final = frozenset({Kind.JUDGED, Kind.SUSPECT})
 OF_MESSAGES: Final = "messages."
 """What the names of keys of messages begin with, to tell them from columns."""
 
@@ -100,6 +103,9 @@ class ColumnCheck:
                 meaning = None
             elif meaning is None and plain.endswith("margin") and len(plain) <= _SHOWN:
                 meaning = known.get("margin")
+            elif meaning is None and not prefix and self._task == "sft":
+                # Of a pair, an answer that is judged badly may well be the rejected one.
+                meaning = self._format.judgements.get(plain) or judgement_of(plain)
             if meaning is not None or not is_ignored(plain):
                 yield name, meaning
 
@@ -109,24 +115,17 @@ class ColumnCheck:
         Raises:
             RejectedRow: the value says something that would be lost, or that the row must not be learnt.
         """
-        kind, mark, number = meaning.kind, as_mark(value), as_number(value)
-        is_bad = number == 0 if kind is Kind.LEARNT else mark is _BAD.get(kind)
-        if mark is not None and is_bad:
+        kind, good = meaning.kind, judged_good(meaning.kind, value)
+        if good is False and kind in _FINAL:
             raise RejectedRow(UNDESIRED, f"'{column}' is {_shown(value)}")
-        by_value = f"--set where.{column}=VALUE takes rows of one value"
-        if column in self._chosen_by or (kind in (Kind.DESIRED, Kind.UNDESIRED) and mark is not None):
+        if good or column in self._chosen_by:
             return False
-        if kind is Kind.JUDGED:
-            if mark is False:
-                raise _lost(column, meaning, value, by_value)
-            return mark is None
-        if (kind is Kind.LEARNT and number == 1) or (kind is Kind.NUMBER and number == 0):
-            return False
-        if kind is Kind.FIELD and self._layout.only:
+        if (good is None and kind in _MAY_BE_ANYTHING) or (kind is Kind.FIELD and self._layout.only):
             return True
-        takes_in = kind is Kind.FIELD and meaning.field in self._format.columns
-        remedy = f"--set columns.{meaning.field}={column} takes it in" if takes_in else ""
-        raise _lost(column, meaning, value, by_value if kind in (Kind.DESIRED, Kind.UNDESIRED) else remedy)
+        remedy = f"--set where.{column}=VALUE takes rows of one value" if meaning.by_value else ""
+        if kind is Kind.FIELD and meaning.field in self._format.columns:
+            remedy = f"--set columns.{meaning.field}={column} takes it in"
+        raise _lost(column, meaning, value, remedy)
 
     def _check_messages(self, value: object, *, is_prompt: bool) -> list[str]:
         """The keys of messages that no one uses.
@@ -151,6 +150,10 @@ class ColumnCheck:
             for key, meaning in self._open_keys(entry):
                 found, name = entry[key], OF_MESSAGES + key
                 if not says_something(found):
+                    continue
+                if meaning is not None and meaning.kind is Kind.SUSPECT:
+                    if judged_good(meaning.kind, found) is False:
+                        raise _lost(name, meaning, found)
                     continue
                 if meaning is not None and meaning.kind is not Kind.LEARNT:
                     raise _lost(name, meaning, found)

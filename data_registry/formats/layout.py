@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeGuard
 
 from data_registry.core.unreadable import Unreadable
-from data_registry.formats.meanings import MEANINGS, Meaning
+from data_registry.formats.judgements import JUDGEMENTS
+from data_registry.formats.meanings import MEANINGS, MESSAGE_MEANINGS, Kind, Meaning, normal
 from data_registry.schema import UNREADABLE, Message, RejectedRow, Row, Task, message
 from data_registry.values import decoded, is_missing, says_something
 
@@ -44,7 +45,7 @@ ASKED: Final[Columns] = {
 # Names that data sets give to the three roles.
 _ROLES: Final = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "bot", "chatgpt", "model"), "assistant"),
+    **dict.fromkeys(("assistant", "gpt", "bot", "chatbot", "chatgpt", "ai", "model"), "assistant"),
     **dict.fromkeys(("system", "developer"), "system"),
 }
 
@@ -64,6 +65,8 @@ class Format:
         meanings: what columns say that are none of its fields, where that changes the meaning of a row; by normal name.
         ignores: normal names of columns that it leaves out knowingly, beside those that every format does.
         tagged: whether its messages have the keys and role names of the layout's tags.
+        judgements: what columns say of an answer that is learnt as it stands; by normal name.
+        last: whether ``auto`` considers it only where no other format fits, because its columns have common names.
     """
 
     name: str
@@ -76,6 +79,8 @@ class Format:
     meanings: Mapping[str, Meaning] = field(default_factory=lambda: MEANINGS)
     ignores: frozenset[str] = frozenset()
     tagged: bool = False
+    judgements: Mapping[str, Meaning] = field(default_factory=lambda: JUDGEMENTS)
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,30 @@ def columns_of(row: Mapping[str, Any], columns: Columns) -> dict[str, str]:
             if not is_missing(value):
                 found.setdefault(name, column)
     return found
+
+
+def as_spelled(columns: Columns, names: Iterable[str]) -> Columns:
+    """The candidates of each field, with those columns before them that differ from one in spelling alone.
+
+    ``Prompt``, `` prompt`` and ``PROMPT`` are taken for ``prompt``, where there is no column of just that name.
+
+    Args:
+        columns: the column names that each field may have.
+        names: the columns that are there.
+    """
+    present = list(dict.fromkeys(names))
+    plain: dict[str, list[str]] = {}
+    for name in present:
+        plain.setdefault(normal(name), []).append(name)
+
+    def spelled(candidate: str) -> list[str]:
+        others = [] if candidate in present else plain.get(normal(candidate), [])
+        return [*others, candidate]
+
+    return {
+        field: tuple(dict.fromkeys(name for candidate in candidates for name in spelled(candidate)))
+        for field, candidates in columns.items()
+    }
 
 
 def fields_of(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
@@ -155,8 +184,14 @@ def is_messages(value: object, role: str = "role", content: str = "content") -> 
     return (
         isinstance(value, list)
         and bool(value)
-        and all(isinstance(entry, dict) and role in entry and content in entry for entry in value)
+        and all(isinstance(entry, dict) and role in entry and (content in entry or _calls(entry)) for entry in value)
     )
+
+
+def _calls(entry: Mapping[str, Any]) -> bool:
+    """Whether a message without a text has something in its place, such as a call of a tool."""
+    meanings = (MESSAGE_MEANINGS.get(normal(str(key))) for key, value in entry.items() if says_something(value))
+    return any(meaning is not None and meaning.kind is Kind.REFUSED for meaning in meanings)
 
 
 def as_message(value: object, tags: Tags) -> Message:
@@ -182,8 +217,8 @@ def role_of(name: object, tags: Tags) -> str:
     for role in ("user", "assistant", "system"):
         if name == tags[role]:
             return role
-    if isinstance(name, str) and name in _ROLES:
-        return _ROLES[name]
+    if isinstance(name, str) and name.strip().lower() in _ROLES:
+        return _ROLES[name.strip().lower()]
     raise RejectedRow(UNREADABLE, f"a message is of '{name}', which is none of system, user and assistant")
 
 

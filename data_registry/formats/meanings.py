@@ -29,6 +29,16 @@ class Kind(Enum):
     """A mark of which yes says that the answer must not be learnt."""
     JUDGED = "judged"
     """A mark that may be about the answer or about the question: no is refused, so that a person decides."""
+    SUSPECT = "suspect"
+    """The same for a mark of what is bad, such as that of a moderation: yes is refused."""
+    LABELLED = "labelled"
+    """A word that may be about either: whatever does not speak for the row is refused."""
+    VERDICT = "verdict"
+    """A word about the answer: one that speaks against it says that the answer must not be learnt."""
+    APPROVED = "approved"
+    """A mark or word about the answer: no says that the answer must not be learnt."""
+    CONDEMNED = "condemned"
+    """A mark or word about the answer: yes says that the answer must not be learnt."""
 
 
 @dataclass(frozen=True)
@@ -40,28 +50,34 @@ class Meaning:
         says: the rest of a sentence that begins with the column's name.
         field: the field of text formats that takes such a column in; empty where there is none.
         remedy: what a person can do; empty where it depends on the column.
+        by_value: whether a person can take the rows of one value.
     """
 
     kind: Kind
     says: str
     field: str = ""
     remedy: str = ""
+    by_value: bool = False
+
+
+_BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\ufeff"
 
 
 def normal(name: str) -> str:
     """A name in small letters with underscores."""
-    return re.sub(r"[\s.\-]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip())).lower()
+    return re.sub(r"[\s.\-]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.strip(_BLANKS))).lower()
 
 
 _SYSTEM = Meaning(Kind.FIELD, "holds a system message", "system")
 _HISTORY = Meaning(Kind.FIELD, "holds earlier turns of the conversation", "history")
 _CONTEXT = Meaning(Kind.FIELD, "holds a text that the question is about", "context")
 _INPUT = Meaning(Kind.FIELD, "holds a part of the question", "query")
-_PAIR = Meaning(
+PAIR: Final = Meaning(
     Kind.REFUSED,
     "holds another answer, of a pair of which one is preferred",
     remedy="--format preference reads both, where --set columns.chosen=... and --set columns.rejected=... name them",
 )
+"""Another answer, of a pair of which one is preferred."""
 _CHOICE = Meaning(Kind.REFUSED, "says which of several answers is the better one")
 _TOOLS = Meaning(Kind.REFUSED, "offers or calls tools, which the normal form has no place for")
 _MEDIA = Meaning(Kind.REFUSED, "refers to pictures or sounds, which the normal form has no place for")
@@ -70,9 +86,9 @@ _LEARNT = Meaning(Kind.LEARNT, "says how much is to be learnt from it")
 _MASK = Meaning(Kind.REFUSED, "says which parts are to be learnt; ogpsa trains every answer of a conversation")
 _TEMPLATE = Meaning(Kind.REFUSED, "sets up the chat template for this row alone")
 _THOUGHTS = Meaning(Kind.REFUSED, "holds thoughts that belong to the answer")
-_DESIRED = Meaning(Kind.DESIRED, "marks answers as good or bad one by one (KTO)")
-_UNDESIRED = Meaning(Kind.UNDESIRED, "marks answers that are bad")
-_JUDGED = Meaning(Kind.JUDGED, "marks rows that are good or bad")
+_DESIRED = Meaning(Kind.DESIRED, "marks answers as good or bad one by one (KTO)", by_value=True)
+_UNDESIRED = Meaning(Kind.UNDESIRED, "marks answers that are bad", by_value=True)
+_JUDGED = Meaning(Kind.JUDGED, "marks rows that are good or bad", by_value=True)
 
 _TOOL_NAMES = (
     *("tools", "tool_calls", "tool_call", "function_call", "function_calls", "functions", "available_tools"),
@@ -132,7 +148,7 @@ _DESIRED_NAMES = (
 CONVERSATION_MEANINGS: Final[Mapping[str, Meaning]] = {
     **dict.fromkeys(SYSTEM_NAMES, _SYSTEM),
     **dict.fromkeys(HISTORY_NAMES, _HISTORY),
-    **dict.fromkeys(_PAIR_NAMES, _PAIR),
+    **dict.fromkeys(_PAIR_NAMES, PAIR),
     **dict.fromkeys(_CHOICE_NAMES, _CHOICE),
     **dict.fromkeys(_TOOL_NAMES, _TOOLS),
     **dict.fromkeys(_MEDIA_NAMES, _MEDIA),

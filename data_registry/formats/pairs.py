@@ -1,10 +1,11 @@
-"""Formats with a prompt and one answer: alpaca, prompt-completion, gsm8k, question-answer."""
+"""Formats with a prompt and one answer: alpaca, prompt-completion, gsm8k, question-answer, prompt-response."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
+from data_registry.formats.judgements import JUDGEMENTS, OPTIONS, SCORES
 from data_registry.formats.layout import (
     ASKED,
     MESSAGE_TAGS,
@@ -18,6 +19,7 @@ from data_registry.formats.layout import (
     system_before,
     text,
 )
+from data_registry.formats.meanings import MEANINGS
 from data_registry.formats.transcripts import continued, is_transcript
 from data_registry.schema import EMPTY, MEANING, UNREADABLE, Message, RejectedRow, Row, Task, message, sft_row
 from data_registry.values import says_something
@@ -25,6 +27,9 @@ from data_registry.values import says_something
 # 16 - 3 - 4 = <<16-3-4=9>>9: for a calculator that stands beside the model, not for the reader.
 _CALCULATION: Final = re.compile(r"<<[^<>]*>>")
 _RESULT: Final = "\n#### "
+
+
+_TOLD: Final = {**OPTIONS, **MEANINGS}
 
 
 def read_alpaca(fields: Fields, task: Task, tags: Tags) -> Row:
@@ -113,6 +118,7 @@ ALPACA: Final = Format(
     ("prompt|query", "response"),
     read_alpaca,
     lambda fields: "prompt" in fields and is_text(fields["prompt"]) and isinstance(fields["response"], str),
+    _TOLD,
     # Alpaca's own rows have the whole prompt written out besides.
     ignores=frozenset({"text"}),
 )
@@ -124,6 +130,7 @@ PROMPT_COMPLETION: Final = Format(
     ("prompt", "completion"),
     read_prompt_completion,
     lambda fields: all(is_text(fields[name]) or is_messages(fields[name]) for name in ("prompt", "completion")),
+    _TOLD,
 )
 GSM8K: Final = Format(
     "gsm8k",
@@ -133,6 +140,7 @@ GSM8K: Final = Format(
     ("prompt", "response"),
     read_gsm8k,
     _is_gsm8k,
+    _TOLD,
 )
 QUESTION_ANSWER: Final = Format(
     "qa",
@@ -146,5 +154,28 @@ QUESTION_ANSWER: Final = Format(
     ("prompt", "response"),
     read_question_answer,
     lambda fields: is_text(fields["prompt"]) and is_text(fields["response"]) and not _is_gsm8k(fields),
+    _TOLD,
     ignores=frozenset({"hallucination_spans"}),
+)
+PROMPT_RESPONSE: Final = Format(
+    "prompt-response",
+    "a question and its answer by any usual names (prompt/response, instruction/response, input/output, ...)",
+    ("sft",),
+    {
+        "prompt": (
+            *("instruction", "prompt", "question", "query", "problem", "user", "human", "user_input", "user_prompt"),
+            *("user_message", "instructions", "inputs", "input_text"),
+        ),
+        "response": (
+            *("response", "output", "answer", "completion", "solution", "assistant", "gpt", "reply", "model_output"),
+            *("assistant_response", "assistant_message", "model_response", "response_text", "outputs", "output_text"),
+        ),
+        **ASKED,
+    },
+    ("prompt|query", "response"),
+    read_question_answer,
+    lambda fields: is_text(fields.get("prompt", fields.get("query"))) and is_text(fields["response"]),
+    _TOLD,
+    judgements={**SCORES, **JUDGEMENTS},
+    last=True,
 )

@@ -129,7 +129,8 @@ def _is_preference(fields: Fields) -> bool:
     chosen, rejected = fields["chosen"], fields["rejected"]
     if is_messages(chosen) and is_messages(rejected):
         return True
-    if "prompt" not in fields or not (is_text(fields["prompt"]) or is_messages(fields["prompt"])):
+    asked = fields.get("prompt", fields.get("query"))
+    if not (is_text(asked) or is_messages(asked)):
         return False
     return all(
         (isinstance(value, str) and not is_transcript(value)) or (isinstance(value, dict) and "content" in value)
@@ -142,7 +143,7 @@ PREFERENCE: Final = Format(
     "prompt, chosen and rejected, each text or messages; sft takes chosen",
     ("preference", "sft"),
     {
-        "prompt": ("prompt", "instruction", "question"),
+        "prompt": ("prompt", "instruction", "question", "query", "user_input", "user_prompt"),
         "chosen": ("chosen",),
         "rejected": ("rejected",),
         **ASKED,

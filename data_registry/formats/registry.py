@@ -1,22 +1,20 @@
-"""How data sets lay out their rows: the registry of formats, their detection, and reading a row into normal form."""
+"""How data sets lay out their rows: the registry of formats, and reading a row into normal form."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from data_registry.core.documents import suggest
-from data_registry.core.errors import ConfigError, InputError
+from data_registry.core.errors import ConfigError
 from data_registry.formats.choices import CHOICES
 from data_registry.formats.conversations import MESSAGES, SHAREGPT, TRANSCRIPTS
-from data_registry.formats.layout import TAGS, Columns, Format, Layout, columns_of, fields_of, missing_fields
-from data_registry.formats.meanings import REJECTED_NAMES, normal
-from data_registry.formats.pairs import ALPACA, GSM8K, PROMPT_COMPLETION, QUESTION_ANSWER
+from data_registry.formats.layout import TAGS, Columns, Format, Layout, columns_of, missing_fields
+from data_registry.formats.pairs import ALPACA, GSM8K, PROMPT_COMPLETION, PROMPT_RESPONSE, QUESTION_ANSWER
 from data_registry.formats.preferences import PREFERENCE, SAFERLHF
 from data_registry.formats.transcripts import check_no_transcript
 from data_registry.schema import EMPTY, UNREADABLE, RejectedRow, Row, Task
-from data_registry.values import says_something
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +45,7 @@ for _format in (
     CHOICES,
     PREFERENCE,
     SAFERLHF,
+    PROMPT_RESPONSE,
 ):
     register(_format)
 
@@ -92,88 +91,6 @@ def make_layout(
         raise ConfigError(problems)
     rest: Columns = dict.fromkeys(found.columns, ()) if only else found.columns
     return Layout(name, {**rest, **{key: (column,) for key, column in columns.items()}}, {**TAGS, **tags}, only)
-
-
-def detect(
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    task: Task | None = None,
-    columns: Mapping[str, str] | None = None,
-    tags: Mapping[str, str] | None = None,
-    where: str = "",
-) -> Layout:
-    """The layout that most of the rows have.
-
-    Args:
-        rows: some rows from the beginning of the data.
-        task: considers only formats that serve it, where given.
-        columns: as for :func:`make_layout`; only formats that have these fields are considered.
-        tags: as for :func:`make_layout`.
-        where: the source, for messages.
-
-    Raises:
-        InputError: no format fits, or several do.
-        ConfigError: there is no such column or tag in any format.
-    """
-    if tags:
-        return make_layout(SHAREGPT.name, columns, tags)
-    if columns and not any(set(columns) <= set(known.columns) for known in FORMATS.values()):
-        fields = sorted({field for known in FORMATS.values() for field in known.columns})
-        raise ConfigError(
-            f"no format has the columns {', '.join(columns)} together",
-            fix=f"name the format with --format; fields that formats have: {', '.join(fields)}",
-        )
-    fitting = [
-        make_layout(name, columns) for name, known in FORMATS.items() if set(columns or {}) <= set(known.columns)
-    ]
-    fitting = [layout for layout in fitting if 2 * sum(_recognises(layout, row) for row in rows) > len(rows)]
-    if len(fitting) == 1 and not columns:
-        fitting = [_as_pairs(fitting[0], rows)]
-    candidates = [layout for layout in fitting if task is None or task in FORMATS[layout.format].tasks]
-    if len(candidates) == 1:
-        logger.info("rows are read as '%s': %s", candidates[0].format, FORMATS[candidates[0].format].description)
-        return candidates[0]
-    present = f"the columns are: {', '.join(_columns_of(rows)) or 'none'}"
-    if not candidates:
-        wanted = f" for {task}" if task else ""
-        raise InputError(
-            f"the format of the rows is not recognised{wanted}; {present}",
-            where=where or None,
-            fix="name it with --format, and columns that are called otherwise with --set columns.FIELD=COLUMN",
-        )
-    names = [layout.format for layout in candidates]
-    raise InputError(
-        f"the rows could be read in several formats: {', '.join(names)}; {present}",
-        where=where or None,
-        fix=f"choose one:  --format {'  or  --format '.join(names)}",
-    )
-
-
-def _as_pairs(layout: Layout, rows: Sequence[Mapping[str, Any]]) -> Layout:
-    """The layout, or that of preference pairs if most rows hold a rejected answer besides (as ms-swift has them)."""
-    if FORMATS[layout.format].tagged:
-        return layout
-    for column in _columns_of(rows):
-        holding = [row for row in rows if says_something(row.get(column))]
-        if normal(column) not in REJECTED_NAMES or 2 * len(holding) <= len(rows):
-            continue
-        used = columns_of(holding[0], layout.columns)
-        answer = next((used[name] for name in ("messages", "response", "completion") if name in used), None)
-        if answer is not None and column not in used.values():
-            prompt = {"prompt": used["prompt"]} if "prompt" in used else {}
-            logger.info("'%s' is read as the chosen answer, '%s' as the rejected one", answer, column)
-            return make_layout(PREFERENCE.name, {**prompt, "chosen": answer, "rejected": column})
-    return layout
-
-
-def _recognises(layout: Layout, row: Mapping[str, Any]) -> bool:
-    known = FORMATS[layout.format]
-    fields = fields_of(row, layout.columns)
-    return not missing_fields(fields, known.required) and known.recognises(fields)
-
-
-def _columns_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(str(column) for row in rows for column in row))
 
 
 def read_row(row: Mapping[str, Any], layout: Layout, task: Task, columns: Mapping[str, str] | None = None) -> Row:

@@ -13,8 +13,9 @@ from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import InputRecord
 from data_registry.formats.columns import ColumnCheck, without
+from data_registry.formats.detection import detect, spelled
 from data_registry.formats.layout import Layout, columns_of, fields_of
-from data_registry.formats.registry import AUTO, FORMATS, detect, find_format, make_layout
+from data_registry.formats.registry import AUTO, FORMATS, find_format, make_layout
 from data_registry.registry.entry import Entry
 from data_registry.registry.listing import list_entries
 from data_registry.schema import RejectedRow, Task
@@ -149,6 +150,7 @@ def choose_layout(request: Request, config: PrepareDataConfig) -> tuple[Layout, 
     else:
         where = request.source.name
         layout = detect(sample, task=asked, columns=config.columns, tags=config.tags, where=where)
+    layout = spelled(layout, sample)
     return layout, _choose_task(layout, asked, request, sample)
 
 
@@ -184,8 +186,11 @@ def _check_columns(columns: Mapping[str, str], sample: Sequence[Mapping[str, Any
 
 def format_description(layout: Layout) -> str:
     """The layout in one line: the format and the columns that were named."""
+    usual = FORMATS[layout.format].columns
     named = {
-        key: names[0] for key, names in layout.columns.items() if names != FORMATS[layout.format].columns[key] and names
+        key: next((name for name in names if name not in usual[key]), names[0])
+        for key, names in layout.columns.items()
+        if names != usual[key] and names
     }
     return layout.format + (f" ({', '.join(f'{key}={column}' for key, column in named.items())})" if named else "")
 

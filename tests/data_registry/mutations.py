@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_registry.core.errors import OgpsaError
-from data_registry.formats.registry import detect
+from data_registry.formats.detection import detect
 from data_registry.prepared import _check_rows
 from data_registry.preparing.reading import RowReader
 from data_registry.preparing.selection import RejectedFile

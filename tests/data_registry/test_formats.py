@@ -5,7 +5,8 @@ import json
 import pytest
 
 from data_registry.core.errors import ConfigError
-from data_registry.formats.registry import FORMATS, detect, make_layout, read_row, register
+from data_registry.formats.detection import detect
+from data_registry.formats.registry import FORMATS, make_layout, read_row, register
 from data_registry.schema import (
     EMPTY,
     FILTERED,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from data_registry.formats.registry import detect, make_layout, read_row
+from data_registry.formats.detection import detect
+from data_registry.formats.registry import make_layout, read_row
 from data_registry.schema import RejectedRow
 from tests.data_registry.messages import bot, system, user
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from data_registry.formats.registry import detect, make_layout, read_row
+from data_registry.formats.detection import detect
+from data_registry.formats.registry import make_layout, read_row
 from data_registry.schema import EMPTY, RejectedRow
 from data_registry.values import as_mark, as_number, is_missing, says_something
 from tests.data_registry.messages import bot, user

@@ -27,7 +27,14 @@ REAL = {
     "GSM8K": ("gsm8k_test.jsonl", {}, "gsm8k", "sft", 1319, {}),
     "alpaca": ("alpaca_en_demo.json", {}, "alpaca", "sft", 985, {}),
     "ranked sharegpt": ("dpo_en_demo.json", {}, "sharegpt", "preference", 295, {}),
-    "XSTest completions": ("xstest_v2_completions_llama2orig.csv", {}, "prompt-completion", "sft", 450, {}),
+    "XSTest completions": (
+        "xstest_v2_completions_llama2orig.csv",
+        {"ignore_columns": "final_label"},
+        "prompt-completion",
+        "sft",
+        450,
+        {},
+    ),
 }
 
 
@@ -38,6 +45,15 @@ def test_real_files(tmp_path, name, options, format_name, task, rows, dropped):
     assert result.manifest.summary["format"] == format_name
     assert result.manifest.summary["task"] == task
     assert (result.counts.kept, result.counts.dropped) == (rows, dropped)
+
+
+@needs_shared
+def test_real_answers_that_people_judged_are_refused_by_the_column(tmp_path):
+    source = SHARED / "xstest_v2_completions_llama2orig.csv"
+    with pytest.raises(InputError, match="'final_label' judges the row.*--set where.final_label=VALUE"):
+        prepare(source, tmp_path / "out")
+    kept = prepare(source, tmp_path / "out", where={"final_label": "1_full_compliance"}).counts
+    assert 0 < kept.kept < 450
 
 
 @needs_shared
