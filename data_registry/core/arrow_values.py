@@ -130,9 +130,32 @@ def _named(values: list[Any], names: Sequence[str]) -> list[Any]:
 
 def _values(array: pa.Array) -> list[Any]:
     try:
-        return list(array.to_pylist())
+        values = list(array.to_pylist())
     except _NOT_HELD:
-        return [_value(scalar) for scalar in array]
+        values = [_value(scalar) for scalar in array]
+    return [_as_text(value) for value in values] if _has_bytes(array.type) else values
+
+
+def _has_bytes(kind: pa.DataType) -> bool:
+    """Whether a type is one of bytes, or has parts that are."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _has_bytes(kind.value_type)
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return is_bytes or any(_has_bytes(kind.field(index).type) for index in range(kind.num_fields))
+
+
+def _as_text(value: Any) -> Any:
+    """A value with its bytes as text: tables of programs that do not tell the two apart hold texts as bytes."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            return Unreadable(f"a value of type binary that is not text in UTF-8: {error.reason}")
+    if isinstance(value, dict):
+        return {name: _as_text(part) for name, part in value.items()}
+    return [_as_text(part) for part in value] if isinstance(value, list) else value
 
 
 def _value(scalar: pa.Scalar) -> Any:

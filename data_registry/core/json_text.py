@@ -33,6 +33,26 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object)
 _PATIENT_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer)
 
 
+def what_is_wrong(error: json.JSONDecodeError) -> str:
+    """What makes a text no JSON, in the words of people who write it, and where a library says no more, in its words.
+
+    Args:
+        error: what the decoder raised; it holds the text and the place.
+    """
+    text, place = error.doc, error.pos
+    here, before = text[place : place + 40].lstrip(), text[max(0, place - 40) : place].rstrip()[-1:]
+    if here.startswith(("//", "/*", "#")):
+        return "a comment stands here, which JSON does not have: take it out"
+    if (here[:1] in ("]", "}") and before == ",") or (here[:1] == "," and here[1:].lstrip()[:1] in ("]", "}")):
+        return f"a comma stands before the closing '{here.lstrip(', ')[:1]}': take it out"
+    if here.startswith("'"):
+        return "a text stands in single quotes, as Python prints it: JSON has double quotes (json.dumps writes it)"
+    word = next((word for word in ("True", "False", "None", "undefined") if here.startswith(word)), None)
+    if word is not None:
+        return f"'{word}' is no value of JSON, which has true, false and null (json.dumps writes them)"
+    return first_line(error)
+
+
 def decode_at(text: str, position: int) -> tuple[Any, int]:
     """The JSON value that begins at a position of a text, and the position after it.
 
@@ -71,7 +91,9 @@ def decode(data: bytes | str) -> Any:
     except RecursionError:
         return Unreadable(f"values are nested more than {MAX_DEPTH} deep")
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {first_line(error)}") from error
+        raise ValueError(f"not JSON: {what_is_wrong(error)}") from error
+    if text[end:].strip() == ",":
+        raise ValueError("not JSON: a comma stands after the value; objects, one a line, have none between them")
     if end < len(text):
         raise ValueError(f"not JSON: there is more text after the end of the value, at character {end + 1}")
     return value

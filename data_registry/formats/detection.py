@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -96,21 +97,26 @@ def _recognises(layout: Layout, row: Mapping[str, Any]) -> bool:
 
 
 def _without_loss(candidates: list[Layout], rows: Sequence[Mapping[str, Any]], task: Task | None) -> list[Layout]:
-    """Those candidates that do not refuse most rows for a column that would be lost, unless all do."""
+    """Those candidates that keep what the others read; all, if each would lose something of most rows.
+
+    A format loses a column that changes what a row means, and one that it has no use for and another format has.
+    """
     if len(candidates) < 2:
         return candidates
 
-    def loses(layout: Layout) -> bool:
+    used = [{name for row in rows for name in columns_of(row, layout.columns).values()} for layout in candidates]
+    losing = []
+    for layout, own in zip(candidates, used, strict=True):
         check = ColumnCheck(layout, task or FORMATS[layout.format].tasks[0])
-        refused = 0
+        lost = 0
         for row in rows:
             try:
-                check(row, columns_of(row, layout.columns))
+                unused = check(row, columns_of(row, layout.columns))
+                lost += any(name in columns - own for name in unused for columns in used)
             except RejectedRow as outcome:
-                refused += outcome.reason == MEANING
-        return 2 * refused > len(rows)
-
-    return [layout for layout in candidates if not loses(layout)] or candidates
+                lost += outcome.reason == MEANING
+        losing.append(2 * lost > len(rows))
+    return [layout for layout, loses in zip(candidates, losing, strict=True) if not loses] or candidates
 
 
 def _check_one_column(layout: Layout, rows: Sequence[Mapping[str, Any]], where: str) -> None:
@@ -159,16 +165,13 @@ def _not_recognised(
     rows: Sequence[Mapping[str, Any]], others: Sequence[str], task: Task | None, present: str, where: str
 ) -> InputError:
     """The error for rows that no format fits, with what their form lets one guess."""
-    if others and task is not None:
-        return InputError(
-            f"the rows are read as {' or '.join(others)}, which has nothing for {task}; {present}",
-            where=where or None,
-            fix="leave out --task, or name the format with --format and its columns with --set columns.FIELD=COLUMN",
-        )
     what, fix = guess(rows) or ("", "")
+    if others:
+        what, fix = f"they look like {' or '.join(others)}, which has none for it", ""
     wanted = f" for {task}" if task else ""
     return InputError(
         f"the format of the rows is not recognised{wanted}{what and ': '}{what}; {present}",
         where=where or None,
-        fix=fix or "name it with --format, and columns that are called otherwise with --set columns.FIELD=COLUMN",
+        fix=fix.replace("FILE", shlex.quote(where or "FILE"))
+        or "name it with --format, and columns that are called otherwise with --set columns.FIELD=COLUMN",
     )

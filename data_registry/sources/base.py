@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 RawRow = dict[str, Any]
 CHUNK_ROWS: Final = 1000
 CHUNK_BYTES: Final = 1 << 20
+CONVERT: Final = "if it is Latin-1 or Windows text, convert it:  iconv -f windows-1252 -t utf-8 FILE > NEW"
+"""What to do about a text that is not UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def _parse(line: bytes) -> RawRow | Broken:
     try:
         value = decode(line)
     except ValueError as error:
-        return Broken(f"the line is {error}", line.decode("utf-8", "backslashreplace"))
+        advice = f"; {CONVERT}" if isinstance(error.__cause__, UnicodeDecodeError) else ""
+        return Broken(f"the line is {error}{advice}", line.decode("utf-8", "backslashreplace"))
     return as_entry(value)
 
 

@@ -96,14 +96,32 @@ def check_text(path: Path, called: str) -> bool:
         for magic, name in (_OTHERS | _COMPRESSIONS).items():
             if head.startswith(magic):
                 again = " within a compressed file" if name in _COMPRESSIONS.values() else ""
-                fix = "unpack it" if name in ("zip", "7-Zip") or again else "rename it to what it is"
+                packed = name in ("zip", "7-Zip") or again
+                fix = "unpack it, and give the file within" if packed else "rename it to what it is"
                 raise InputError(f"'{path}' is called {called} but is {name}{again}", fix=fix)
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\x00" in head:
-            raise InputError(f"'{path}' is not UTF-8 text", fix="convert it:  iconv -f utf-16 -t utf-8")
+            encoding = _encoding(head)
+            what = f"text in {encoding.upper()}" if encoding else "no text, since it holds NUL characters"
+            fix = f"convert it:  iconv -f {encoding} -t utf-8 '{path}' > NEW" if encoding else None
+            raise InputError(f"'{path}' is not UTF-8 text: it is {what}", fix=fix)
         head = head.removeprefix(codecs.BOM_UTF8)
         while head and not head.strip():
             head = stream.read(CHUNK_BYTES)
         return bool(head)
+
+
+def _encoding(head: bytes) -> str:
+    """The encoding of a text that is not UTF-8, by its mark or the places of NUL bytes; empty where it is no text."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    for nuls, others, name in ((odd, even, "utf-16le"), (even, odd, "utf-16be")):
+        # Of a text in English every second byte is NUL, and no other is.
+        if 4 * nuls > len(head) and not others:
+            return name
+    return ""
 
 
 def check_binary(path: Path, called: str) -> None:

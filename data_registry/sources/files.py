@@ -13,10 +13,12 @@ from data_registry.core.manifest import InputRecord, fingerprint_of, hash_direct
 from data_registry.core.regular_files import Watch, check_regular
 from data_registry.sources.base import Chunk, Source
 from data_registry.sources.compressed import SUFFIXES, check_binary, check_text
+from data_registry.sources.csv_text import csv_chunks, name_of_separator, separator_of
 from data_registry.sources.folder import check_within, files_below
 from data_registry.sources.splits import SPLITS, choose_split, split_of
 from data_registry.sources.tables import arrow_chunks, parquet_chunks
-from data_registry.sources.text import csv_chunks, json_chunks
+from data_registry.sources.text import json_chunks
+from data_registry.sources.unreadable_kinds import no_data, unknown_kind
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +49,20 @@ def kind_of(path: Path) -> str | None:
     return suffix if suffix in _READERS else None
 
 
-def _check_head(file: Path) -> None:
+def _check_head(file: Path, *, in_folder: bool) -> None:
     kind = kind_of(file)
     if kind in (".parquet", ".arrow"):
         check_binary(file, "Parquet" if kind == ".parquet" else "Arrow")
-    elif not check_text(file, "CSV" if kind in (".csv", ".tsv") else "JSON"):
-        logger.warning("'%s' is empty", file)
+        return
+    is_csv = kind in (".csv", ".tsv")
+    if not check_text(file, "CSV" if is_csv else "JSON"):
+        if in_folder:  # One file that is empty is an error, which says so.
+            logger.warning("'%s' is empty", file)
+    elif is_csv:
+        usual = "\t" if kind == ".tsv" else ","
+        separator, _ = separator_of(file, usual)
+        if separator != usual:
+            logger.warning("the columns of '%s' are separated by %s", file, name_of_separator(separator))
 
 
 class Files(Source):
@@ -77,9 +87,9 @@ class Files(Source):
         self._watch: Watch | None = None
         for file in files:
             if kind_of(file) is None:
-                raise InputError(f"'{file}' is of no kind that can be read", fix=f"kinds are: {kinds()}")
+                raise unknown_kind(file, kinds())
             check_regular(file)
-            _check_head(file)
+            _check_head(file, in_folder=len(files) > 1)
 
     def chunks(self) -> Iterator[Chunk]:
         """See the base class.
@@ -131,7 +141,7 @@ class FileSource(Files):
 def _data_files(folder: Path, split: str | None) -> list[Path]:
     files = sorted(file for file in files_below(folder) if _is_data(file.relative_to(folder)))
     if not files:
-        raise InputError(f"the folder '{folder}' holds no data", fix=f"kinds that can be read: {kinds()}")
+        raise no_data(folder, files_below(folder), kinds())
     for file in files:
         check_regular(file)
         check_within(folder, file)

@@ -98,7 +98,9 @@ def _open_path(path: Path, split: str | None) -> Source:
 
         return SavedSource(path, split)
     from data_registry.sources.files import FileSource
+    from data_registry.sources.mistaken import check_is_data
 
+    check_is_data(path)
     if path.is_file():
         _refuse_split(path, split)
     return FileSource(path, split)

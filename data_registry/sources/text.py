@@ -1,26 +1,24 @@
-"""Text files: JSON lines, JSON arrays, CSV; plain or compressed; read as a stream, whatever their size."""
+"""JSON files: lines, arrays, values one after another; plain or compressed; read as a stream, whatever their size."""
 
 from __future__ import annotations
 
 import codecs
-import csv
-import io
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from data_registry.core.errors import InputError
-from data_registry.core.json_text import decode, decode_at
-from data_registry.sources.base import CHUNK_BYTES, CHUNK_ROWS, Broken, Chunk, RawRow, as_entry, chunked
+from data_registry.core.errors import InputError, first_line
+from data_registry.core.json_text import decode, decode_at, what_is_wrong
+from data_registry.sources.base import CHUNK_BYTES, CHUNK_ROWS, CONVERT, Broken, Chunk, RawRow, as_entry, chunked
 from data_registry.sources.compressed import check_text, open_bytes
 
 _MAX_ROW_BYTES: Final = 1 << 28
-_MAX_FIELD_CHARACTERS: Final = 1 << 26
 _SPACE: Final = re.compile(r"\s*")
 # A literal or an escape that the end of the buffer cuts is reported at its beginning, so far before the end at most.
 _LONGEST_CUT: Final = 12
+_COMMENT: Final = "a comment stands here, which JSON does not have: take it out"
 
 
 def json_chunks(path: Path) -> Iterator[Chunk]:
@@ -93,10 +91,11 @@ class _JsonValues:
         while (character := self._peek()) != ("]" if in_array else ""):
             if in_array and self._number:
                 if character != ",":
-                    raise self._error(
-                        "a comma or the end of the array is missing" if character else _cut_off(self._number)
-                    )
+                    missing = "a comma or the end of the array is missing" if character else _cut_off(self._number)
+                    raise self._error(_COMMENT if character in ("/", "#") else missing)
                 self._position += 1
+                if self._peek() == "]":
+                    raise self._error("a comma stands before the end of the array: take it out")
             self._number += 1
             yield self._number, as_entry(self._value())
         if in_array:
@@ -111,11 +110,11 @@ class _JsonValues:
             try:
                 value, end = decode_at(self._buffer, self._position)
             except json.JSONDecodeError as error:
-                if self._ended:
-                    cut = error.pos >= len(self._buffer) - _LONGEST_CUT or error.msg.startswith("Unterminated")
-                    raise self._error(_cut_off(self._number - 1) if cut else error.msg, error.pos) from error
-                if error.pos < len(self._buffer) - _LONGEST_CUT and not error.msg.startswith("Unterminated"):
-                    raise self._error(error.msg, error.pos) from error
+                at_end = error.pos >= len(self._buffer) - _LONGEST_CUT or error.msg.startswith("Unterminated")
+                if self._ended or not at_end:
+                    said = what_is_wrong(error)
+                    cut = at_end and said == first_line(error)
+                    raise self._error(_cut_off(self._number - 1) if cut else said, error.pos) from error
             except RecursionError as error:
                 raise self._error("values are nested too deeply") from error
             else:
@@ -146,80 +145,14 @@ class _JsonValues:
         try:
             self._buffer = self._buffer[self._position :] + self._decode.decode(data, final=self._ended)
         except UnicodeDecodeError as error:
-            raise self._error(f"not UTF-8 text: {error.reason}") from error
+            raise self._error(f"not UTF-8 text: {error.reason}", fix=CONVERT) from error
         self._position = 0
 
-    def _error(self, what: str, position: int | None = None) -> InputError:
+    def _error(self, what: str, position: int | None = None, fix: str | None = None) -> InputError:
         end = self._position if position is None else position
         line = self._line + self._buffer.count("\n", 0, end)
-        return InputError(f"the JSON is damaged: {what}", where=f"{self._path}:{line}")
+        return InputError(f"the JSON is damaged: {what}", where=f"{self._path}:{line}", fix=fix)
 
 
 def _cut_off(num_whole: int) -> str:
     return f"the file ends in the middle, after {num_whole} whole rows: is it cut off?"
-
-
-def csv_chunks(path: Path, delimiter: str = ",") -> Iterator[Chunk]:
-    """Rows of a CSV file with a header line; all values are text.
-
-    Raises:
-        InputError: there is no usable header, quoting is broken, or it is not UTF-8 text.
-    """
-    if check_text(path, "CSV"):
-        with open_bytes(path) as stream:
-            yield from chunked(_csv_entries(stream, path, delimiter), str(path), "line")
-
-
-class _CsvLines:
-    """The lines of a text; none, and no row over several of them, is longer than a row can be."""
-
-    def __init__(self, text: io.TextIOWrapper, path: Path) -> None:
-        self._text, self._path = text, path
-        self._number, self._taken = 0, 0
-
-    def begin_row(self) -> None:
-        self._taken = 0
-
-    def __iter__(self) -> Iterator[str]:
-        while line := self._text.readline(_MAX_ROW_BYTES):
-            self._number += 1
-            self._taken += len(line)
-            if self._taken >= _MAX_ROW_BYTES:
-                raise InputError(
-                    f"a row is longer than {_MAX_ROW_BYTES >> 20} MB: is a quote not closed?",
-                    where=f"{self._path}:{self._number}",
-                )
-            yield line
-
-
-def _csv_entries(stream: BinaryIO, path: Path, delimiter: str) -> Iterator[tuple[int, RawRow | Broken]]:
-    lines = _CsvLines(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""), path)
-    # The limit belongs to the process; the default of 131,072 characters is less than a long answer has.
-    csv.field_size_limit(_MAX_FIELD_CHARACTERS)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    line = 1
-    try:
-        header = next(reader, None)
-        if header is None:
-            return
-        twice = sorted({name for name in header if header.count(name) > 1})
-        if twice:
-            raise InputError(f"the header names the column '{twice[0]}' twice", where=f"{path}:1")
-        while True:
-            line = reader.line_num + 1
-            lines.begin_row()
-            values = next(reader, None)
-            if values is None:
-                return
-            if len(values) != len(header):
-                if values:
-                    detail = f"{len(values)} fields where the header has {len(header)}"
-                    yield line, Broken(detail, delimiter.join(values))
-            elif any("\x00" in value for value in values):
-                yield line, Broken("the row holds a NUL character, which text does not have", delimiter.join(values))
-            else:
-                yield line, dict(zip(header, values, strict=True))
-    except csv.Error as error:
-        raise InputError(f"the CSV is damaged: {error}", where=f"{path}:{line}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"the CSV is not UTF-8 text: {error.reason}", where=f"{path}:{line}") from error

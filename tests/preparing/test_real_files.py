@@ -50,7 +50,7 @@ def test_real_files(tmp_path, name, options, format_name, task, rows, dropped):
 @needs_shared
 def test_real_answers_that_people_judged_are_refused_by_the_column(tmp_path):
     source = SHARED / "xstest_v2_completions_llama2orig.csv"
-    with pytest.raises(InputError, match="'final_label' judges the row.*--set where.final_label=VALUE"):
+    with pytest.raises(InputError, match=r"'final_label' judges the row.*--set where\.final_label=VALUE"):
         prepare(source, tmp_path / "out")
     kept = prepare(source, tmp_path / "out", where={"final_label": "1_full_compliance"}).counts
     assert 0 < kept.kept < 450
