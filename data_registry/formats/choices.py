@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from string import ascii_uppercase
 from typing import Any, Final
 
+from data_registry.core.json_text import decode
 from data_registry.formats.layout import ASKED, Fields, Format, Tags, is_text, opening
 from data_registry.formats.pairs import question_of
 from data_registry.schema import UNREADABLE, RejectedRow, Row, Task, message, sft_row
@@ -27,6 +28,7 @@ def read_choices(fields: Fields, task: Task, tags: Tags) -> Row:
 def _options(value: Any) -> tuple[list[str], list[str]]:
     """The texts and labels of choices: a list of texts, or lists ``text`` and ``label`` as ARC has them."""
     labels = None
+    value = _decoded(value)
     if isinstance(value, Mapping):
         value, labels = value.get("text"), value.get("label")
     if not isinstance(value, list) or not 2 <= len(value) <= len(ascii_uppercase) or not all(map(is_text, value)):
@@ -36,6 +38,14 @@ def _options(value: Any) -> tuple[list[str], list[str]]:
     if not isinstance(labels, list) or len(labels) != len(value):
         raise RejectedRow(UNREADABLE, "there is not one label for each choice")
     return [" ".join(option.split()) for option in value], [str(label) for label in labels]
+
+
+def _decoded(value: Any) -> Any:
+    """The choices of their JSON text, as CSV files have them; anything else as it is."""
+    try:
+        return decode(value) if isinstance(value, str) and value.lstrip().startswith(("[", "{")) else value
+    except ValueError:
+        return value
 
 
 def _right(answer: Any, labels: list[str], options: list[str]) -> int:
@@ -55,7 +65,7 @@ def _right(answer: Any, labels: list[str], options: list[str]) -> int:
 
 
 def _is_choices(fields: Fields) -> bool:
-    choices = fields["choices"]
+    choices = _decoded(fields["choices"])
     options = choices.get("text") if isinstance(choices, Mapping) else choices
     return is_text(fields["prompt"]) and isinstance(options, list)
 

@@ -17,6 +17,8 @@ _VERDICT: Final = frozenset({"label", "verdict", "judgement", "judgment", "harm"
 _SCORE: Final = frozenset({"score", "scores", "rating", "ratings", "reward", "quality", "helpfulness", "toxicity"})
 _OTHER_ANSWER: Final = re.compile(r"(?:response|answer|completion|output)_?(?:\d{1,2}|[a-d])")
 _LONGEST: Final = 80
+# As JSON and Python write it, of which CSV files hold either.
+_FLAG: Final = re.compile(r"""["']flagged["']\s*:\s*(true|false|0|1)""", re.IGNORECASE)
 
 _GOOD_WORDS: Final = frozenset(
     {
@@ -112,7 +114,8 @@ def judgement_of(name: str) -> Meaning | None:
         return PAIR
     words = name.split("_")
     place = next((place for place, word in enumerate(words) if word in _ANSWER), None)
-    if place is None or not _QUESTION.isdisjoint(words):
+    # Whether an answer refuses says nothing of whether it should.
+    if place is None or not _QUESTION.isdisjoint(words) or "refusal" in words:
         return None
     after = set(words[place + 1 :])
     if after & _SCORE or words[0] in _SCORE:
@@ -157,7 +160,7 @@ def _acquitted(value: object, mark: bool | None, number: float | None) -> bool |
         return not mark
     if number is not None:
         return not number > 0
-    flags = list(_flags(value))
+    flags = _flags(value)
     return not any(flags) if flags else None
 
 
@@ -169,7 +172,9 @@ def _word(value: object) -> bool | None:
 
 
 def _flags(value: object) -> list[bool]:
-    """The marks ``flagged`` of a moderation, which is a mapping or a list of one for each message."""
+    """The marks ``flagged`` of a moderation: a mapping, a list of one for each message, or the text of either."""
+    if isinstance(value, str):
+        return [mark.lower() in ("true", "1") for mark in _FLAG.findall(value)]
     parts = value if isinstance(value, list) else [value]
     marks = [as_mark(part.get("flagged")) for part in parts if isinstance(part, Mapping)]
     return [mark for mark in marks if mark is not None]

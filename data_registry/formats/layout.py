@@ -129,18 +129,22 @@ def as_spelled(columns: Columns, names: Iterable[str]) -> Columns:
         names: the columns that are there.
     """
     present = list(dict.fromkeys(names))
-    plain: dict[str, list[str]] = {}
+    alike: dict[str, list[str]] = {}
     for name in present:
-        plain.setdefault(normal(name), []).append(name)
+        alike.setdefault(_letters(name), []).append(name)
 
     def spelled(candidate: str) -> list[str]:
-        others = [] if candidate in present else plain.get(normal(candidate), [])
+        others = [] if candidate in present else alike.get(_letters(candidate), [])
         return [*others, candidate]
 
     return {
         field: tuple(dict.fromkeys(name for candidate in candidates for name in spelled(candidate)))
         for field, candidates in columns.items()
     }
+
+
+def _letters(name: str) -> str:
+    return normal(name).replace("_", "")
 
 
 def fields_of(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
