@@ -140,7 +140,7 @@ def judged_good(kind: Kind, value: object) -> bool | None:
     if kind is Kind.UNDESIRED:
         return None if mark is None else not mark
     if kind is Kind.LEARNT:
-        return {0: False, 1: True}.get(number) if number is not None else None
+        return False if number == 0 else True if number == 1 else None
     if kind is Kind.NUMBER:
         return True if number == 0 else None
     if kind in (Kind.VERDICT, Kind.LABELLED):

@@ -102,8 +102,8 @@ def check_text(path: Path, called: str) -> bool:
         if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\x00" in head:
             encoding = _encoding(head)
             what = f"text in {encoding.upper()}" if encoding else "no text, since it holds NUL characters"
-            fix = f"convert it:  iconv -f {encoding} -t utf-8 '{path}' > NEW" if encoding else None
-            raise InputError(f"'{path}' is not UTF-8 text: it is {what}", fix=fix)
+            advice = f"convert it:  iconv -f {encoding} -t utf-8 '{path}' > NEW" if encoding else None
+            raise InputError(f"'{path}' is not UTF-8 text: it is {what}", fix=advice)
         head = head.removeprefix(codecs.BOM_UTF8)
         while head and not head.strip():
             head = stream.read(CHUNK_BYTES)
