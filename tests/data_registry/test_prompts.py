@@ -102,12 +102,14 @@ def test_xstest_has_its_numbers_of_prompts():
     assert len({prompt.category for prompt in found.prompts}) == 18
 
 
-def test_the_registry_has_the_sets_of_the_suite_safety():
+def test_the_registry_has_the_sets_of_the_suites():
     from pipelines.evaluation.suites.prompt_specs import SAFETY_SETS
 
     entries = {entry.name: entry for entry in list_entries() if entry.task == "prompts"}
-    assert set(SAFETY_SETS) == set(entries)
-    assert all(entry.prompts is not None and entry.source.hub and entry.source.split for entry in entries.values())
+    own = {"lookalikes", "lookalikes-train", "lookalikes-validation"}
+    assert set(entries) == {*SAFETY_SETS, *own, "or-bench-80k", "or-bench-hard-1k", "or-bench-toxic"}
+    assert all(entry.prompts is not None and entry.source.split for entry in entries.values())
+    assert {name for name, entry in entries.items() if entry.source.hub is None} == own
 
 
 REFUSED = {
