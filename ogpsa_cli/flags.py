@@ -91,7 +91,8 @@ def _choices(annotation: Any) -> dict[str, Any]:
 
 def _metavar(types: set[Any], choices: Mapping[str, Any]) -> str:
     if choices:
-        return "|".join(choices)
+        # A number, or one of a few words.
+        return "|".join([*(["N"] if int in types else []), *choices])
     for kind, metavar in ((Path, "PATH"), (int, "N"), (float, "X")):
         if kind in types:
             return metavar

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator
 
+from data_registry.core.shown import shown
 from pipelines.configs.anchors import AnchorConfig, Anchors
 from pipelines.configs.common import (
     DROP_TOO_LONG_HELP,
@@ -20,6 +21,12 @@ from pipelines.configs.common import (
 from pipelines.configs.heldout import HeldOutConfig
 from pipelines.configs.sft_data import SftDataConfig
 from pipelines.core.config import CommandConfig, option
+
+RefreshEvery = int | Literal["auto"]
+REFRESH_EVERY_HELP = (
+    "Recompute the basis at the present weights every N steps (and at the start); 0 keeps it fixed, and auto does it "
+    "when the rows have turned by --max-drift."
+)
 
 
 class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):
@@ -50,12 +57,20 @@ class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):
         needs=("basis", "space=gradient", "refresh_every!=0"),
         off="keep",
     )
-    refresh_every: int = option(
+    refresh_every: RefreshEvery = option(
         30,
-        "Recompute the basis at the present weights every N steps (and at the start); 0 keeps it fixed.",
+        REFRESH_EVERY_HELP,
         panel="Projection",
         needs="basis",
-        ge=0,
+    )
+    max_drift: float = option(
+        20.0,
+        "For --refresh-every auto: recompute the basis when its rows have probably turned by so many degrees; the "
+        "angle is measured at every refresh.",
+        panel="Projection",
+        needs="refresh_every=auto",
+        gt=0,
+        le=90,
     )
     refresh_samples: int | None = option(
         None,
@@ -72,6 +87,20 @@ class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):
         gt=0,
         le=1,
     )
+
+    @field_validator("refresh_every", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        # A union of types would be refused once for each of its types.
+        if value == "auto":
+            return value
+        try:
+            number = int(value)
+        except (TypeError, ValueError, OverflowError):
+            number = -1
+        if number < 0 or (isinstance(value, float) and number != value):
+            raise ValueError(f"must be a number of steps, 0 or more, or 'auto', got {shown(value)}")
+        return number
 
 
 # Options of TRL's trainer that say how it works and what it tells, and not what it makes.
@@ -311,12 +340,11 @@ class TrainDpoConfig(TrainConfig):
     epochs: float = option(1.0, "Passes over the data.", panel="Training", gt=0)
     batch_size: int = option(2, "Pairs of one forward pass, per process.", panel="Training", short="b", ge=1)
     accumulation: int = option(16, "Forward passes per optimizer step.", panel="Training", ge=1)
-    refresh_every: int = option(
+    refresh_every: RefreshEvery = option(
         5,
-        "Recompute the basis at the present weights every N steps (and at the start); 0 keeps it fixed.",
+        REFRESH_EVERY_HELP,
         panel="Projection",
         needs="basis",
-        ge=0,
     )
 
     @property

@@ -111,4 +111,6 @@ def _selected(config: TrainConfig, final: dict[str, Any]) -> str:
 
 
 def _refresh(config: TrainConfig) -> str:
+    if config.refresh_every == "auto":
+        return f"basis refreshed when it had turned by {config.max_drift:g} degrees"
     return f"basis refreshed every {config.refresh_every} steps" if config.refresh_every else "a fixed basis"

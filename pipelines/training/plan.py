@@ -98,7 +98,9 @@ def _projection(config: TrainConfig) -> Rows:
     elements = sum(math.prod(shape) for shape in description.shapes.values()) * description.rank
     size = elements * (2 if description.dtype == "bf16" else 4)
     rows = f"{description.rank} row" + ("s" if description.rank > 1 else "")
-    refresh = f"every {config.refresh_every} steps" if config.refresh_every else "never"
+    refresh = {0: "never", "auto": f"when it has turned by {config.max_drift:g} degrees"}.get(
+        config.refresh_every, f"every {config.refresh_every} steps"
+    )
     values = deepspeed_config(config, on_cpu=False) or {}
     shared = num_ranks(config) if int(values.get("zero_optimization", {}).get("stage", 0)) >= 1 else 1
     return [

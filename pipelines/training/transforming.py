@@ -40,7 +40,7 @@ def chain_maker(config: TrainConfig, source: ModelSource, architecture: str, pad
         transforms: list[Transform] = [Freezing(access, frozen)] if frozen else []
         if config.basis is not None:
             _check_momentum(config, optimizer)
-            transforms.append(_projection(config, access, architecture, fingerprint, pad_token_id, frozen))
+            transforms.append(_projection(config, access, optimizer, architecture, fingerprint, pad_token_id, frozen))
         if config.track_change:
             transforms.append(ChangeTracking(access))
         return TransformChain(access, optimizer, transforms)
@@ -49,7 +49,13 @@ def chain_maker(config: TrainConfig, source: ModelSource, architecture: str, pad
 
 
 def _projection(
-    config: TrainConfig, access: ShardAccess, architecture: str, fingerprint: str, pad_token_id: int, frozen: list[int]
+    config: TrainConfig,
+    access: ShardAccess,
+    optimizer: torch.optim.Optimizer,
+    architecture: str,
+    fingerprint: str,
+    pad_token_id: int,
+    frozen: list[int],
 ) -> Projection:
     assert config.basis is not None
     basis = open_basis_for_training(
@@ -63,10 +69,11 @@ def _projection(
     settings = ProjectionSettings(
         space=config.space,
         refresh_every=config.refresh_every,
-        refresh_at_start=config.refresh_every > 0 and not basis.is_current,
+        refresh_at_start=config.refresh_every != 0 and not basis.is_current,
         strength=config.strength,
         scope=config.scope,
         momentum=config.momentum,
+        max_drift=config.max_drift,
     )
     device = access.device()
     return Projection(
@@ -77,6 +84,7 @@ def _projection(
         basis.loss_sum,
         left_alone=frozen,
         before_batch=lambda: processes.stop_point(device),
+        learning_rate=lambda: max(float(group["lr"]) for group in optimizer.param_groups),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +18,7 @@ from pipelines.passes.gradients import LossSum, Objective, ReferenceResult, refe
 from pipelines.transforms import diagnostics
 from pipelines.transforms.layer_rows import LayerRows
 from pipelines.transforms.projector import Measure, Projector
+from pipelines.transforms.refresh_times import RefreshEvery, RefreshTimes
 from pipelines.transforms.scope import Scope, group_tensors
 from pipelines.transforms.transform import Figures, StepPart, Transform
 
@@ -37,19 +39,21 @@ class ProjectionSettings:
 
     Attributes:
         space: ``"gradient"`` projects the reduced gradient, ``"update"`` projects the optimizer's change.
-        refresh_every: the number of steps between refreshes; 0 for no refreshes.
+        refresh_every: the number of steps between refreshes; 0 for no refreshes, ``"auto"`` for when rows have turned.
         refresh_at_start: whether the stored rows belong to other weights than those that training starts from.
         strength: the share of the forbidden component that is removed.
         scope: which tensors share a subspace.
         momentum: ``"reproject"`` removes from the optimizer's momentum, at every refresh, its part in the new subspace.
+        max_drift: for ``"auto"``, how many degrees rows may turn before they are refreshed.
     """
 
     space: Literal["gradient", "update"]
-    refresh_every: int
+    refresh_every: RefreshEvery
     refresh_at_start: bool
     strength: float
     scope: Scope = "tensor"
     momentum: Literal["keep", "reproject"] = "keep"
+    max_drift: float = 20.0
 
 
 class Projection(Transform):
@@ -64,6 +68,7 @@ class Projection(Transform):
         left_alone: the indices of frozen tensors, whose part of the subspace must not count.
         before_batch: called before each batch of a refresh, on all ranks alike; if it raises, the refresh ends without
             a trace.
+        learning_rate: gives the learning rate of the present step, the same on all ranks.
     """
 
     name: ClassVar[str] = "projection"
@@ -80,10 +85,14 @@ class Projection(Transform):
         *,
         left_alone: Collection[int] = (),
         before_batch: Callable[[], None] = lambda: None,
+        learning_rate: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self.settings, self.access = settings, access
         self.objectives, self._loss_sum = list(objectives), loss_sum
-        self._before_batch = before_batch
+        self._before_batch, self._learning_rate = before_batch, learning_rate
+        self.refreshes = RefreshTimes(
+            settings.refresh_every, at_start=settings.refresh_at_start, max_drift=settings.max_drift
+        )
         self.names = [objective.name for objective in objectives]
         groups = group_tensors(access.names, settings.scope)
         self.projector = Projector(access, rows, settings.strength, groups=groups, left_alone=left_alone)
@@ -105,6 +114,7 @@ class Projection(Transform):
         self._final.clear()
         self._norms = []
         self._steps += 1
+        self.refreshes.count_step(self._learning_rate())
         if self.settings.space == "gradient":
             measure = self.projector.project_(gradients, norms=measured)
             self._gradient = measure if measured else None
@@ -151,10 +161,7 @@ class Projection(Transform):
 
     def refresh_due(self, step: int) -> bool:
         """Whether the rows must be recomputed before optimizer step ``step`` (counted from 0)."""
-        every = self.settings.refresh_every
-        if step == 0:
-            return self.settings.refresh_at_start
-        return every > 0 and step % every == 0
+        return self.refreshes.is_due(step)
 
     def refresh(self, optimizer: Any) -> None:
         """Recompute the rows at the present weights and re-project the optimizer's momentum where settings ask for it.
@@ -166,6 +173,7 @@ class Projection(Transform):
         rows = [row.to(self._dtype) for row in result.rows]
         figures = {f"reference_loss/{name}": loss for name, loss in zip(self.names, result.losses, strict=True)}
         figures["drift_degrees"] = self._drift(rows)
+        self.refreshes.refreshed(figures["drift_degrees"], self.access.device())
         self.projector.replace(rows)
         self.refresh_figures = figures
         if self.settings.momentum == "reproject" and self._steps > 0:
@@ -209,8 +217,12 @@ class Projection(Transform):
     # --- Going on from a checkpoint ---
 
     def state(self) -> dict[str, Any]:
-        """The number of steps done, and the figures that wait for the log."""
-        return {"steps": self._steps, "refresh_figures": self.refresh_figures}
+        """The number of steps done, when to refresh, and the figures that wait for the log."""
+        return {
+            "steps": self._steps,
+            "refreshes": self.refreshes.state(),
+            "refresh_figures": self.refresh_figures,
+        }
 
     def tensors(self) -> dict[str, Sequence[Tensor]]:
         """The rows in force."""
@@ -219,8 +231,13 @@ class Projection(Transform):
     def restore(self, state: dict[str, Any], tensors: dict[str, list[Tensor]]) -> None:
         """Restore steps, figures and rows; the rows keep the dtype in which the checkpoint holds them."""
         self._steps = int(state["steps"])
+        self.refreshes.restore(state["refreshes"])
         self.refresh_figures = dict(state["refresh_figures"])
         self.projector.replace(tensors["rows"])
+
+    def finish(self, directory: Path) -> dict[str, Any]:
+        """The number of refreshes, for the manifest."""
+        return {"refreshes": self.refreshes.count}
 
     # --- Figures ---
 

@@ -38,6 +38,13 @@ def test_patterns_are_split_at_commas(config_class: Any) -> None:
             {"momentum": "reproject", "basis": Path("b"), "refresh_every": 0},
             "--momentum reproject needs a --refresh-every other than 0",
         ),
+        ({"max_drift": 30.0, "basis": Path("b")}, "--max-drift needs --refresh-every auto"),
+        (
+            {"refresh_every": "often", "basis": Path("b")},
+            "must be a number of steps, 0 or more, or 'auto', got 'often'",
+        ),
+        ({"refresh_every": -1, "basis": Path("b")}, "must be a number of steps, 0 or more, or 'auto', got -1"),
+        ({"refresh_every": 2.5, "basis": Path("b")}, "or 'auto', got 2.5"),
         ({"track_change": True, "eval_split": 0.2, "select": "best"}, "--select best saves the weights of another"),
     ],
 )
@@ -45,6 +52,12 @@ def test_what_does_not_go_together_is_refused(config_class: Any, options: dict[s
     with pytest.raises(ValidationError) as caught:
         make(config_class, **options)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("config_class", CLASSES)
+def test_a_basis_is_refreshed_every_so_many_steps_or_as_it_turns(config_class: Any) -> None:
+    for given, meant in (("auto", "auto"), ("7", 7), (7.0, 7), (0, 0)):
+        assert make(config_class, basis=Path("b"), refresh_every=given).refresh_every == meant
 
 
 def test_everything_else_goes_together() -> None:

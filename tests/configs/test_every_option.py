@@ -96,8 +96,8 @@ ENGINE_RESULT = {
     "trust_remote_code",
 }  # fmt: skip
 TRAINING_RESULT = {
-    "space", "scope", "momentum", "refresh_every", "refresh_samples", "strength", "eval_split", "eval_every",
-    "early_stopping", "min_delta", "select", "weights", "epochs", "max_steps", "learning_rate", "batch_size",
+    "space", "scope", "momentum", "refresh_every", "max_drift", "refresh_samples", "strength", "eval_split",
+    "eval_every", "early_stopping", "min_delta", "select", "weights", "epochs", "max_steps", "learning_rate", "batch_size",
     "accumulation", "freeze", "track_change", "schedule", "warmup_steps", "weight_decay", "max_grad_norm",
     "max_length", "seed", "trainer", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares", "prompt_anchor",
     "anchor_log_probs", "drop_too_long",
@@ -320,8 +320,8 @@ def test_which_options_need_others() -> None:
     }
     lora, engine = {"lora_alpha", "lora_dropout", "lora_targets"}, {"offload"}
     training = {
-        "space", "scope", "momentum", "refresh_every", "refresh_samples", "strength", "eval_every", "early_stopping",
-        "min_delta", "select", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares", "anchor_log_probs",
+        "space", "scope", "momentum", "refresh_every", "max_drift", "refresh_samples", "strength", "eval_every",
+        "early_stopping", "min_delta", "select", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares", "anchor_log_probs",
     }  # fmt: skip
     assert found["build-basis"] == lora | engine | {"beta"}
     assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio", "replay_mean"}

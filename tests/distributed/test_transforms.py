@@ -45,3 +45,10 @@ def test_the_tracked_change_is_that_of_the_weights(found: dict[str, Any]) -> Non
 def test_changes_too_small_for_the_saved_model_are_tracked(found: dict[str, Any]) -> None:
     seen = [finding["seen in masters alone"] for name, finding in found.items() if name.startswith("bf16")]
     assert all(count > 1000 for count in seen)
+
+
+def test_rows_are_refreshed_at_the_same_steps_under_every_engine(found: dict[str, Any]) -> None:
+    counts = {name: finding["refreshes"] for name, finding in found.items() if name.startswith("lora")}
+    turning = {count for name, count in counts.items() if name.endswith("update by layer")}
+    # At the start, after five steps, and then as they turn.
+    assert not counts or (len(turning) == 1 and 2 < turning.pop() < 10), counts

@@ -75,14 +75,13 @@ class World:
         config_class: type[TrainConfig] = TrainSftConfig if method == "sft" else TrainDpoConfig
         if method == "dpo":
             options["beta"] = BETA
-        values: dict[str, Any] = {"precision": "fp32", "weight_decay": DECAY, **WAYS[way], **options}
+        values: dict[str, Any] = {"precision": "fp32", "weight_decay": DECAY, **WAYS[way]}
+        values = {"refresh_every": REFRESH, "max_steps": STEPS, **values, **options}
         config = config_class(
             model=str(self.model),
             data=self.data[method],
             basis=basis,
             out=self.directory / f"{name}-{method}-{way}".replace(" ", "-").replace(",", ""),
-            refresh_every=REFRESH,
-            max_steps=STEPS,
             learning_rate=LR,
             max_grad_norm=CLIP,
             schedule="constant",
@@ -222,11 +221,15 @@ def in_bf16(world: World, basis: Path, start: dict[str, Tensor]) -> dict[str, An
 def with_adapters(world: World) -> dict[str, Any]:
     """LoRA: the same run under ZeRO and data parallel, one side of every adapter frozen."""
     lora = {"lora_rank": 4}
+    # The interval after the first one follows from how far the rows turned, which every engine measures for itself.
+    turning = {"refresh_every": "auto", "max_drift": 2.0, "max_steps": 10}
     basis = world.basis(**lora)
     saved = {}
     for name, engine in {"data-parallel": {}, "zero2": {"zero": 2}, "zero3": {"zero": 3}}.items():
-        for way in ("gradient", "update by layer"):
-            saved[name, way] = world.train(f"lora-{name}", "sft", way, basis, freeze=["*.lora_A.*"], **lora, **engine)
+        for way, more in (("gradient", {}), ("update by layer", turning)):
+            saved[name, way] = world.train(
+                f"lora-{name}", "sft", way, basis, freeze=["*.lora_A.*"], **{**lora, **engine, **more}
+            )
     findings: dict[str, Any] = {}
     for (name, way), run in saved.items() if rank() == 0 else ():
         weights = load_file(run / "model" / "adapter_model.safetensors")
@@ -237,6 +240,7 @@ def with_adapters(world: World) -> dict[str, Any]:
             "moved though frozen": [key for key in moved if "lora_A" in key],
             "not moved": [key for key in changes_of(run) if "lora_B" in key and key not in moved],
             "summary": [not read_manifest(run).summary["frozen_identical"]],
+            "refreshes": read_manifest(run).summary["refreshes"],
         }
     return findings
 

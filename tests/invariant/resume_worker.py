@@ -51,6 +51,8 @@ LORA: dict[str, Any] = {"lora_rank": 4, "lora_dropout": 0.1}
 ALL: dict[str, Any] = {"track_change": True, "freeze": ["norms"], "momentum": "reproject", "scope": "layer"}
 ALL_IN_UPDATE: dict[str, Any] = {**ALL, "space": "update", "momentum": "keep"}
 ALL_LORA: dict[str, Any] = {**LORA, **ALL, "freeze": ["*layers.0*"], "scope": "global"}
+# The first interval is five steps long, and the others follow from how far the rows turned in the last.
+TURNING: dict[str, Any] = {"refresh_every": "auto", "max_drift": 5.0, "epochs": 3.0}
 ODD_ROWS: dict[str, Any] = {"rows": "odd-"}
 GROUPED: dict[str, Any] = {"trainer": {"train_sampling_strategy": "group_by_length"}}
 # Every step is measured: rising losses end the run long before its last step, and the best weights are older. Where
@@ -75,7 +77,7 @@ TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "sft zero2 offload, update space": ({**SFT, **ALL_IN_UPDATE, "zero": 2, "offload": True}, (WITHIN_SECOND,)),
     "sft zero2 lora": ({**SFT, **LORA, **ODD_ROWS, **GROUPED, "zero": 2}, (WITHIN_SECOND,)),
     "sft zero3 bf16, update space": (
-        {**SFT, **ALL_IN_UPDATE, "zero": 3, "precision": "bf16"},
+        {**SFT, **ALL_IN_UPDATE, **TURNING, "zero": 3, "precision": "bf16"},
         (BETWEEN, IN_REFRESH),
     ),
     "sft zero3 lora": ({**SFT, **ALL_LORA, "zero": 3}, (WITHIN_SECOND,)),
@@ -90,6 +92,7 @@ TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }
 ALONE: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "sft": ({**SFT, **ALL}, (WITHIN_FIRST, 2, 3)),
+    "sft, refreshed as it turns": ({**SFT, **TURNING, "space": "update"}, (WITHIN_SECOND, 2, IN_REFRESH)),
     "sft, no basis": ({**SFT, "basis": None}, (WITHIN_SECOND,)),
     "sft lora": ({**SFT, **ALL_LORA, "momentum": "keep", "space": "update"}, (WITHIN_SECOND,)),
     # A refresh where an epoch begins: the loader has drawn from the generators already.

@@ -10,7 +10,9 @@ from tests.distributed.ranks import run_ranks
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
-EXPECTED = {1: 4, 2: 16}
+EXPECTED = {1: 5, 2: 16}
+# Refreshed as far as the rows turn, and not every three steps.
+TURNING = ("sft, refreshed as it turns", "sft zero3 bf16, update space")
 # On two ranks also: what is no mode.
 OTHERS = ("broken on purpose", "stopped in its basis", "stopped in reference log-probs")
 
@@ -45,7 +47,10 @@ def test_the_log_has_neither_gaps_nor_doubles(found: dict[str, Any]) -> None:
         last = int(4 * finding["epochs"])
         # The last line is the summary of the run.
         assert finding["steps logged"] == [*sorted({1, *range(3, last, 3), last}), last], name
-        assert finding["refreshes logged"] == (0 if "no basis" in name else 3 if "lora" in name else 2), name
+        if name in TURNING:
+            assert 2 <= finding["refreshes logged"] <= last / 3, name
+        else:
+            assert finding["refreshes logged"] == (0 if "no basis" in name else 3 if "lora" in name else 2), name
 
 
 def test_the_best_weights_and_the_early_end_are_those_of_the_run_that_was_not_stopped(found: dict[str, Any]) -> None:

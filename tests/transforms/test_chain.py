@@ -203,5 +203,6 @@ def test_what_a_chain_keeps_brings_another_to_the_same_place(tmp_path: Any) -> N
     assert again.finish(tmp_path) == {
         "frozen_tensors": 4,
         "frozen_identical": True,
+        "refreshes": 1,
         "change_norm": pytest.approx(_norm({n: p.detach() - start[n] for n, p in model.named_parameters()}), rel=1e-6),
     }
