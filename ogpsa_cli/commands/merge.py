@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pipelines.commands.merge import SweepResult
     from pipelines.configs.merge import MergeConfig
     from pipelines.merging.layer_records import LayerRecord
     from pipelines.merging.making import Merged, MergeResult
@@ -18,6 +19,8 @@ def execute(config: MergeConfig) -> int:
     from pipelines.commands import merge
 
     result = merge.run(config)
+    if isinstance(result, merge.SweepResult):
+        return _finish_sweep(result)
     _show(result)
     details = [f"unpaired: {text}" for text in result.unpaired]
     if len(result.merged) > 1:
@@ -26,6 +29,24 @@ def execute(config: MergeConfig) -> int:
     if config.output != "report":
         then = ["ogpsa", "evaluate", str(result.merged[0].path), "--suite", "SUITE", "--out", "RESULTS"]
     console.finished("merged", result, console.command_text(then), details=details)
+    return 0
+
+
+def _finish_sweep(result: SweepResult) -> int:
+    """Print the curve, and the command that would make the chosen mix."""
+    from rich.table import Table
+
+    from ogpsa_cli import console
+
+    heading, *rows = result.table
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold yellow")
+    for name in heading:
+        table.add_column(console.text(name), justify="right")
+    for cells in rows:
+        table.add_row(*(console.text(cell) for cell in cells))
+    console.show(table)
+    then = result.apply or ["ogpsa", "inspect", str(result.path)]
+    console.finished("curve", result, console.command_text(then), details=result.words)
     return 0
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from pipelines.configs.common import OutputConfig, split_numbers
+from data_registry.core.errors import ConfigError
+from pipelines.configs.common import OutputConfig, PassThrough, split_numbers
 from pipelines.configs.merge_methods import METHODS, MergeMethod, merge_types
+from pipelines.configs.merge_sweep import evaluation_options, read_shares, share_problems
 from pipelines.core.config import option
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class MergeConfig(OutputConfig):
         "ogpsa merge runs/task --safe runs/safe --unaligned BASE --cos-threshold 0.2,0.35,0.5 --out sweep",
         "ogpsa merge runs/task --method safelora --aligned CHAT --unaligned BASE --output model --out repaired",
         "ogpsa merge runs/full --safe MODEL --method linear --weights 0.5,0.5 --out soup   # between two models",
+        "ogpsa merge runs/sft --safe MODEL --method linear --sweep tenths --suite testbed --out curve",
     )
 
     finetuned: str = option(
@@ -95,7 +98,7 @@ class MergeConfig(OutputConfig):
         needs=_NEEDS_MERGE_TYPE,
     )
     weights: list[float] = option(
-        [*DEFAULT_WEIGHTS], "Weights of the fine-tuned and the safe changes.", needs=_NEEDS_SAFE
+        [*DEFAULT_WEIGHTS], "Weights of the fine-tuned and the safe changes.", needs=(_NEEDS_SAFE, "!sweep")
     )
     cos_threshold: list[float] = option(
         [DEFAULT_THRESHOLD],
@@ -132,25 +135,55 @@ class MergeConfig(OutputConfig):
         "adapter, model (changes merged into the base weights), or report (no weights, only the figures of each "
         "layer); by default what was given.",
         panel="Output",
+        needs="!sweep",
+        off="auto",
     )
     rank: int | None = option(
         None,
         "Highest rank of the output adapter; larger ones are truncated, their error is reported. By default exact.",
         panel="Output",
-        needs="output=auto or output=adapter",
+        needs=("output=auto or output=adapter", "!sweep"),
         ge=1,
     )
     max_shard_gb: float = option(
         5.0,
         "Size of a weight file of an output model, in GB.",
         panel="Output",
-        needs="output=auto or output=model",
+        needs=("output=auto or output=model", "!sweep"),
         gt=0,
     )
     allow_unpaired: bool = option(
         False, "Go on where a layer is on one side only: it stays as it is there, and is listed.", panel="Models",
         permits=True,
     )  # fmt: skip
+    sweep: list[float] = option(
+        [],
+        "Make no model: evaluate mixes in memory at these shares of the fine-tuned model, as 0,0.25,0.5,1 or tenths. "
+        "The rest is --safe, for which the start can be given; for an adapter its base, by default.",
+        panel="Sweep",
+        needs="method=linear",
+    )
+    suite: list[str] = option(
+        [],
+        "What the sweep measures: suites as for evaluate; those that have a validation side are measured on it.",
+        panel="Sweep",
+        needs="sweep",
+    )
+    safe_at_least: float = option(
+        0.99,
+        "Choose the smallest share from which on the sweep's mixes are all safe by so much. The choice is printed as a "
+        "command, and never applied.",
+        panel="Sweep",
+        needs="sweep",
+        gt=0,
+        le=1,
+    )
+    evaluation: PassThrough = option(
+        {},
+        "Any other option of evaluate for the sweep: --set evaluation.harmful=attacks.csv, evaluation.judge=...",
+        panel="Sweep",
+        needs="sweep",
+    )
     workers: int = option(2, "Threads that read ahead.", panel="Processes", runtime=True, ge=1)
 
     @field_validator("weights", "cos_threshold", mode="before")
@@ -158,6 +191,11 @@ class MergeConfig(OutputConfig):
     def _split(cls, value: Any) -> Any:
         """Split numbers that are separated by commas, as on the command line."""
         return split_numbers(value)
+
+    @field_validator("sweep", mode="before")
+    @classmethod
+    def _shares(cls, value: Any) -> Any:
+        return read_shares(value)
 
     @property
     def needs_criterion(self) -> bool:
@@ -172,7 +210,13 @@ class MergeConfig(OutputConfig):
 
     def problems(self) -> list[str]:
         """What is missing, and what contradicts each other."""
-        return [*super().problems(), *_number_problems(self), *_method_problems(self), *_original_problems(self)]
+        return [
+            *super().problems(),
+            *_number_problems(self),
+            *_method_problems(self),
+            *_original_problems(self),
+            *_sweep_problems(self),
+        ]
 
 
 def _number_problems(config: MergeConfig) -> list[str]:
@@ -190,13 +234,27 @@ def _method_problems(config: MergeConfig) -> list[str]:
     problems = []
     method = METHODS[config.method]
     needed = {
-        "--safe": config.safe is None and method.takes_safe,
+        # Adapters of a sweep fade towards the model below them.
+        "--safe": config.safe is None and method.takes_safe and not config.sweep,
         "--unaligned": config.unaligned is None and config.needs_criterion,
         "--merge-fraction": config.merge_fraction is None and config.threshold == "auto",
     }
     problems += [f"{name} is required with this method" for name, missing in needed.items() if missing]
     if config.output == "report" and not config.needs_criterion:
         problems.append(f"--output report has no effect with --method {config.method}")
+    return problems
+
+
+def _sweep_problems(config: MergeConfig) -> list[str]:
+    if not config.sweep:
+        return []
+    if not config.suite:
+        return ["--sweep needs --suite: what the mixes are measured by"]
+    problems = share_problems(config.sweep)
+    try:
+        evaluation_options(config.finetuned, config.out, config.suite, config.evaluation)
+    except ConfigError as error:
+        problems += error.problems
     return problems
 
 

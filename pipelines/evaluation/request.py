@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import InputRecord
@@ -24,13 +24,20 @@ JUDGING: Final = "judging"
 """Folder of the unfinished artifact where a judge model's verdicts are kept as they are made."""
 
 
-def requested_suites(config: EvaluateConfig) -> tuple[list[AnySuite], Judge | None]:
+def requested_suites(
+    config: EvaluateConfig, *, split: Literal["validation", "test"] = "test", judging: Path | None = None
+) -> tuple[list[AnySuite], Judge | None]:
     """The suites, and the judge where one of them needs it.
+
+    Args:
+        config: the options.
+        split: the side of the items, for suites that have two.
+        judging: where a judge model's verdicts are kept as they are made; None for the usual folder.
 
     Raises:
         ConfigError: suites and options do not go together, or an option has no suite that it could have an effect on.
     """
-    suites = create_suites(config.suite, _request(config))
+    suites = create_suites(config.suite, _request(config, split))
     defaults = {name: info.get_default(call_default_factory=True) for name, info in EvaluateConfig.model_fields.items()}
 
     def given(*names: str) -> list[str]:
@@ -55,27 +62,33 @@ def requested_suites(config: EvaluateConfig) -> tuple[list[AnySuite], Judge | No
                 fix="evaluate these suites in a run of their own",
             )
         check_installed()
-    judge = requested_judge(config) if judged else None
+    judge = requested_judge(config, judging) if judged else None
     for suite in judged:
         assert judge is not None
         suite.check_judge(judge)
     return suites, judge
 
 
-def requested_judge(config: EvaluateConfig) -> Judge:
+def requested_judge(config: EvaluateConfig, folder: Path | None = None) -> Judge:
     """The judge that the options name.
+
+    Args:
+        config: the options.
+        folder: where a judge model's verdicts are kept as they are made; None for the usual folder.
 
     Raises:
         ConfigError: its format is unknown.
         InputError: there is no such model.
     """
+    if folder is None:
+        # Without --out nothing is judged: the judge is only looked at.
+        folder = work_folder(config, JUDGING) if config.out is not None else Path(JUDGING)
     return create_judge(
         config.judge,
         config.judge_format,
         batch_size=config.batch_size,
         precision=config.precision,
-        # Without --out nothing is judged: the judge is only looked at.
-        folder=work_folder(config, JUDGING) if config.out is not None else Path(JUDGING),
+        folder=folder,
         trust_remote_code=config.trust_remote_code,
     )
 
@@ -142,7 +155,7 @@ def evaluation_plan(config: EvaluateConfig) -> list[tuple[str, str]]:
     ]
 
 
-def _request(config: EvaluateConfig) -> SuiteRequest:
+def _request(config: EvaluateConfig, split: Literal["validation", "test"]) -> SuiteRequest:
     return SuiteRequest(
         data=tuple(config.data),
         num_samples=config.num_samples,
@@ -161,4 +174,5 @@ def _request(config: EvaluateConfig) -> SuiteRequest:
         shots=config.shots,
         chat_prompts=config.chat_prompts,
         trust_remote_code=config.trust_remote_code,
+        split=split,
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
 
-from tests.cli.conftest import Cli
+from pipelines.evaluation.contract.results import Metric, Results, SuiteResults, SuiteSettings
+from tests.cli.conftest import TESTBED_MODEL, Cli
 from tests.reference.merge_inputs import WEIGHTS, rewrite, save_adapter, save_model
 
 
@@ -74,3 +77,90 @@ def test_mistakes_end_with_their_exit_codes(made: Path, tmp_path: Path, cli: Cli
     taken = cli("merge", made / "task", *given)
     assert taken.code == 3
     assert (tmp_path / "out" / "mine.txt").read_text() == "precious"
+
+
+def sweep(made: Path, *more: str | Path) -> tuple[str | Path, ...]:
+    ends = (made / "task-model", "--safe", made / "base", "--method", "linear")
+    return ("merge", *ends, "--suite", "prompts", "--set", f"evaluation.harmful={made / 'asked.txt'}", *more)
+
+
+def results_of(*safeties: float) -> list[Results]:
+    settings = SuiteSettings(
+        version="1", split="all", prompt_hash="p", template_hash="t", decoding="greedy", scoring="judge"
+    )
+    figures = [
+        Metric(
+            name="harmful_compliance", value=1 - safe, num_items=9, higher_is_better=False, unit="share", groups=("g",)
+        )
+        for safe in safeties
+    ]  # fmt: skip
+    return [
+        Results(
+            run=f"share {number}",
+            model="m",
+            model_fingerprint="f",
+            suites=(SuiteResults(suite="asked", settings=settings, metrics=(figure,)),),
+        )
+        for number, figure in enumerate(figures)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("safeties", "said", "then"),
+    [
+        ((0.2, 0.995, 1.0), "Chosen: 0.4, the smallest share from which on all are safe by at least 99 %.", "0.4,0.6"),
+        ((1.0, 0.9, 1.0), "That is one of the two models itself: there is nothing to merge.", None),
+        ((1.0, 0.9, 0.98), "Nothing is chosen: not even the largest share is safe by 99 %.", None),
+    ],
+)
+def test_a_sweep_of_mixes_says_what_it_would_choose_and_makes_no_model(
+    made: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, safeties: tuple[float, ...], said: str, then: str | None
+) -> None:
+    if not (made / "task-model").exists():
+        shutil.copytree(made / "unaligned", made / "task-model")
+        (made / "asked.txt").write_text("How?\n")
+    monkeypatch.setattr("pipelines.commands.merge.measure_mixes", lambda *given, **named: results_of(*safeties))
+    given = sweep(made, "--sweep", "1,0.1,0.4", "--out", "curve")
+    done = cli(*given)
+    assert done.code == 0, done.err
+    assert said in done.out
+    assert "asked has no validation side" in done.out
+    assert ["0.1", f"{100 * safeties[0]:.1f}"] in [line.split() for line in done.out.splitlines()]
+    applied = f"ogpsa merge {made / 'task-model'} --method linear --safe {made / 'base'} --weights {then}"
+    assert (applied in done.err) == (then is not None)
+    assert sorted(each.name for each in Path("curve").iterdir()) == [
+        "curve.md", "curve.parquet", "curve.png", "manifest.json",
+    ]  # fmt: skip
+    assert "up to date" in cli(*given).out
+
+
+def test_a_sweep_measures_the_suite_of_the_testbed_on_its_validation_side(cli: Cli) -> None:
+    done = cli(
+        "merge", TESTBED_MODEL, "--safe", TESTBED_MODEL, "--method", "linear", "--sweep", "0.3", "--suite", "testbed",
+        "--set", "evaluation.num-samples=2", "--out", "curve",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "These are figures of the validation side" in done.out
+    splits = {row["split"] for row in parquet.read_table("curve/curve.parquet").to_pylist()}
+    assert splits == {"validation"}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--sweep", "0,2"), "--sweep takes shares of the fine-tuned model from 0 to 1, or 'tenths'"),
+        (("--sweep", "0,half"), "option --sweep"),
+        (("--sweep", "0.5,0.5"), "--sweep names a share twice"),
+        (("--sweep", "1", "--weights", "0.5,0.5"), "--weights does not go with --sweep"),
+        (("--sweep", "1", "--output", "model"), "--output model does not go with --sweep"),
+        (("--sweep", "1", "--set", "evaluation.sute=x"), "sute"),
+        (("--sweep", "1", "--set", "evaluation.out=x"), "--set evaluation.out: a sweep settles it itself"),
+        (("--sweep", "1", "--set", "evaluation.batch-size=0"), "batch-size"),
+        (("--safe-at-least", "0.9"), "--safe-at-least needs --sweep"),
+    ],
+)
+def test_mistakes_in_a_sweep_end_before_anything_is_made(cli: Cli, more: tuple[str, ...], message: str) -> None:
+    done = cli("merge", "m", "--safe", "s", "--method", "linear", "--suite", "testbed", *more, "--out", "curve")
+    assert done.code == 2
+    assert message in done.err
+    assert list(Path.cwd().iterdir()) == []

@@ -87,7 +87,7 @@ RESULT: dict[str, set[str]] = {
     "report": {"start", "capability", "safety", "unlike", "details", "title", "seed", "bootstrap"},
     "merge": {
         "method", "merge_type", "weights", "cos_threshold", "threshold", "merge_fraction", "density", "seed",
-        "original_semantics", "output", "rank", "max_shard_gb",
+        "original_semantics", "output", "rank", "max_shard_gb", "sweep", "suite", "safe_at_least", "evaluation",
     },
     "testbed": {"retrain", "seed"},
 }  # fmt: skip
@@ -97,8 +97,8 @@ ENGINE_RESULT = {
 }  # fmt: skip
 TRAINING_RESULT = {
     "space", "scope", "momentum", "refresh_every", "max_drift", "refresh_samples", "strength", "eval_split",
-    "eval_every", "early_stopping", "min_delta", "select", "weights", "epochs", "max_steps", "learning_rate", "batch_size",
-    "accumulation", "freeze", "track_change", "schedule", "warmup_steps", "weight_decay", "max_grad_norm",
+    "eval_every", "early_stopping", "min_delta", "select", "weights", "epochs", "max_steps", "learning_rate",
+    "batch_size", "accumulation", "freeze", "track_change", "schedule", "warmup_steps", "weight_decay", "max_grad_norm",
     "max_length", "seed", "trainer", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares", "prompt_anchor",
     "anchor_log_probs", "drop_too_long",
 }  # fmt: skip
@@ -108,6 +108,7 @@ MAKE_NOTHING = {"doctor", "inspect", "chat", "clean", "run", "slurm"}
 OTHER: dict[str, Any] = {
     "weights": [0.6, 0.4], "anchor_shares": [0.6, 0.4], "cos_threshold": [0.2],
     "trainer": {"neftune_noise_alpha": 5}, "steps": {"sft": {"seed": 1}},
+    "sweep": [0.5], "evaluation": {"num_samples": 3},
     "out": "elsewhere", "attention": "sdpa", "judge": "judge-model", "output": "adapter", "report_to": "tensorboard",
 }  # fmt: skip
 # Two options say the same, or one takes the other's place; the pair is refused together, and each works alone.
@@ -123,6 +124,12 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("merge", "density"): {"merge_type": "ties"},
     ("merge", "seed"): {"merge_type": "ties"},
 }
+_SWEEP: dict[str, Any] = {"method": "linear", "unaligned": None}
+BESIDE[("merge", "sweep")] = {**_SWEEP, "suite": ["testbed"]}
+BESIDE[("merge", "suite")] = {**_SWEEP, "sweep": [0.5]}
+BESIDE[("merge", "safe_at_least")] = BESIDE[("merge", "evaluation")] = {
+    **_SWEEP, "sweep": [0.5], "suite": ["testbed"],
+}  # fmt: skip
 OPTIONS = [(command.name, name) for command in COMMANDS for name in command.config_class().model_fields]
 
 

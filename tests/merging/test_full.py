@@ -262,3 +262,25 @@ def test_models_that_do_not_fit_are_refused(made, tmp_path):
     with pytest.raises(ConfigError, match="--aligned"):
         merge.run(config(made, tmp_path / "no", aligned=None))
     assert not (tmp_path / "no").exists()
+
+
+def test_merges_one_after_another_are_the_uniform_average(made, tmp_path):
+    names = ["aligned", "task", "safe", "unaligned"]
+    average = made / names[0]
+    for number, name in enumerate(names[1:], start=1):
+        share = round(number / (number + 1), 10)
+        result = merge.run(
+            MergeConfig(
+                finetuned=str(average),
+                safe=str(made / name),
+                method="linear",
+                weights=[share, round(1 - share, 10)],
+                out=tmp_path / name,
+            )
+        )
+        average = result.path
+    found = weights(average / "model")
+    models = [weights(made / name) for name in names]
+    for name, tensor in found.items():
+        wanted = sum(model[name].double() for model in models) / len(models)
+        torch.testing.assert_close(tensor.double(), wanted, rtol=1e-6, atol=1e-7)
