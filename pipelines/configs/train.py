@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from data_registry.core.shown import shown
 from pipelines.configs.anchors import AnchorConfig, Anchors
@@ -19,6 +19,7 @@ from pipelines.configs.common import (
     split_numbers,
 )
 from pipelines.configs.heldout import HeldOutConfig
+from pipelines.configs.presets import PresetName, filled, preset_problems, provenance
 from pipelines.configs.sft_data import SftDataConfig
 from pipelines.core.config import CommandConfig, option
 
@@ -142,7 +143,17 @@ RUNTIME_TRAINER_OPTIONS = frozenset(
 class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
     """What SFT and DPO training have in common."""
 
+    command: ClassVar[str] = ""
+    """The command's name, by which presets have values for it."""
+
     model: str = option(..., "Model: a directory, a hub id, or an earlier run of ogpsa.", positional=True, runtime=True)
+    preset: PresetName | None = option(
+        None,
+        "Values for options that are not given: paper (the published rule and hyper-parameters; needs --basis) or "
+        "recommended (needs --anchor).",
+        panel="Training",
+        runtime=True,
+    )
     data: list[Path] = option(
         ...,
         "Prepared safety data set; repeat to train on several together.",
@@ -209,6 +220,11 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
         {}, "Any option of TRL's trainer configuration, as --set trainer.KEY=VALUE.", panel="Training"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, options: Any) -> Any:
+        return filled(options, cls.command)
+
     @field_validator("data", mode="before")
     @classmethod
     def _one_will_do(cls, value: Any) -> Any:
@@ -240,6 +256,8 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
     def problems(self) -> list[str]:
         """What contradicts each other among the options of data and of all edits of a step."""
         problems = [*super().problems()]
+        if self.preset is not None:
+            problems += preset_problems(self.preset, self.command, dict(self))
         if len(set(self.data)) < len(self.data):
             problems.append("--data names a data set twice; --weights says how often its rows are used")
         if self.weights and (len(self.weights) != len(self.data) or len(self.data) == 1):
@@ -262,6 +280,13 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
             result["trainer"] = {key: value for key, value in trainer.items() if key not in RUNTIME_TRAINER_OPTIONS}
         return result
 
+    def from_preset(self) -> dict[str, dict[str, Any]]:
+        """The options that have the preset's values, and those that were given others; empty without a preset."""
+        if self.preset is None:
+            return {}
+        same, other = provenance(self.preset, self.command, dict(self))
+        return {"from_preset": same, "by_hand": other}
+
     @property
     def order_seed(self) -> int:
         """The seed of the choice and the order of rows."""
@@ -280,11 +305,14 @@ class TrainSftConfig(SftDataConfig, TrainConfig):
     examples: ClassVar[Sequence[str]] = (
         "ogpsa train-sft Qwen/Qwen2.5-0.5B-Instruct --data data/safety --basis basis --out runs/sft",
         "ogpsa train-sft MODEL --data data/safety --out runs/naive               # no basis: the baseline",
+        "ogpsa train-sft MODEL --data data/safety --preset recommended --anchor samples --out runs/sft",
         "ogpsa train-sft MODEL --data data/safety --replay data/general --replay-ratio 0.25 --out runs/replay",
         "ogpsa train-sft MODEL --data data/safety --basis basis --space update --num-procs 4 --zero 2 --out runs/sft",
         "ogpsa train-sft MODEL --data data/safety --eval-split 0.1 --early-stopping 3 --select best --out runs/sft",
         "ogpsa train-sft --config sft.yaml --set trainer.neftune_noise_alpha=5 --out runs/sft",
     )
+
+    command: ClassVar[str] = "train-sft"
 
     def data_sets(self) -> list[tuple[str, Path]]:
         """The data sets of every training command, and the replay data."""
@@ -327,6 +355,8 @@ class TrainDpoConfig(TrainConfig):
         "ogpsa train-dpo MODEL --data data/pairs --out runs/naive-dpo            # no basis: the baseline",
         "ogpsa train-dpo runs/sft --data data/pairs --basis basis --loss ipo --num-procs 4 --zero 2 --out runs/dpo",
     )
+
+    command: ClassVar[str] = "train-dpo"
 
     loss: str = option(
         "sigmoid",

@@ -31,6 +31,12 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
             f"--lora-rank makes fresh adapters, and '{config.model}' is an adapter, which training goes on from",
             fix="leave --lora-rank out, or fold the adapter into its base first and train on the model",
         )
+    if source.is_adapter and config.preset is not None and "learning_rate" in config.from_preset()["from_preset"]:
+        raise ConfigError(
+            f"'{config.model}' is an adapter, and --learning-rate {config.learning_rate:g} of --preset {config.preset} "
+            "is for training all parameters",
+            fix="give the learning rate beside --preset; docs/presets.md has that for adapters",
+        )
     records = source.input_records()
     records += [as_input(role, path, load_prepared(path, task=task)[1]) for role, path in config.data_sets()]
     records += option_file_inputs({"chat template": config.chat_template, "DeepSpeed file": config.deepspeed})

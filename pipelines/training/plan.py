@@ -27,13 +27,21 @@ def training_plan(config: TrainConfig, source: ModelSource, data: DataPlan) -> R
         source: the model.
         data: the plan of the data that it is trained on.
     """
-    rows = [("model", source.reference), *data.lines, ("engine", plan_text(config))]
+    rows = [("model", source.reference), *_preset(config), *data.lines, ("engine", plan_text(config))]
     return [*rows, *_steps(config, data.num_samples), *_memory(config, source), *_projection(config), *_others(config)]
 
 
 def num_ranks(config: EngineConfig) -> int:
     """The number of processes that would take part."""
     return max(world_size(), config.num_procs or 1)
+
+
+def _preset(config: TrainConfig) -> Rows:
+    if config.preset is None:
+        return []
+    told = config.from_preset()
+    words = [", ".join(f"{key.replace('_', '-')} {value}" for key, value in values.items()) for values in told.values()]
+    return [("preset", f"{config.preset}: {words[0]}")] + ([("", f"by hand: {words[1]}")] if words[1] else [])
 
 
 def _steps(config: TrainConfig, num_samples: int) -> Rows:

@@ -74,6 +74,8 @@ def save_run(
     by_name = ("projection/leak/", "projection/reference_loss/", "safety/", "anchor/", "prompt/")
     final |= {key: value for key, value in last.items() if key.startswith(by_name)}
     final |= left
+    if config.preset is not None:
+        final |= {"preset": {"name": config.preset, **config.from_preset()}}
     found = remarks(config, metrics, adapters=_trains_adapters(trainer))
     for text in found:
         logger.warning("%s", text)

@@ -46,11 +46,12 @@ RUNTIME: dict[str, set[str]] = {
     "sample": {"model", "data", "batch_size", "num_procs", "chat_template", "revision"},
     "build-basis": {"model", "reference"},
     "train-sft": {
-        "model", "data", "basis", "anchor", "eval_data", "replay", "save_every", "keep", "resume",
+        "model", "preset", "data", "basis", "anchor", "eval_data", "replay", "save_every", "keep", "resume",
         "log_every", "report_to",
     },
     "train-dpo": {
-        "model", "data", "basis", "anchor", "eval_data", "save_every", "keep", "resume", "log_every", "report_to",
+        "model", "preset", "data", "basis", "anchor", "eval_data", "save_every", "keep", "resume", "log_every",
+        "report_to",
     },
     "evaluate": {
         "model", "data", "harmful", "harmless", "task_dir", "batch_size", "rejudge", "baseline", "download_only",
@@ -125,6 +126,7 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("merge", "seed"): {"merge_type": "ties"},
 }
 _SWEEP: dict[str, Any] = {"method": "linear", "unaligned": None}
+BESIDE[("train-sft", "preset")] = BESIDE[("train-dpo", "preset")] = {"basis": "b"}
 BESIDE[("merge", "sweep")] = {**_SWEEP, "suite": ["testbed"]}
 BESIDE[("merge", "suite")] = {**_SWEEP, "sweep": [0.5]}
 BESIDE[("merge", "safe_at_least")] = BESIDE[("merge", "evaluation")] = {
