@@ -13,13 +13,13 @@ from pipelines.configs.train import TrainSftConfig
 from pipelines.training.inputs import training_inputs
 
 
-class Reached(Exception):
+class ReachedError(Exception):
     pass
 
 
 def source(*, is_adapter: bool) -> Any:
     def records() -> None:
-        raise Reached
+        raise ReachedError
 
     return SimpleNamespace(is_adapter=is_adapter, input_records=records)
 
@@ -35,5 +35,5 @@ def test_a_rate_for_all_parameters_is_refused_for_an_adapter_that_goes_on() -> N
 
 @pytest.mark.parametrize(("options", "is_adapter"), [({"learning_rate": 2e-4}, True), ({}, False)])
 def test_a_rate_by_hand_and_a_whole_model_are_not(options: dict[str, Any], is_adapter: bool) -> None:
-    with pytest.raises(Reached):
+    with pytest.raises(ReachedError):
         training_inputs(make(**options), source(is_adapter=is_adapter), task="sft")
