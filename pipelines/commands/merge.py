@@ -16,6 +16,7 @@ from pipelines.core.making import Made, Wanted, find, make
 from pipelines.core.option_files import option_file_inputs
 from pipelines.engine import processes
 from pipelines.evaluation.contract.results import Results
+from pipelines.evaluation.registry import validation_side
 from pipelines.evaluation.request import ANSWERING, JUDGING, requested_suites
 from pipelines.evaluation.sweeping import measure_mixes
 from pipelines.merging.making import MergeResult, make_results, open_merge, rule_of, thresholds_of, wanted_results
@@ -111,7 +112,7 @@ def sweep(config: MergeConfig) -> SweepResult:
     sources = resolve_sources(config)
     other = _other_end(config, sources)
     folder = partial_path(config.out, config)
-    suites, judge = requested_suites(evaluation, split="validation", judging=folder / JUDGING)
+    suites, judge = requested_suites(evaluation, judging=folder / JUDGING)
     inputs = [sources.finetuned.input_record("finetuned"), other.input_record("safe")]
     inputs += [record for suite in suites for record in suite.inputs()] + (judge.inputs() if judge is not None else [])
     inputs += option_file_inputs({"chat template": evaluation.chat_template})
@@ -148,7 +149,7 @@ def sweep(config: MergeConfig) -> SweepResult:
 
 
 def _sweep_plan(config: MergeConfig, sources: Sources) -> list[tuple[str, str]]:
-    suites, judge = requested_suites(_evaluation(config), split="validation")
+    suites, judge = requested_suites(_evaluation(config))
     return [
         ("finetuned", sources.finetuned.reference),
         ("safe", _other_end(config, sources).reference),
@@ -160,7 +161,8 @@ def _sweep_plan(config: MergeConfig, sources: Sources) -> list[tuple[str, str]]:
 
 
 def _evaluation(config: MergeConfig) -> EvaluateConfig:
-    return evaluation_options(config.finetuned, config.out, config.suite, config.evaluation)
+    suites = [validation_side(name) for name in config.suite]
+    return evaluation_options(config.finetuned, config.out, suites, config.evaluation)
 
 
 def _other_end(config: MergeConfig, sources: Sources) -> ModelSource:

@@ -155,6 +155,12 @@ def _task_of(path: Path) -> str | None:
     return str(read_manifest(path).summary.get("task")) if is_artifact(path) else None
 
 
+def validation_side(name: str) -> str:
+    """The suite to choose settings by in place of another: ``NAME-validation``, where there is one, else itself."""
+    other = f"{name}-validation"
+    return other if other in SUITES else name
+
+
 def is_suite_file(name: str) -> bool:
     """Whether a suite is meant that a YAML file describes."""
     return name.endswith((".yaml", ".yml"))

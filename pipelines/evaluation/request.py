@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import InputRecord
@@ -24,20 +24,17 @@ JUDGING: Final = "judging"
 """Folder of the unfinished artifact where a judge model's verdicts are kept as they are made."""
 
 
-def requested_suites(
-    config: EvaluateConfig, *, split: Literal["validation", "test"] = "test", judging: Path | None = None
-) -> tuple[list[AnySuite], Judge | None]:
+def requested_suites(config: EvaluateConfig, *, judging: Path | None = None) -> tuple[list[AnySuite], Judge | None]:
     """The suites, and the judge where one of them needs it.
 
     Args:
         config: the options.
-        split: the side of the items, for suites that have two.
         judging: where a judge model's verdicts are kept as they are made; None for the usual folder.
 
     Raises:
         ConfigError: suites and options do not go together, or an option has no suite that it could have an effect on.
     """
-    suites = create_suites(config.suite, _request(config, split))
+    suites = create_suites(config.suite, _request(config))
     defaults = {name: info.get_default(call_default_factory=True) for name, info in EvaluateConfig.model_fields.items()}
 
     def given(*names: str) -> list[str]:
@@ -155,7 +152,7 @@ def evaluation_plan(config: EvaluateConfig) -> list[tuple[str, str]]:
     ]
 
 
-def _request(config: EvaluateConfig, split: Literal["validation", "test"]) -> SuiteRequest:
+def _request(config: EvaluateConfig) -> SuiteRequest:
     return SuiteRequest(
         data=tuple(config.data),
         num_samples=config.num_samples,
@@ -174,5 +171,4 @@ def _request(config: EvaluateConfig, split: Literal["validation", "test"]) -> Su
         shots=config.shots,
         chat_prompts=config.chat_prompts,
         trust_remote_code=config.trust_remote_code,
-        split=split,
     )

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.evaluation import registry
 from pipelines.evaluation.contract.results import Metric, Results, SuiteResults, SuiteSettings
+from pipelines.reporting.figures import role_of
 from pipelines.reporting.sweep import SweepPoint, choose, draw_curve, sweep_points, table_lines, write_curve
 
 SETTINGS = SuiteSettings(
@@ -93,3 +95,17 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert {(row["suite"], row["name"]): row["role"] for row in table}["mine", "harmful_compliance"] == "safety"
     assert "Chosen: 1." in (tmp_path / "curve.md").read_text()
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_suite_with_a_validation_side_is_measured_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {"mine": registry.SUITES["testbed"], "mine-validation": registry.SUITES["testbed"]}
+    monkeypatch.setattr(registry, "SUITES", entries)
+    assert [registry.validation_side(name) for name in ("mine", "mine-validation", "my.yaml")] == [
+        "mine-validation", "mine-validation", "my.yaml",
+    ]  # fmt: skip
+
+
+def test_the_validation_side_of_a_suite_says_the_same_as_the_suite() -> None:
+    for suite in ("testbed", "testbed-validation"):
+        names = {"safe": "safety", "over_refusal": "over-refusal", "general": "capability"}
+        assert {name: role_of(suite, metric(name, 0.5)) for name in names} == names

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from data_registry.core.manifest import InputRecord
 from pipelines.evaluation.contract.answer import AnsweredItem, Decoding, StoredAnswer
@@ -109,7 +109,6 @@ class SuiteRequest:
         shots: worked examples before each prompt of a task; None for the task's own number.
         chat_prompts: write the prompts of tasks with the chat template.
         trust_remote_code: run code that tasks of one's own bring.
-        split: the side of the items, for suites of which something is to be chosen by one side and told by the other.
     """
 
     data: tuple[Path, ...]
@@ -129,7 +128,6 @@ class SuiteRequest:
     shots: int | None = None
     chat_prompts: bool = False
     trust_remote_code: bool = False
-    split: Literal["validation", "test"] = "test"
 
     def decoding(self, max_new_tokens: int) -> Decoding:
         """How answers are made, with a suite's own limit where none was asked for."""
