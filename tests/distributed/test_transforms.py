@@ -50,5 +50,5 @@ def test_changes_too_small_for_the_saved_model_are_tracked(found: dict[str, Any]
 def test_rows_are_refreshed_at_the_same_steps_under_every_engine(found: dict[str, Any]) -> None:
     counts = {name: finding["refreshes"] for name, finding in found.items() if name.startswith("lora")}
     turning = {count for name, count in counts.items() if name.endswith("update by layer")}
-    # At the start, after five steps, and then as they turn.
-    assert not counts or (len(turning) == 1 and 2 < turning.pop() < 10), counts
+    # After five steps, and again before ten, since they turn: rows that hardly turn would be left alone for ten more.
+    assert not counts or (len(turning) == 1 and 1 < turning.pop() < 6), counts
