@@ -75,7 +75,7 @@ def filled(options: Any, command: str) -> Any:
     if not isinstance(options, Mapping) or not isinstance(options.get("preset"), str):
         return options
     preset = load_presets().get(options["preset"])
-    if preset is None or any(options.get(field) is None for field in preset.needs):
+    if preset is None or any(not options.get(field) for field in preset.needs):
         return options
     values = preset.values(command, adapters=trains_adapters(options))
     return options if values is None else {**values, **options}
@@ -92,7 +92,7 @@ def preset_problems(name: str, command: str, options: Mapping[str, Any]) -> list
     problems = [
         f"--preset {name} needs --{field.replace('_', '-')}: {what}"
         for field, what in preset.needs.items()
-        if options.get(field) is None
+        if not options.get(field)
     ]
     adapters = trains_adapters(options)
     if preset.values(command, adapters=adapters) is None:

@@ -330,7 +330,8 @@ def test_which_options_need_others() -> None:
     lora, engine = {"lora_alpha", "lora_dropout", "lora_targets"}, {"offload"}
     training = {
         "space", "scope", "momentum", "refresh_every", "max_drift", "refresh_samples", "strength", "eval_every",
-        "early_stopping", "min_delta", "select", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares", "anchor_log_probs",
+        "early_stopping", "min_delta", "select", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares",
+        "anchor_log_probs",
     }  # fmt: skip
     assert found["build-basis"] == lora | engine | {"beta"}
     assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio", "replay_mean"}
