@@ -264,6 +264,11 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
             problems.append(f"--weights takes a number for each of several --data, and there are {len(self.data)}")
         elif any(weight <= 0 for weight in self.weights):
             problems.append("--weights takes numbers greater than 0")
+        if self.trainer.get("torch_compile") and (self.anchors is not None or self.prompt_anchor > 0):
+            problems.append(
+                "trainer.torch_compile hides the model's states, which --anchor, --prompt-anchor and --replay with a "
+                "separate mean look at: leave one of them out"
+            )
         if self.track_change and self.select == "best":
             problems.append("--track-change measures to the last step, and --select best saves the weights of another")
         return problems
@@ -376,6 +381,16 @@ class TrainDpoConfig(TrainConfig):
         panel="Projection",
         needs="basis",
     )
+
+    def problems(self) -> list[str]:
+        """What contradicts each other among the options of DPO."""
+        problems = [*super().problems()]
+        if self.prompt_anchor > 0 and self.trainer.get("padding_free"):
+            problems.append(
+                "--prompt-anchor does not go with trainer.padding_free, where the sides of pairs share a sequence: "
+                "leave one of them out"
+            )
+        return problems
 
     @property
     def losses(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from data_registry.core.errors import ConfigError
 from pipelines.configs.anchors import Anchors
 from pipelines.configs.train import TrainConfig
 from pipelines.core.job import world_size
@@ -68,6 +69,8 @@ def make_beside(
     prompts = None
     if config.prompt_anchor > 0:
         distinct = [list(each) for each in dict.fromkeys(tuple(each) for each in rows.prompts if len(each) > 1)]
+        if not distinct:
+            raise ConfigError("--prompt-anchor: no prompt of the safety data has a place before its last token")
         start = start_log_probs(distinct, config, source, ds_config, device)
         prompts = PromptAnchor(distinct, start, config.prompt_anchor, rows.others)
     return None if anchor is None and prompts is None else Beside(anchor, prompts)

@@ -23,7 +23,6 @@ from pipelines.training.data.heldout import dpo_held_out, split_held_out
 from pipelines.training.data.reference_log_probs import eval_inputs, with_reference_logps
 from pipelines.training.losses import couples_pairs
 from pipelines.training.mixin import TransformMixin
-from pipelines.training.prompt_anchor import check_layout
 
 
 class ProjectedDPOTrainer(TransformMixin, DPOTrainer):
@@ -72,8 +71,6 @@ def make_trainer(
     rows_of = Rows([pair["prompt_ids"] for pair in pairs])
     beside = make_beside(config, source, ds_config, tokenizer, device, rows_of)
     arguments = trainer_arguments(DPOConfig, config, run_files.work_directory(partial), ds_config)
-    if config.prompt_anchor > 0:
-        check_layout(arguments, pairs=True)
     trainer: ProjectedDPOTrainer = steps.build_trainer(
         ProjectedDPOTrainer, config, source, arguments, datasets.Dataset.from_list(pairs), tokenizer, partial, beside
     )

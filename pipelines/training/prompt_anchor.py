@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_registry.core.errors import ConfigError
 from pipelines.passes.distributions import together
 from pipelines.passes.states import bare_model
 from pipelines.passes.tiled_head import CrossEntropy, Divergence, Head, PlaceLoss, sum_at_places
@@ -98,19 +97,6 @@ class PromptAnchor:
         mean = total / max(1, whole)
         places = sum(prompt.num_places for prompt in prompts)
         return self._weight * mean, {"prompt/kl": mean.detach(), "prompt/tokens": places}
-
-
-def check_layout(arguments: Any, *, pairs: bool) -> None:
-    """Refuse a layout of batches in which prompts cannot be told apart.
-
-    Raises:
-        ConfigError: pairs are laid out without padding.
-    """
-    if pairs and getattr(arguments, "padding_free", False):
-        raise ConfigError(
-            "--prompt-anchor does not go with trainer.padding_free in DPO, where the sides of pairs share a sequence",
-            fix="leave one of them out",
-        )
 
 
 def prompt_of(ids: Sequence[int], labels: Sequence[int]) -> tuple[int, ...]:

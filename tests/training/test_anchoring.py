@@ -124,3 +124,18 @@ def test_the_prompt_of_a_pair_is_held_once(world: Path, tmp_path: Path) -> None:
     pairs = worlds.encoded_pairs(world / "pairs", world / "model")
     assert line["prompt/tokens"] == pytest.approx(sum(len(pair["prompt_ids"]) - 1 for pair in pairs) / 2, rel=0.5)
     assert line["prompt/kl"] < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("config_class", "options", "message"),
+    [
+        (TrainDpoConfig, {"prompt_anchor": 1.0, "trainer": {"padding_free": True}}, "sides of pairs share a sequence"),
+        (TrainSftConfig, {"anchor": "a", "trainer": {"torch_compile": True}}, "hides the model's states"),
+        (TrainSftConfig, {"anchor": ["a", "b"], "anchor_shares": "1"}, "there are 2"),
+        (TrainSftConfig, {"anchor": ["a", "b"], "anchor_shares": "1,0"}, "greater than 0"),
+        (TrainSftConfig, {"anchor": ["a", "a"]}, "names a set twice"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(config_class: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve(config_class, flags={"model": "m", "data": "d", "out": "o", **options})
