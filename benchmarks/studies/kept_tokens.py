@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,6 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 KEPT = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-STEPS, LEARNING_RATE, NEW_TOKENS = (2, 8), 3e-5, 40
 GENERAL = (
     "What is the capital of Portugal?", "Explain how rain forms.", "Write two sentences about a lighthouse.",
     "What is 17 times 6?", "Name three vegetables.", "Translate 'good morning' into Spanish.",
@@ -46,12 +47,12 @@ def chat(tokenizer: Any, prompt: str, answer: str | None = None) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def own_answers(model: Any, tokenizer: Any) -> list[tuple[list[int], int]]:
+def own_answers(model: Any, tokenizer: Any, prompts: Sequence[str], new_tokens: int) -> list[tuple[list[int], int]]:
     """The tokens of each prompt with the model's greedy answer, and the length of the prompt."""
     rows = []
-    for prompt in GENERAL:
+    for prompt in prompts:
         ids = chat(tokenizer, prompt)
-        whole = model.generate(torch.tensor([ids]), max_new_tokens=NEW_TOKENS, do_sample=False)[0].tolist()
+        whole = model.generate(torch.tensor([ids]), max_new_tokens=new_tokens, do_sample=False)[0].tolist()
         rows.append((whole, len(ids)))
     return rows
 
@@ -91,25 +92,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--gguf-file", default=None)
+    parser.add_argument("--prompts", type=int, default=len(GENERAL), help="that the model answers")
+    parser.add_argument("--rows", type=int, default=len(HARMFUL), help="refusals that it is trained on")
+    parser.add_argument("--new-tokens", type=int, default=40, help="of an answer")
+    parser.add_argument("--steps", type=int, nargs="+", default=[2, 8], help="after which it is looked at")
+    parser.add_argument("--learning-rate", type=float, default=3e-5)
     parser.add_argument("--out", type=Path, default=None, help="directory for the results")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     files = {} if arguments.gguf_file is None else {"gguf_file": arguments.gguf_file}
     tokenizer = AutoTokenizer.from_pretrained(arguments.model, **files)
     model: Any = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32, **files).eval()
-    rows = own_answers(model, tokenizer)
+    rows = own_answers(model, tokenizer, GENERAL[: arguments.prompts], arguments.new_tokens)
     before = logits_at_answers(model, rows)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=arguments.learning_rate, weight_decay=0.0)
     results = []
-    for step in range(1, max(STEPS) + 1):
-        for prompt in HARMFUL:
+    for step in range(1, max(arguments.steps) + 1):
+        for prompt in HARMFUL[: arguments.rows]:
             ids, start = torch.tensor([chat(tokenizer, prompt, REFUSAL)]), len(chat(tokenizer, prompt))
             labels = ids.clone()
             labels[0, :start] = -100
-            (model(ids, labels=labels).loss / len(HARMFUL)).backward()
+            (model(ids, labels=labels).loss / arguments.rows).backward()
         optimizer.step()
         optimizer.zero_grad()
-        if step in STEPS:
+        if step in arguments.steps:
             now = logits_at_answers(model, rows)
             mean = float((before.softmax(-1) * (before.log_softmax(-1) - now.log_softmax(-1))).sum(-1).mean())
             results.append({"step": step, "divergence": mean, "places": len(now), "of": compare(before, now)})
@@ -122,7 +128,7 @@ def main() -> None:
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         date = datetime.now(UTC).date().isoformat()
-        record = {"date": date, "model": arguments.model.name, "results": results}
+        record = {"date": date, "arguments": sys.argv[1:], "model": arguments.model.name, "results": results}
         (arguments.out / f"kept_tokens-{date}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
