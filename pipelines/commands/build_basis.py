@@ -19,6 +19,7 @@ from pipelines.core.job import on_main, rank, world_size
 from pipelines.core.making import Made, Wanted, make
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import plan_text
+from pipelines.models.loading import check_loadable
 from pipelines.models.reference import resolve_model
 
 
@@ -33,6 +34,7 @@ def run(config: BuildBasisConfig) -> Made:
     inputs = on_main(lambda: basis_inputs(config, source))
 
     def write(writer: ArtifactWriter) -> None:
+        on_main(lambda: check_loadable(source, trust_remote_code=config.trust_remote_code))
         references, pad_token_id = tokenised_references(config, source)
         engine, architecture = open_engine(config, source, device)
         references = with_reference(config, references, engine, pad_token_id)
@@ -53,6 +55,7 @@ def run(config: BuildBasisConfig) -> Made:
 def plan(config: BuildBasisConfig) -> list[tuple[str, str]]:
     """The plan that ``--dry-run`` shows, as pairs of name and text."""
     source = resolve_model(config.model, revision=config.revision)
+    check_loadable(source, trust_remote_code=config.trust_remote_code)
     rows = [("model", source.reference), ("engine", plan_text(config))]
     for path in config.reference:
         dataset, _ = load_prepared(path, task=task_of(config))

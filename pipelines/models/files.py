@@ -10,9 +10,11 @@ from typing import Any
 from data_registry.core.documents import suggest
 from data_registry.core.errors import InputError, first_line
 from pipelines.models.foreign import foreign_files
+from pipelines.models.quantisation import is_quantised_tensor, quantised_as
 from pipelines.models.text_config import text_setting
 
 CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHTS = "model.safetensors"
@@ -20,7 +22,7 @@ WEIGHTS_INDEX = "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 _DETERMINING = (
-    *(CONFIG, "generation_config.json", ADAPTER_CONFIG, WEIGHTS_INDEX, "model*.safetensors", ADAPTER_WEIGHTS, "*.py"),
+    *(CONFIG, GENERATION_CONFIG, ADAPTER_CONFIG, WEIGHTS_INDEX, "model*.safetensors", ADAPTER_WEIGHTS, "*.py"),
     *(
         "tokenizer*.json",
         "special_tokens_map.json",
@@ -49,17 +51,25 @@ def determining_files(directory: Path) -> list[Path]:
 
 
 def check_config(directory: Path, trust_remote_code: bool) -> None:
-    """Refuse a model whose configuration is not that of a causal language model.
+    """Refuse a model whose configuration is not that of a causal language model that can be trained and measured.
 
     Raises:
-        InputError: it is not; the message names the model type or the architecture.
+        InputError: it is not, its weights are quantised, or its generation options cannot be read; the message names
+            the model type, the architecture, the kind or the file.
     """
     from transformers import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
 
     causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
     config = read_json(directory / CONFIG)
     where = str(directory / CONFIG)
+    check_unquantised(config, directory)
+    if (directory / GENERATION_CONFIG).is_file():
+        # transformers goes on without a file that it cannot read, and so without the tokens that end an answer.
+        read_json(directory / GENERATION_CONFIG)
     if "auto_map" in config and trust_remote_code:
         return  # Only the model's own code can say whether it is one.
     model_type = config.get("model_type")
@@ -88,7 +98,34 @@ def check_config(directory: Path, trust_remote_code: bool) -> None:
             where=where,
             fix="name a model that generates text (architecture ...ForCausalLM)",
         )
+    masked = str(MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(model_type, ""))
+    if masked.endswith("ForMaskedLM") and not config.get("is_decoder"):
+        raise InputError(
+            f"'{directory}' is of type {model_type}, which reads text in both directions and so does not generate any",
+            where=where,
+            fix='name a model that generates text; one of this type that was trained to has  "is_decoder": true',
+        )
     check_values(directory)
+
+
+def check_unquantised(config: Mapping[str, Any], directory: Path) -> None:
+    """Refuse a model whose weights are stored quantised: they are codes of numbers, which no gradient can change.
+
+    Args:
+        config: the model's configuration, as it was read.
+        directory: the model, for the message.
+
+    Raises:
+        InputError: it is; the message names the kind.
+    """
+    found = quantised_as(config)
+    if found is not None:
+        raise InputError(
+            f"the weights of '{directory}' are {found}; ogpsa trains, measures and merges unquantised weights",
+            where=f"{found.setting} in {directory / CONFIG}",
+            fix="name the model that it was made from; an adapter trained on it takes that model too, as "
+            f"base_model_name_or_path in its {ADAPTER_CONFIG}",
+        )
 
 
 def check_values(directory: Path) -> None:
@@ -159,10 +196,10 @@ def has_weights(directory: Path) -> bool:
 
 
 def check_weight_files(directory: Path) -> None:
-    """Refuse weights that are pickled, missing or damaged.
+    """Refuse weights that are pickled, missing, damaged or quantised.
 
     Raises:
-        InputError: a file is pickled, missing or damaged; the message names it.
+        InputError: a file is pickled, missing or damaged, or holds quantised weights; the message names it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -176,19 +213,27 @@ def check_weight_files(directory: Path) -> None:
             where=", ".join(missing[:3]) + (" ..." if len(missing) > 3 else ""),
             fix="copy or download the model again",
         )
-    num_tensors = 0
+    dtypes: dict[str, str] = {}
     for name in names:
         try:
             with safe_open(directory / name, framework="pt") as weights:
-                num_tensors += len(weights.keys())
+                own = {key: str(weights.get_slice(key).get_dtype()) for key in weights.keys()}  # noqa: SIM118 - no mapping
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"the weight file '{name}' is damaged: {first_line(error)}",
                 where=str(directory / name),
                 fix="copy or download the model again",
             ) from error
+        dtypes |= own
+        quantised = next((key for key, dtype in own.items() if is_quantised_tensor(key, dtype)), None)
+        if quantised is not None:
+            raise InputError(
+                f"the weights of '{directory}' are quantised: '{quantised}' is stored as {own[quantised]}",
+                where=str(directory / name),
+                fix="use the unquantised model that it was made from",
+            )
     if (directory / CONFIG).is_file() and not (directory / ADAPTER_CONFIG).is_file():
-        _check_plausible(read_json(directory / CONFIG), directory, num_tensors, names)
+        _check_plausible(read_json(directory / CONFIG), directory, len(dtypes), names)
 
 
 def _check_plausible(config: Mapping[str, Any], directory: Path, num_tensors: int, names: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from pipelines.models.adapted import put_on
 from pipelines.models.files import CONFIG, check_config, check_weight_files, first_mismatch
 from pipelines.models.foreign import foreign_files
 from pipelines.models.reference import ModelSource, model_directory
+from pipelines.models.special_tokens import check_special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,12 +68,33 @@ def load_model(
     dtype = torch.float32 if for_training or precision == "fp32" else torch.bfloat16
     with foreign_files(f"'{directory}' cannot be loaded", where=str(directory / CONFIG)):
         model = _load_weights(directory, dtype, attention, trust_remote_code)
+    check_special_tokens(model, directory)
     # What is made from the model (adapters, cards) names the model as the user does, not by a folder of the cache.
     model.name_or_path = model.config._name_or_path = source.path_or_id
     if not torch.cuda.is_available():
         _take_out_of_files(model)
     source.check_unchanged()
     return model.train(for_training)
+
+
+def check_loadable(source: ModelSource, *, trust_remote_code: bool = False) -> None:
+    """Refuse a model that its configuration and the headers of its files rule out, before any work is done with it.
+
+    Loading checks the same again; weights that lie on the hub are first fetched then.
+
+    Args:
+        source: the model, or the adapter with its base.
+        trust_remote_code: as for :func:`load_model`.
+
+    Raises:
+        InputError: as for :func:`load_model`.
+    """
+    if source.base is not None:
+        check_loadable(source.base, trust_remote_code=trust_remote_code)
+    else:
+        check_config(source.directory, trust_remote_code)
+    if source.is_local:
+        check_weight_files(source.directory)
 
 
 def _take_out_of_files(model: PreTrainedModel) -> None:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_registry.core.errors import first_line
+from data_registry.core.errors import InputError, first_line
+from pipelines.models.files import weight_names
+from pipelines.models.quantisation import quantised_as
 from pipelines.models.text_config import text_setting
 
 _CONFIG, _ADAPTER_CONFIG = "config.json", "adapter_config.json"
@@ -70,6 +72,9 @@ def summarize_model(directory: Path) -> ModelSummary:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
             problems.append(f"{file.name} is damaged: {error}")
     problems += _missing(directory, files)
+    quantised = quantised_as(config)
+    if quantised is not None:
+        problems.append(f"its weights are {quantised}, and ogpsa works on unquantised ones")
     architectures = config.get("architectures")
     named = architectures[0] if isinstance(architectures, list) and architectures else "unknown"
     return ModelSummary(
@@ -89,13 +94,15 @@ def summarize_model(directory: Path) -> ModelSummary:
 
 
 def _missing(directory: Path, files: list[Path]) -> list[str]:
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        problems: list[str] = []
-        weight_map = _read_object(index, problems).get("weight_map")
-        names = {str(name) for name in weight_map.values()} if isinstance(weight_map, dict) else set()
-        return problems + [f"{name} is missing" for name in sorted(names - {file.name for file in files})]
-    return [] if files else ["it holds no weights (no .safetensors file)"]
+    """What is wrong with the names of the weight files, by the rules of loading."""
+    if not files:
+        return ["it holds no weights (no .safetensors file)"]
+    try:
+        names = weight_names(directory)
+    except InputError as error:
+        return [error.what]
+    found = {file.name for file in files}
+    return [f"{name} is missing" for name in names if name not in found and not (directory / name).is_file()]
 
 
 def _elements(file: Path) -> Counter[str]:

@@ -75,6 +75,13 @@ def chat_template_of(tokenizer: PreTrainedTokenizerBase) -> str:
     try:
         return str(tokenizer.get_chat_template())
     except ValueError as error:
+        named = tokenizer.chat_template
+        if isinstance(named, Mapping) and named:
+            raise InputError(
+                f"the tokenizer of '{name}' has {len(named)} chat templates, and none of them is called default",
+                where=", ".join(str(each)[:40] for each in list(named)[:5]),
+                fix="write the one to use to a file, and give it with --chat-template FILE",
+            ) from error
         raise InputError(
             f"the tokenizer of '{name}' has no chat template",
             fix="take that of an instruction-tuned model of the same family, or write one: --chat-template FILE",

@@ -41,7 +41,6 @@ def load_source_tokenizer(
     """
     tokens = source.tokenizer_source
     if (tokens.directory / CONFIG).is_file():
-        # transformers reads it to find the tokenizer, and what is wrong with it is no fault of the tokenizer.
         check_values(tokens.directory)
     tokenizer = load_tokenizer(
         tokens.path_or_id,
@@ -82,6 +81,9 @@ def load_tokenizer(
 
     if not Path(name).exists():
         network.settle()
+    elif (Path(name) / CONFIG).is_file():
+        # transformers reads it to find the tokenizer, and what is wrong with it is no fault of the tokenizer.
+        check_values(Path(name))
     with foreign_files(
         f"no tokenizer can be loaded from '{name}'",
         fix="name a directory with tokenizer.json; without a network, fetch the model beforehand",

@@ -18,7 +18,7 @@ from pipelines.core.job import on_main, world_size
 from pipelines.core.making import Made, Wanted, find, make
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
-from pipelines.models.loading import load_training_model
+from pipelines.models.loading import check_loadable, load_training_model
 from pipelines.models.lora import check_targets, lora_settings, peft_config
 from pipelines.models.reference import ModelSource, resolve_model
 from pipelines.training.arguments import check_trainer_options
@@ -79,6 +79,7 @@ def run_training(
 
             def train(writer: ArtifactWriter) -> None:
                 with unfinished.kept_from_first_checkpoint(writer.path):
+                    on_main(lambda: check_loadable(source, trust_remote_code=config.trust_remote_code))
                     beginning = on_main(lambda: unfinished.begin(config, inputs, writer.path))
                     trainer = make_trainer(beginning.config, source, ds_config, writer.path, device)
                     install_trial(trainer, config, method, source, inputs, writer.path)
@@ -111,6 +112,7 @@ def plan_training(
     """
     check_trainer_options(arguments_class, config)
     source = resolve_model(config.model, revision=config.revision)
+    check_loadable(source, trust_remote_code=config.trust_remote_code)
     training_inputs(config, source, task=task)
     if data_plan is not None:
         return training_plan(config, source, data_plan(source))

@@ -19,6 +19,9 @@ _PATTERN = "pieces-*.safetensors"
 class PieceWriter:
     """Writes one rank's pieces, in files of bounded size.
 
+    Nothing is copied but one tensor at a time while it is written, and that only from an accelerator: a copy of the
+    whole state would stand in memory beside it, and leave its room behind in the process.
+
     Args:
         directory: the folder of the pieces; other ranks write into it too.
         rank: this rank.
@@ -31,12 +34,19 @@ class PieceWriter:
         self.files: list[Path] = []
 
     def add(self, kind: str, name: str, start: int, tensor: Tensor) -> None:
-        """Write the piece of a flattened parameter that begins at element ``start``; its last dimension runs there."""
+        """Write the piece of a flattened parameter that begins at element ``start``; its last dimension runs there.
+
+        Args:
+            kind: what of the parameter it is, such as ``"weights"``.
+            name: the parameter's name.
+            start: the index of its first element in the flattened parameter.
+            tensor: ``[..., numel]``, any dtype, on any device. It is read when its file is full or finished, and must
+                keep its values until then.
+        """
         size = tensor.numel() * tensor.element_size()
         if self._pending and self._bytes + size > MAX_FILE_BYTES:
             self.finish()
-        # A copy: what a view shows may move on before the file is full.
-        self._pending[f"{kind}:{start}:{name}"] = tensor.detach().to("cpu", copy=True).contiguous()
+        self._pending[f"{kind}:{start}:{name}"] = tensor.detach()
         self._bytes += size
 
     def finish(self) -> None:

@@ -15,7 +15,14 @@ from torch import Tensor
 from data_registry.core.documents import suggest
 from data_registry.core.errors import InputError, first_line
 from pipelines.models.architecture import Architecture, architecture_of
-from pipelines.models.files import CONFIG, WEIGHTS, WEIGHTS_INDEX, check_weight_files, read_json
+from pipelines.models.files import (
+    CONFIG,
+    WEIGHTS,
+    WEIGHTS_INDEX,
+    check_unquantised,
+    check_weight_files,
+    read_json,
+)
 from pipelines.models.reference import ModelSource, model_directory
 from pipelines.weights.read_ahead import read_ahead
 
@@ -208,14 +215,11 @@ def open_checkpoint(source: ModelSource) -> Checkpoint:
     directory = model_directory(source)
     check_weight_files(directory)
     config = read_json(directory / CONFIG) if (directory / CONFIG).is_file() else {}
-    if config.get("quantization_config"):
-        raise InputError(
-            f"'{source.reference}' is quantised; differences of its weights say nothing",
-            where=f"quantization_config in {directory / CONFIG}",
-            fix="use the unquantised model",
-        )
+    check_unquantised(config, directory)
     stored = {}
-    for file, expected in _files(directory).items():
+    files = _files(directory)
+    placed = set().union(*files.values())
+    for file, expected in files.items():
         found = read_header(directory / file)
         missing = sorted(expected - set(found))
         if missing:
@@ -224,7 +228,8 @@ def open_checkpoint(source: ModelSource) -> Checkpoint:
                 where=", ".join(missing[:3]) + (" ..." if len(missing) > 3 else ""),
                 fix="copy or download the model again",
             )
-        stored.update({name: found[name] for name in (expected or found)})
+        # What the index does not name is loaded too, as by transformers; what it places elsewhere counts there.
+        stored.update({name: each for name, each in found.items() if name in expected or name not in placed})
     return Checkpoint(source, directory, dict(sorted(stored.items())), config)
 
 

@@ -210,11 +210,11 @@ class ShardedFiles:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write one file of whole tensors that are at hand, of any dtypes."""
+    """Write one file of whole tensors that are at hand, of any dtypes and on any devices, one after another."""
     plan = writing_order([PlannedTensor(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()])
     with TensorFile(path, list(tensors)) as file:
         for planned in plan:
-            file.add(planned.name, tensors[planned.name])
+            file.add(planned.name, tensors[planned.name].to("cpu"))
 
 
 def writing_order(tensors: Sequence[PlannedTensor]) -> list[PlannedTensor]:
