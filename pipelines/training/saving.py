@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from data_registry.core.errors import first_line
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig
@@ -51,8 +48,7 @@ def save_run(
     projection = None if transforms is None else transforms.get("projection")
     layers = projection.layer_rows if projection is not None else ()
     if layers:
-        columns = dict(zip(("step", "parameter", "removed"), zip(*layers, strict=True), strict=True))
-        pq.write_table(pa.table({key: list(values) for key, values in columns.items()}), partial / LAYERS_FILE)
+        layers.write(partial / LAYERS_FILE)
     (partial / PLOTS_FOLDER).mkdir(exist_ok=True)
     _draw(partial / PLOTS_FOLDER, metrics, layers)
     (partial / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")

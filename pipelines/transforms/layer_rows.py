@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 
 class LayerRows(Sequence[tuple[int, str, float]]):
@@ -31,6 +36,21 @@ class LayerRows(Sequence[tuple[int, str, float]]):
         """Take the rows that a checkpoint holds, in the order of the rows, in place of the present ones."""
         self._steps = array("q", steps[:: max(1, len(self._names))])
         self._shares = array("d", shares)
+
+    def write(self, path: Path) -> None:
+        """Write the rows as a Parquet file with the columns ``step``, ``parameter`` and ``removed``.
+
+        Args:
+            path: the file.
+        """
+        groups = len(self._names)
+        names = pa.array(self._names, pa.string()).take(np.tile(np.arange(groups), len(self._steps)))
+        steps = np.repeat(np.array(self._steps, np.int64), groups)
+        removed = np.array(self._shares, np.float64)
+        pq.write_table(pa.table({"step": steps, "parameter": names, "removed": removed}), path)
+        # Arrow keeps what was freed for its next table, which is a larger one at every checkpoint of a long run.
+        del names
+        pa.default_memory_pool().release_unused()
 
     def __len__(self) -> int:
         return len(self._shares)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.transforms.layer_rows import LayerRows
 
@@ -21,6 +25,17 @@ def test_rows_are_those_that_were_added_and_come_back() -> None:
     assert list(again) == expected
     again.add(6, [0.0, 0.0, 0.0])
     assert again[6] == (6, "a", 0.0)
+
+
+def test_the_file_is_the_one_that_the_rows_would_give(tmp_path: Path) -> None:
+    rows = LayerRows(["a.weight", "b.weight"])
+    for step in (1, 2, 10):
+        rows.add(step, [step / 7, 0.0])
+    rows.write(tmp_path / "columns.parquet")
+    steps, names, removed = zip(*rows, strict=True)
+    table = pa.table({"step": list(steps), "parameter": list(names), "removed": list(removed)})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    assert (tmp_path / "columns.parquet").read_bytes() == (tmp_path / "rows.parquet").read_bytes()
 
 
 def test_a_long_run_of_a_large_model_takes_little() -> None:

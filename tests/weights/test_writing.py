@@ -134,6 +134,17 @@ def test_a_basis_of_the_library_s_own_writer_is_read(tmp_path: Path) -> None:
     assert torch.equal(found[1], rows["b"][:, 1:3])
 
 
+def test_pieces_are_not_copied_before_they_are_written(tmp_path: Path) -> None:
+    weight = torch.randn(8)
+    writer = pieces.PieceWriter(tmp_path, 0)
+    writer.add("weights", "layer.0", 0, weight[2:6])
+    held = next(iter(writer._pending.values()))
+    assert held.untyped_storage().data_ptr() == weight.untyped_storage().data_ptr()
+    writer.finish()
+    with pieces.PieceReader(tmp_path) as reader:
+        assert torch.equal(reader.read("weights", "layer.0", 0, 4), weight[2:6])
+
+
 def test_pieces_of_many_dtypes_are_put_together_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "MAX_FILE_BYTES", 64)
     weight, rows = torch.randn(21), torch.randn(2, 21).to(torch.bfloat16)

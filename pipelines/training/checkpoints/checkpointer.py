@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from transformers import TrainerState
@@ -130,9 +129,7 @@ class Checkpointer:
                 files.append(Path(shutil.copy(self.run_directory / METRICS_FILE, directory)))
             projection = None if transforms is None else transforms.get("projection")
             if projection is not None and projection.layer_rows:
-                steps, names, removed = zip(*projection.layer_rows, strict=True)
-                table = pa.table({"step": list(steps), "parameter": list(names), "removed": list(removed)})
-                pq.write_table(table, directory / _LAYERS_FILE)
+                projection.layer_rows.write(directory / _LAYERS_FILE)
                 files.append(directory / _LAYERS_FILE)
         return files
 
