@@ -219,9 +219,9 @@ def _in_directory(
 
 
 def _states(directory: Path, artifact: Path | None) -> FileStates:
-    """What a model's files are now; the manifest of the artifact that it belongs to is one of them."""
-    manifest = [] if artifact is None else [artifact / MANIFEST]
-    return states_of([*manifest, *determining_files(directory)])
+    """What a model's files and directories are now; the manifest of the artifact that it belongs to is one of them."""
+    made = [] if artifact is None else [artifact, artifact / MANIFEST]
+    return states_of([*made, directory, *determining_files(directory)])
 
 
 def _adapter_base(

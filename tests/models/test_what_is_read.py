@@ -126,6 +126,37 @@ def test_a_directory_that_is_written_while_its_weights_are_read(model_dir, monke
     assert caught.value.exit_code == 3
 
 
+def test_a_directory_that_another_stood_in_for_meanwhile(model_dir, tmp_path):
+    """The files at the end are those of the beginning, and what was read between may be another model's."""
+    source = resolve_model(str(model_dir))
+    other, aside = tmp_path / "other", tmp_path / "aside"
+    tiny(seed=1).save_pretrained(other)
+    model_dir.rename(aside)
+    other.rename(model_dir)
+    model_dir.rename(other)
+    aside.rename(model_dir)
+    with pytest.raises(ArtifactError, match="changed while it was being read") as caught:
+        load_model(source, precision="fp32")
+    assert caught.value.where == str(model_dir)
+
+
+def test_a_run_that_another_stood_in_for_meanwhile(tmp_path):
+    source = resolve_model(str(run_of(tmp_path / "run", tiny())))
+    (tmp_path / "run").rename(tmp_path / "aside")
+    (tmp_path / "aside").rename(tmp_path / "run")
+    with pytest.raises(ArtifactError, match="changed while it was being read"):
+        source.fingerprint()
+
+
+def test_what_is_written_beside_a_model_s_files_does_not_change_it(model_dir, tmp_path):
+    run = run_of(tmp_path / "run", tiny())
+    sources = [resolve_model(str(model_dir)), resolve_model(str(run))]
+    (model_dir / "notes.txt").write_text("seen")
+    (run / "results").mkdir()
+    for source in sources:
+        load_model(source, precision="fp32")
+
+
 def test_the_base_of_an_adapter_is_watched_too_and_other_processes_look_for_themselves(model_dir, tmp_path):
     adapt(model_dir, tmp_path / "adapter")
     source = resolve_model(str(tmp_path / "adapter"))
