@@ -8,6 +8,10 @@ from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, first_line
 from pipelines.configs.common import LoraConfig
 
+# The types of models, and their layers, that PEFT refuses to adapt.
+_STATE_SPACE = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+_READ_BY_KERNELS = {"out_proj", "conv1d"}
+
 
 def lora_settings(config: LoraConfig) -> dict[str, Any] | None:
     """The resolved LoRA options as plain values, or None for full fine-tuning."""
@@ -41,6 +45,7 @@ def check_targets(model: Any, settings: dict[str, Any]) -> None:
     Raises:
         ConfigError: there are such names; the message lists them.
     """
+    _check_state_space(model, settings["targets"])
     if settings["targets"] == "all-linear":
         return
     modules = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules() if name}
@@ -51,6 +56,31 @@ def check_targets(model: Any, settings: dict[str, Any]) -> None:
                 f"option 'lora_targets': the model has no module '{name}'{suggest(name, sorted(modules))}"
                 for name in missing
             ]
+        )
+
+
+def _check_state_space(model: Any, targets: str) -> None:
+    """Refuse layers of state-space models whose weights their kernels read past the adapter, as PEFT does.
+
+    Raises:
+        ConfigError: there are such layers among the targets; the message gives the others.
+    """
+    import torch
+
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if kind not in _STATE_SPACE:
+        return
+    linear = {
+        name.rsplit(".", 1)[-1]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not model.get_output_embeddings()
+    }
+    asked = linear if targets == "all-linear" else {name.rsplit(".", 1)[-1] for name in _split(targets)}
+    if asked & _READ_BY_KERNELS:
+        raise ConfigError(
+            f"option 'lora_targets': {', '.join(sorted(asked & _READ_BY_KERNELS))} of a model of type {kind} cannot be "
+            "adapted, because its kernels read the weights themselves",
+            fix=f"--lora-targets {','.join(sorted(linear - _READ_BY_KERNELS))}",
         )
 
 

@@ -5,12 +5,13 @@ import shutil
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM
 
-from data_registry.core.errors import ArtifactError, InputError
+from data_registry.core.errors import ArtifactError, ConfigError, InputError
 from pipelines.core.artifact import write_artifact
 from pipelines.core.config import CommandConfig
 from pipelines.models.loading import load_model
+from pipelines.models.lora import add_adapters, check_targets
 from pipelines.models.reference import resolve_model
 from tests.models.small_models import TOKENS, adapt, refusal, tiny
 
@@ -79,3 +80,15 @@ def test_an_adapter_of_a_shallower_model_is_refused(model_dir, tmp_path):
     adapt(model_dir, tmp_path / "adapter")
     tiny(num_hidden_layers=1).save_pretrained(model_dir)
     assert "weights are on one side only" in str(refusal(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "in_proj,out_proj"])
+def test_layers_of_a_state_space_model_that_cannot_be_adapted(targets):
+    model = MambaForCausalLM(MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, state_size=4))
+    settings = {"rank": 2, "alpha": 4.0, "dropout": 0.0, "targets": targets}
+    with pytest.raises(ConfigError, match="out_proj of a model of type mamba cannot be adapted") as caught:
+        check_targets(model, settings)
+    fix = str(caught.value.fix)
+    assert fix == "--lora-targets dt_proj,in_proj,x_proj"
+    adapted = add_adapters(model, {**settings, "targets": fix.removeprefix("--lora-targets ")}, seed=0)
+    assert any("lora_A" in name for name, _ in adapted.named_parameters())
