@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pipelines.core.config import CommandConfig
 from pipelines.models.hub import SMALL_FILES
 from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
+from pipelines.weights.stored import open_checkpoint
 from tests.models.small_models import TOKENS, adapt, tiny
 
 
@@ -87,6 +89,18 @@ def test_the_fingerprint_covers_every_file_that_changes_answers(model_dir, file)
 
 def test_small_files_of_the_hub_are_all_but_the_weights():
     assert not any("safetensors" in pattern for pattern in SMALL_FILES)
+
+
+def test_a_tensor_that_the_index_does_not_name_belongs_to_the_model_all_the_same(sharded_dir):
+    """As transformers loads it; merges, which read tensors by name, would leave it out."""
+    whole = open_checkpoint(resolve_model(str(sharded_dir))).stored
+    file = sharded_dir / "model.safetensors.index.json"
+    index = json.loads(file.read_text())
+    shard = Counter(index["weight_map"].values()).most_common(1)[0][0]
+    forgotten = next(name for name, place in index["weight_map"].items() if place == shard)
+    del index["weight_map"][forgotten]
+    file.write_text(json.dumps(index))
+    assert open_checkpoint(resolve_model(str(sharded_dir))).stored.keys() == whole.keys()
 
 
 # --- A model that changes while it is read ------------------------------------------------------------------------
