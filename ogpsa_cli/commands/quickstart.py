@@ -16,7 +16,7 @@ def execute(config: QuickstartConfig) -> int:
 
     result = quickstart.run(config)
     _show(result)
-    then = console.command_text(["ogpsa", "inspect", str(result.path / "results" / "update")])
+    then = console.command_text(["ogpsa", "inspect", str(result.path / "results" / "recommended")])
     console.finished("quickstart", result, then)
     return 0
 
