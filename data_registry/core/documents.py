@@ -30,7 +30,20 @@ class Document(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _same_key(cls, values: Any) -> Any:
-        return field_names(values) if isinstance(values, Mapping) else values
+        if not isinstance(values, Mapping):
+            return values
+        fields = field_names(values)
+        for name, value in fields.items():
+            kinds = _kinds(cls.model_fields[name].annotation) if name in cls.model_fields else ()
+            if isinstance(value, bool) and {int, float}.intersection(kinds) and not {bool, Any}.intersection(kinds):
+                # pydantic would take true for 1.
+                raise ValueError(f"'{name}' needs a number, got {str(value).lower()}")
+        return fields
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    """The types of a value, those of an optional or mixed one each by itself."""
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 
 
 def field_names(values: Mapping[Any, Any]) -> dict[str, Any]:
@@ -216,7 +229,8 @@ def explain_value(problem: Mapping[str, Any]) -> str:
         return f"needs at least {context['min_length']}"
     if kind in _NEEDS:
         return f"needs {_NEEDS[kind]}, got {shown_value(value)}"
-    return f"{problem['msg'].lower()}, got {shown_value(value)}"
+    message = str(problem["msg"])
+    return f"{message[:1].lower()}{message[1:]}, got {shown_value(value)}"
 
 
 def suggest(word: str, known: Iterable[str], *, most: int = 1) -> str:

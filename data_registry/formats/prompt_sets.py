@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from data_registry.core.documents import Document
 
@@ -31,6 +31,11 @@ class LabelColumn(Document):
     harmful: tuple[str, ...] = ()
     harmless: tuple[str, ...] = ()
 
+    @field_validator("harmful", "harmless", mode="before")
+    @classmethod
+    def _truth(cls, values: Any) -> Any:
+        return [_as_text(value) for value in values] if isinstance(values, list) else values
+
     @model_validator(mode="after")
     def _check(self) -> LabelColumn:
         if not self.harmful and not self.harmless:
@@ -42,8 +47,10 @@ class LabelColumn(Document):
 
     def group(self, value: object) -> str | None:
         """The group of a row with this value; None where the value is unknown."""
-        text = str(value)
-        return HARMFUL if text in self.harmful else HARMLESS if text in self.harmless else None
+        for text in _spellings(value):
+            if text in (*self.harmful, *self.harmless):
+                return HARMFUL if text in self.harmful else HARMLESS
+        return None
 
 
 class PromptLayout(Document):
@@ -70,6 +77,16 @@ class PromptLayout(Document):
     where: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     ignore: tuple[str, ...] = ()
 
+    @field_validator("where", mode="before")
+    @classmethod
+    def _truth(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        return {
+            column: [_as_text(value) for value in wanted] if isinstance(wanted, list) else _as_text(wanted)
+            for column, wanted in values.items()
+        }
+
     @model_validator(mode="after")
     def _check(self) -> PromptLayout:
         if (self.harmful is None) == (self.label is None):
@@ -86,6 +103,19 @@ class PromptLayout(Document):
     def takes(self, row: Mapping[str, Any]) -> bool:
         """Whether a row has the values that it must have."""
         return all(
-            str(row.get(column)) in ((wanted,) if isinstance(wanted, str) else wanted)
+            any(text in ((wanted,) if isinstance(wanted, str) else wanted) for text in _spellings(row.get(column)))
             for column, wanted in self.where.items()
         )
+
+
+def _as_text(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _spellings(value: object) -> tuple[str, ...]:
+    """A value as text, in the ways in which people write it: a row's True and 1.0 are true and 1 in a suite file."""
+    if isinstance(value, bool):
+        return (str(value).lower(), str(value))
+    if isinstance(value, float) and value.is_integer():
+        return (str(int(value)), str(value))
+    return (str(value),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -105,7 +106,7 @@ def _locate(spec: PromptSetSpec, base: Path | None) -> tuple[Location, PromptLay
     if path.exists() or looks_like_path or spec.data.count("/") > 1:
         if not path.exists():
             raise InputError(f"the prompt set '{path}' does not exist")
-        return Location("local", str(path), subset=spec.subset, split=spec.split), spec.layout
+        return _local(spec, path), spec.layout
     if is_hub_id(spec.data):
         return Location("hub", spec.data, subset=spec.subset, split=spec.split, revision=spec.revision), spec.layout
     raise InputError(
@@ -114,8 +115,27 @@ def _locate(spec: PromptSetSpec, base: Path | None) -> tuple[Location, PromptLay
     )
 
 
+def _local(spec: PromptSetSpec, path: Path) -> Location:
+    """A prompt set on this machine.
+
+    Raises:
+        ConfigError: the suite asks for a part of it that such a set does not have.
+    """
+    asked = [f"'revision: {spec.revision}'"] if spec.revision is not None else []
+    if path.is_file():
+        named = {"subset": spec.subset, "split": spec.split}
+        asked += [f"'{key}: {value}'" for key, value in named.items() if value is not None]
+    if asked:
+        raise ConfigError(
+            f"{' and '.join(asked)} would have no effect: '{path}' is a {'file' if path.is_file() else 'directory'}",
+            fix="leave it out of the suite file, or name the data set of the hub that it is about",
+        )
+    return Location("local", str(path), subset=spec.subset, split=spec.split)
+
+
 def _text_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    lines = read_text(path, "prompt set").splitlines()
+    # str.splitlines would also cut a prompt at a form feed, or at U+2028 as web pages have it.
+    lines = io.StringIO(read_text(path, "prompt set"), newline=None)
     for number, line in enumerate(lines, start=1):
         if line.strip():
             yield f"{path}:{number}", {"prompt": line.strip()}

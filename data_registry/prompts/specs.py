@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_registry.core.documents import Document
 from data_registry.core.manifest import InputRecord
+from data_registry.core.shown import shown
 from data_registry.formats.prompt_sets import PromptLayout
+
+_LONGEST_NAME: Final = 80
+_NAME: Final = re.compile(rf"[A-Za-z0-9][\w.-]{{0,{_LONGEST_NAME - 1}}}")
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,21 @@ class PromptSuiteSpec(Document):
         max_new_tokens: longest answer in tokens, unless told otherwise.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    name: str
     description: str = ""
     sets: list[PromptSetSpec] = Field(min_length=1)
     system: str | None = None
     max_new_tokens: int = Field(default=256, ge=1)
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"a suite's name, which is the file's unless the file gives one, has letters, digits, '.', '_' and '-' "
+                f"alone, begins with a letter or digit, and is not longer than {_LONGEST_NAME}, got {shown(name)}"
+            )
+        return name
 
     @model_validator(mode="after")
     def _distinct(self) -> PromptSuiteSpec:

@@ -108,7 +108,7 @@ def _open_path(path: Path, split: str | None) -> Source:
 
 def _refuse_split(path: Path, split: str | None) -> None:
     if split is not None:
-        raise ConfigError(f"'{path}' has no splits, so that --source-split {split} cannot be read")
+        raise ConfigError(f"'{path}' has no splits, so that the split '{split}' cannot be read")
 
 
 def _similar(path: Path) -> str:

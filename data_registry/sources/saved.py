@@ -39,7 +39,7 @@ class SavedSource(Files):
                 raise _damaged(path, f"{SPLITS_FILE} names no splits")
             root = within(path, choose_split(split, splits, str(path)))
         elif split is not None:
-            raise ConfigError(f"'{path}' has no splits, so that --source-split {split} cannot be read")
+            raise ConfigError(f"'{path}' has no splits, so that the split '{split}' cannot be read")
         state = _read(root / STATE)
         try:
             files = [within(root, entry["filename"]) for entry in state["_data_files"]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.engine.shards.access import ShardAccess
 from pipelines.models.limits import limits_of_source
 from pipelines.models.loading import load_training_model
-from pipelines.models.lora import add_adapters, lora_settings
+from pipelines.models.lora import add_adapters, lora_settings, refuse_adapters_on_adapter
 from pipelines.models.reference import ModelSource
 from pipelines.passes.engine import ReferenceEngine, reference_engine, zero3_loading
 from pipelines.passes.gradients import Objective, ReferenceResult, reference_gradients
@@ -44,8 +44,9 @@ def basis_inputs(config: BuildBasisConfig, source: ModelSource) -> list[InputRec
     """Records of the model and the reference data sets.
 
     Raises:
-        ConfigError: two references have the same name.
+        ConfigError: two references have the same name, or fresh adapters are asked for on top of an adapter.
     """
+    refuse_adapters_on_adapter(config, source)
     names = [path.name for path in config.reference]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -64,8 +65,14 @@ def _role_of(name: str) -> str:
     return f"reference {name}"
 
 
-def tokenised_references(config: BuildBasisConfig, source: ModelSource) -> tuple[list[ReferenceSet], int]:
-    """Draw and tokenise the samples of every reference data set; also the id of the padding token."""
+def tokenised_references(
+    config: BuildBasisConfig, source: ModelSource
+) -> tuple[list[ReferenceSet], int, dict[str, int]]:
+    """Draw and tokenise the samples of every reference data set.
+
+    Returns:
+        The references; the id of the padding token; how many samples were left out as too long, by data set.
+    """
     tokenizer = load_source_tokenizer(
         source, chat_template=config.chat_template, trust_remote_code=config.trust_remote_code
     )
@@ -80,7 +87,7 @@ def tokenised_references(config: BuildBasisConfig, source: ModelSource) -> tuple
         drawn = random.Random(config.seed).sample(range(len(dataset)), min(config.num_samples, len(dataset)))
         samples = loss.encode(dataset.select(drawn), tokenizer, bounds, name=path.name)
         references.append(ReferenceSet(path.name, samples, loss))
-    return references, int(tokenizer.pad_token_id)
+    return references, int(tokenizer.pad_token_id), bounds.left_out
 
 
 def task_of(config: BuildBasisConfig) -> str:
@@ -154,6 +161,7 @@ def write_basis(
     access: ShardAccess,
     result: ReferenceResult,
     architecture: str,
+    left_out: Mapping[str, int],
 ) -> None:
     """Fill the artifact. Collective: every rank sends its rows to rank zero, which writes."""
     grams = storage.write_rows(writer.path, access, result.rows, storage.DTYPES[config.dtype])
@@ -171,6 +179,7 @@ def write_basis(
         "parameters": len(description.shapes),
         "elements": sum(access.numels) * description.rank,
         "singular_values": description.singular_values,
+        **({"left_out": dict(left_out)} if left_out else {}),
     }
 
 

@@ -35,7 +35,7 @@ def run(config: BuildBasisConfig) -> Made:
 
     def write(writer: ArtifactWriter) -> None:
         on_main(lambda: check_loadable(source, trust_remote_code=config.trust_remote_code))
-        references, pad_token_id = tokenised_references(config, source)
+        references, pad_token_id, left_out = tokenised_references(config, source)
         engine, architecture = open_engine(config, source, device)
         references = with_reference(config, references, engine, pad_token_id)
         objectives = objectives_for_rank(
@@ -46,7 +46,7 @@ def run(config: BuildBasisConfig) -> Made:
             world_size=world_size(),
         )
         result = compute_gradients(engine, objectives, config)
-        write_basis(writer, config, references, engine.access, result, architecture)
+        write_basis(writer, config, references, engine.access, result, architecture, left_out)
 
     # All the work is done while the place is held, so that nobody computes gradients that then have no place.
     return make(Wanted(config.out, "basis", config, inputs, overwrite=config.overwrite), write)

@@ -11,8 +11,9 @@ from pipelines.evaluation import rejudging
 from pipelines.evaluation.contract.results import KIND, EvaluateResult, read_results
 from pipelines.evaluation.contract.suite import GeneratingSuite
 from pipelines.evaluation.measuring import measure, write_evaluation
+from pipelines.evaluation.registry import names_in_results
 from pipelines.evaluation.request import evaluation_inputs, evaluation_plan, requested_suites, resolve_source
-from pipelines.reporting.baseline import Changed, compare_with_baseline
+from pipelines.reporting.baseline import Changed, check_in_common, compare_with_baseline
 
 
 def run(config: EvaluateConfig) -> EvaluateResult:
@@ -30,10 +31,14 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         # A problem with the baseline should be reported before hours of work.
         read_results(config.baseline)
     if config.rejudge is not None:
+        if config.baseline is not None:
+            check_in_common(config.baseline, [suite.suite for suite in read_results(config.rejudge).suites])
         return rejudging.run(config)
     assert config.out is not None, "the configuration is checked for it"
     device = processes.start()
     suites, judge = requested_suites(config)
+    if config.baseline is not None:
+        check_in_common(config.baseline, names_in_results(config.suite, suites))
     source = on_main(lambda: resolve_source(config))
     inputs = on_main(lambda: evaluation_inputs(config, source, suites, judge))
     generates = any(isinstance(suite, GeneratingSuite) for suite in suites)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pipelines.configs.common import DROP_TOO_LONG_HELP, EngineConfig, LoraConfig, OutputConfig
+from pipelines.configs.common import DROP_TOO_LONG_HELP, EngineConfig, LoraConfig, OutputConfig, seed_option
 from pipelines.configs.objectives import OBJECTIVES_HELP, ObjectiveName
 from pipelines.core.config import option
 
@@ -30,7 +30,7 @@ class BuildBasisConfig(OutputConfig, EngineConfig, LoraConfig):
     objective: ObjectiveName = option("sft", f"Reference loss. {OBJECTIVES_HELP}.")
     beta: float = option(0.2, "Beta of the preference loss.", needs="objective=dpo", gt=0)
     num_samples: int = option(200, "Samples of each reference data set, drawn with --seed.", short="n", ge=1)
-    seed: int = option(0, "Seed of the draw.")
+    seed: int = seed_option(0, "Seed of the draw.")
     dtype: Literal["fp32", "bf16"] = option("fp32", "Number format in which the rows are stored.")
     batch_size: int = option(4, "Samples of one forward pass, per process.", short="b", ge=1)
     max_length: int = option(2048, "Longest sequence in tokens; longer ones are cut.", ge=2)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from pipelines.configs.common import Precision
+from pipelines.configs.common import Precision, seed_option
 from pipelines.core.config import CommandConfig, option
 
 
@@ -33,7 +33,7 @@ class ChatConfig(CommandConfig):
     top_p: float = option(
         1.0, "Sample from this share of probability.", panel="Answers", needs="temperature", gt=0, le=1
     )
-    seed: int = option(0, "Seed of sampling.", panel="Answers", needs="temperature")
+    seed: int = seed_option(0, "Seed of sampling.", panel="Answers", needs="temperature")
     each_alone: bool = option(False, "Every message begins a new conversation.")
     precision: Precision = option("fp32", "Arithmetic: fp32 or bf16.", panel="Model")
     chat_template: Path | None = option(

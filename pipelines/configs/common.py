@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pipelines.core.config import CommandConfig, option
 
@@ -14,6 +14,15 @@ DROP_TOO_LONG_HELP = (
     "Leave out rows longer than --max-length or than the model's positions; otherwise the first are cut, and the "
     "second refused."
 )
+
+
+# What all libraries take that draw at random: NumPy refuses negative seeds, and its older generators longer ones.
+MAX_SEED: Final = 2**32 - 1
+
+
+def seed_option(default: int, description: str, **options: Any) -> Any:
+    """The field of a seed: a whole number from 0 to ``MAX_SEED``; the arguments are those of ``option``."""
+    return option(default, description, ge=0, le=MAX_SEED, **options)
 
 
 class OutputConfig(CommandConfig):
@@ -84,13 +93,18 @@ class LoraConfig(CommandConfig):
     lora_alpha: float | None = option(
         None, "LoRA scaling; twice the rank by default.", panel="LoRA", needs="lora_rank", gt=0
     )
-    lora_dropout: float = option(0.0, "Dropout in the adapters.", panel="LoRA", needs="lora_rank", off=0.0, ge=0, lt=1)
     lora_targets: str = option(
         "all-linear",
         "Modules to adapt: all-linear, or names separated by commas (q_proj,v_proj).",
         panel="LoRA",
         needs="lora_rank",
     )
+
+
+class TrainedLoraConfig(LoraConfig):
+    """Adapters that are trained; the gradients of a basis are those of the stated loss, without dropout."""
+
+    lora_dropout: float = option(0.0, "Dropout in the adapters.", panel="LoRA", needs="lora_rank", off=0.0, ge=0, lt=1)
 
 
 PassThrough = dict[str, Any]

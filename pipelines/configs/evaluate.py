@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pipelines.configs.common import OutputConfig, Precision
+from pipelines.configs.common import OutputConfig, Precision, seed_option
 from pipelines.core.config import option
 
 
@@ -94,7 +94,7 @@ class EvaluateConfig(OutputConfig):
     )
     batch_size: int = option(64, "Items of one forward pass.", short="b", ge=1, runtime=True)
     max_length: int = option(2048, "Longest sequence in tokens where given answers are scored.", ge=2, needs="!rejudge")
-    seed: int = option(0, "Seed of draws, sampling and bootstrap.")
+    seed: int = seed_option(0, "Seed of draws, sampling and bootstrap.")
     bootstrap: int = option(2000, "Resamples for the 95 % intervals.", ge=100)
 
     max_new_tokens: int | None = option(
@@ -172,6 +172,15 @@ class EvaluateConfig(OutputConfig):
     def problems(self) -> list[str]:
         """What is missing."""
         problems = [*super().problems()]
+        if self.name is not None and not self.name.strip():
+            problems.append("option --name is blank: give a name, or leave it out")
+        if self.rejudge is not None and self.judge == "refusal":
+            fields = type(self).model_fields
+            problems += [
+                f"--{name.replace('_', '-')} is for a judge model where --rejudge is given: add --judge PATH"
+                for name in ("batch_size", "precision", "trust_remote_code")
+                if getattr(self, name) != fields[name].default
+            ]
         if self.rejudge is None:
             if not self.suite:
                 problems.append("option --suite is required: Suite to run, such as testbed or safety")

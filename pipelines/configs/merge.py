@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import field_validator
 
 from data_registry.core.errors import ConfigError
-from pipelines.configs.common import OutputConfig, PassThrough, split_numbers
+from pipelines.configs.common import OutputConfig, PassThrough, seed_option, split_numbers
 from pipelines.configs.merge_methods import METHODS, MergeMethod, merge_types
 from pipelines.configs.merge_sweep import evaluation_options, read_shares, share_problems
 from pipelines.core.config import option
@@ -119,11 +119,10 @@ class MergeConfig(OutputConfig):
         gt=0,
         le=1,
     )
-    seed: int = option(
+    seed: int = seed_option(
         0,
         f"Seed of {_RANDOM}, and of its compression into an adapter.",
         needs=_needs(lambda method: method.uses_seed),
-        ge=0,
     )
     original_semantics: bool = option(
         False,

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import field_validator
 
 from data_registry.formats.registry import AUTO, FORMATS
+from pipelines.configs.common import seed_option
 from pipelines.core.config import CommandConfig, option
 
 # The option "list" hides the type of that name within the class.
@@ -83,7 +84,7 @@ class PrepareDataConfig(CommandConfig):
     num_samples: int | None = option(
         None, "Keep this many rows, drawn with --seed.", panel="Selection", short="n", ge=1
     )
-    seed: int = option(0, "Seed of the draw.", panel="Selection")
+    seed: int = seed_option(0, "Seed of the draw.", panel="Selection")
     split: Literal["all", "train", "heldout"] = option(
         "all",
         "Keep the training part or the held-out part. A row's part depends on its content alone, not on the order.",

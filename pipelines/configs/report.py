@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-from pipelines.configs.common import OutputConfig
+from pipelines.configs.common import OutputConfig, seed_option
 from pipelines.core.config import option
 
 
@@ -55,5 +55,5 @@ class ReportConfig(OutputConfig):
     )
     details: bool = option(False, "All figures, not the main ones alone.", panel="Figures")
     title: str = option("Safety and capability", "Heading of the page.", panel="Output")
-    seed: int = option(0, "Seed of the bootstrap.", needs="start")
+    seed: int = seed_option(0, "Seed of the bootstrap.", needs="start")
     bootstrap: int = option(2000, "Resamples for the 95 % intervals of differences and gains.", needs="start", ge=100)

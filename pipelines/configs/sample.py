@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pipelines.configs.common import OutputConfig, Precision
+from pipelines.configs.common import OutputConfig, Precision, seed_option
 from pipelines.core.config import option
 
 
@@ -28,7 +28,7 @@ class SampleConfig(OutputConfig):
         short="d", runtime=True,
     )  # fmt: skip
     num_samples: int | None = option(None, "At most this many prompts, drawn with --seed.", short="n", ge=1)
-    seed: int = option(0, "Seed of the draw and of sampling.")
+    seed: int = seed_option(0, "Seed of the draw and of sampling.")
     batch_size: int = option(64, "Rows of one forward pass.", short="b", ge=1, runtime=True)
 
     answers: int = option(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from pipelines.configs.common import OutputConfig
+from pipelines.configs.common import OutputConfig, seed_option
 from pipelines.core.config import CommandConfig, option
 
 
@@ -74,7 +74,7 @@ class QuickstartConfig(OutputConfig):
     out: Path = option(
         Path("quickstart"), "Directory for everything that is made.", panel="Output", runtime=True, short="o"
     )
-    seed: int = option(0, "Seed of data order in training and of the bootstrap.")
+    seed: int = seed_option(0, "Seed of data order in training and of the bootstrap.")
 
 
 class TestbedConfig(OutputConfig):
@@ -90,4 +90,4 @@ class TestbedConfig(OutputConfig):
     )
 
     retrain: bool = option(False, "Train the model from nothing (some minutes) instead of copying the shipped one.")
-    seed: int = option(0, "Seed of the retraining.", needs="retrain")
+    seed: int = seed_option(0, "Seed of the retraining.", needs="retrain")

@@ -13,9 +13,10 @@ from pipelines.configs.anchors import AnchorConfig, Anchors
 from pipelines.configs.common import (
     DROP_TOO_LONG_HELP,
     EngineConfig,
-    LoraConfig,
     OutputConfig,
     PassThrough,
+    TrainedLoraConfig,
+    seed_option,
     split_numbers,
 )
 from pipelines.configs.heldout import HeldOutConfig
@@ -30,7 +31,7 @@ REFRESH_EVERY_HELP = (
 )
 
 
-class ProjectionConfig(OutputConfig, EngineConfig, LoraConfig):
+class ProjectionConfig(OutputConfig, EngineConfig, TrainedLoraConfig):
     """How the reference subspace is used in training."""
 
     basis: Path | None = option(
@@ -200,7 +201,7 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
     )
     max_length: int = option(2048, "Longest sequence in tokens; longer ones are cut.", panel="Training", ge=2)
     drop_too_long: bool = option(False, DROP_TOO_LONG_HELP, panel="Training")
-    seed: int = option(42, "Seed of data order, dropout and adapters.", panel="Training")
+    seed: int = seed_option(42, "Seed of data order, dropout and adapters.", panel="Training")
     save_every: int = option(
         100,
         "Write a checkpoint every N steps; 0 writes one only when a signal asks to stop.",

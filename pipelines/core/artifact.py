@@ -34,7 +34,7 @@ from pipelines.core import environment, unfinished
 from pipelines.core.aside import aside_of
 from pipelines.core.claiming import claim
 from pipelines.core.config import CommandConfig
-from pipelines.core.place import is_free, place_of
+from pipelines.core.place import is_free, place_of, refuse_own_inputs
 from pipelines.core.placing import discard, put_in_place, sync_directory, sync_file, write_text_durably
 
 # A full disk, a quota, a limit, a failing device: these concern writing, whatever file the error names.
@@ -52,6 +52,7 @@ def find_finished(
 
     Raises:
         ArtifactError: another artifact lies there and ``overwrite`` is off, or what lies there is not an artifact.
+        InputError: what lies there cannot be looked at, or is itself an input, which would be lost.
     """
     try:
         is_there = target.exists()
@@ -72,6 +73,7 @@ def find_finished(
     same = _is_wanted(target, manifest, kind, config, inputs)
     if same and not overwrite:
         return manifest
+    refuse_own_inputs(target, inputs)
     if not overwrite:
         differing = _differences(manifest, kind, config, inputs)
         raise ArtifactError(

@@ -87,6 +87,7 @@ def _lock_of(target: Path, place: Path, partial: Path, made: Path | None) -> int
 
 def _try_lock(directory: Path) -> int | None:
     """Make and lock a directory; None if another process has it."""
+    _make_directory(directory)
     try:
         directory.mkdir(exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -102,6 +103,25 @@ def _try_lock(directory: Path) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
+
+
+def _make_directory(directory: Path) -> None:
+    """Make a directory where it is missing and the one above it is there.
+
+    Raises:
+        OSError: the file system makes no directories here. /proc and its like say then that something is missing.
+    """
+    for is_last in (False, True):
+        try:
+            directory.mkdir(exist_ok=True)
+        except FileNotFoundError:
+            # The directory above may have been removed, and made again, by another command that gave up.
+            if is_last and directory.parent.is_dir():
+                raise
+        except FileExistsError:
+            return  # what lies there is looked at below
+        else:
+            return
 
 
 def _flock(descriptor: int) -> bool:
@@ -163,7 +183,9 @@ def directory_locked(directory: Path) -> Iterator[None]:
 
 def _cannot_write(target: Path, place: Path, error: OSError) -> InputError:
     inside = f"choose another --out, such as {target / 'run'}" if place.is_dir() else "choose another --out"
-    return InputError(f"cannot write to '{place.parent}': {error.strerror}", where=str(target), fix=inside)
+    above = next((str(each) for each in place.parents if each.exists() and not each.is_dir()), None)
+    reason = str(error.strerror) if above is None else f"'{above}' is no directory"
+    return InputError(f"cannot write to '{place.parent}': {reason}", where=str(target), fix=inside)
 
 
 def _first_missing(directory: Path) -> Path | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from data_registry.core.errors import ArtifactError, InputError
-from data_registry.core.manifest import is_artifact
+from data_registry.core.manifest import InputRecord, is_artifact
 from data_registry.core.visible import is_text
 from pipelines.core.aside import all_aside, aside_of
 from pipelines.core.placing import exchange
@@ -93,6 +93,31 @@ def check_link(target: Path) -> None:
             f"'{target}' is a link to '{place}', and there is no directory '{place.parent}'",
             fix="make that directory (is its disk mounted?), or choose another --out",
         )
+
+
+def refuse_own_inputs(target: Path, inputs: Sequence[InputRecord]) -> None:
+    """Refuse to replace what a command reads: with the old artifact its own input would go.
+
+    Args:
+        target: where the artifact is to lie, and where another one lies now.
+        inputs: records of the inputs. Those that lie nowhere (of the hub, of the program) have no absolute path.
+
+    Raises:
+        InputError: one of them lies at the target, or in it.
+    """
+    place = place_of(target)
+    if _stands_in(place):
+        return  # that is refused for another reason
+    for record in inputs:
+        if not os.path.isabs(record.path):
+            continue
+        path = Path(os.path.realpath(record.path))
+        if path == place or place in path.parents:
+            raise InputError(
+                f"'{target}' is what this command reads, and would be gone when the new artifact takes its place",
+                where=f"{record.role}: {record.path}",
+                fix="choose another --out",
+            )
 
 
 def _stands_in(place: Path) -> bool:

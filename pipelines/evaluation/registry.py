@@ -117,6 +117,21 @@ def create_suites(names: Sequence[str], request: SuiteRequest) -> list[AnySuite]
     return suites
 
 
+def names_in_results(names: Sequence[str], suites: Sequence[AnySuite]) -> list[str]:
+    """The names of the suites in results, or the first part of them where the rest is the data set's.
+
+    Args:
+        names: the names that ``--suite`` was given.
+        suites: what :func:`create_suites` made of them.
+    """
+    from pipelines.evaluation.suites.prompts import PromptSuite
+
+    found = [
+        suite.names() if isinstance(suite, PromptSuite) else [name] for name, suite in zip(names, suites, strict=True)
+    ]
+    return [name for each in found for name in each]
+
+
 def _refuse_equal_names(suites: Sequence[AnySuite]) -> None:
     """Refuse suites whose results would have one name: that would come out only when all is measured.
 
@@ -163,7 +178,7 @@ def validation_side(name: str) -> str:
 
 def is_suite_file(name: str) -> bool:
     """Whether a suite is meant that a YAML file describes."""
-    return name.endswith((".yaml", ".yml"))
+    return name.lower().endswith((".yaml", ".yml"))
 
 
 def _create(name: str, request: SuiteRequest) -> AnySuite:

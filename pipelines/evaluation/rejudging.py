@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from pipelines.evaluation.contract.verdict import (
 from pipelines.evaluation.request import requested_judge
 from pipelines.evaluation.suites.prompts import judged_outcome
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class _Stored:
@@ -56,6 +59,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     processes.start()
     out, stored, judge = config.out, _read(config.rejudge), requested_judge(config)
     _check(stored, judge)
+    _say_left_out(stored)
     inputs = on_main(lambda: [stored.record, *judge.inputs()])
 
     def write(writer: ArtifactWriter) -> None:
@@ -135,6 +139,13 @@ def _check(stored: _Stored, judge: Judge) -> None:
             f"and there are only answers to {' and '.join(sorted(groups))} ones",
             fix="use --judge refusal",
         )
+
+
+def _say_left_out(stored: _Stored) -> None:
+    judged = {answer.suite for answer in stored.answers}
+    others = [suite.suite for suite in stored.results.suites if suite.suite not in judged]
+    if others:
+        logger.info("no judge scores %s: these figures stay in '%s' alone", ", ".join(others), stored.record.path)
 
 
 def _others(verdicts: Sequence[StoredVerdict], judge: Judge) -> list[StoredVerdict]:

@@ -25,6 +25,8 @@ _MOVED_LEVELS = 4
 _BUILT_IN = ("embedded", "entry", "suite")
 # Hashes of what a command made of its options and inputs: nothing that could lie anywhere.
 _DERIVED = ("prompts", "format")
+# What a command takes of an artifact without the rest: its fingerprint is not that of the artifact.
+_PARTS = ("tokenizer",)
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _state_of_plain(record: InputRecord, place: Path, *, hashes: bool) -> tuple[
         if not place.exists():
             is_commit = len(record.fingerprint) == 40
             return ("remote", f"hub, commit {record.fingerprint[:12]}") if is_commit else ("gone", "")
-        if is_artifact(place):
+        if is_artifact(place) and record.kind not in _PARTS:
             return "changed", "another artifact lies there now"
         if not hashes:
             return "present", "not compared"

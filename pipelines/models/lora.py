@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, first_line
-from pipelines.configs.common import LoraConfig
+from pipelines.configs.common import LoraConfig, TrainedLoraConfig
+
+if TYPE_CHECKING:
+    from pipelines.models.reference import ModelSource
 
 # The types of models, and their layers, that PEFT refuses to adapt.
 _STATE_SPACE = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
@@ -20,9 +23,22 @@ def lora_settings(config: LoraConfig) -> dict[str, Any] | None:
     return {
         "rank": config.lora_rank,
         "alpha": config.lora_alpha if config.lora_alpha is not None else 2.0 * config.lora_rank,
-        "dropout": config.lora_dropout,
+        "dropout": config.lora_dropout if isinstance(config, TrainedLoraConfig) else 0.0,
         "targets": config.lora_targets,
     }
+
+
+def refuse_adapters_on_adapter(config: LoraConfig, source: ModelSource) -> None:
+    """Refuse fresh adapters on top of an adapter.
+
+    Raises:
+        ConfigError: they are asked for.
+    """
+    if source.is_adapter and config.lora_rank > 0:
+        raise ConfigError(
+            f"--lora-rank makes fresh adapters, and '{source.reference}' is an adapter, which training goes on from",
+            fix="leave --lora-rank out, or fold the adapter into its base first and train on the model",
+        )
 
 
 def peft_config(settings: dict[str, Any]) -> Any:

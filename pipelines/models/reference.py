@@ -21,6 +21,7 @@ from data_registry.core.manifest import (
     hash_directory,
     is_artifact,
     open_artifact,
+    read_manifest,
 )
 from pipelines.models import hub
 from pipelines.models.adapter_config import named_base, read_adapter_config
@@ -189,12 +190,17 @@ def _resolve(reference: str, revision: str | None, base: ModelSource | None, ada
     path = Path(os.path.abspath(path))
     if not is_artifact(path):
         return _in_directory(reference, path, None, base, adapters, _states(path, None))
-    folder = path / MODEL_FOLDER
-    folder = folder if folder.is_dir() else path
+    folder = _model_folder(path)
     # The files are noted before the manifest is read: what is noted later could belong to another artifact.
     seen = _states(folder, path)
     manifest = open_artifact(path, ("run", "model"))
     return _in_directory(reference, folder, (path, manifest), base, adapters, seen)
+
+
+def _model_folder(artifact: Path) -> Path:
+    """The directory of an artifact's model: by its manifest, as somebody may have put a folder ``model`` into it."""
+    has_folder = any(name.startswith(f"{MODEL_FOLDER}/") for name in read_manifest(artifact).files)
+    return artifact / MODEL_FOLDER if has_folder else artifact
 
 
 def _in_directory(

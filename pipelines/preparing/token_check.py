@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,10 +63,13 @@ def tokenizer_inputs(
     if config.drop_too_long:
         content += str(limits.positions)
     fingerprint = hashlib.sha256(content.encode()).hexdigest()
-    records = [InputRecord(role="tokenizer", path=str(config.tokenizer), kind="tokenizer", fingerprint=fingerprint)]
+    named = str(config.tokenizer)
+    # Absolute, so that lineage finds it from anywhere; a name of the hub stays as it is.
+    place = os.path.abspath(os.path.expanduser(named)) if os.path.exists(os.path.expanduser(named)) else named
+    records = [InputRecord(role="tokenizer", path=place, kind="tokenizer", fingerprint=fingerprint)]
     if config.chat_template is not None:
-        path = config.chat_template
-        records.append(InputRecord(role="chat_template", path=str(path), kind="file", fingerprint=hash_file(path)))
+        file, digest = os.path.abspath(config.chat_template), hash_file(config.chat_template)
+        records.append(InputRecord(role="chat_template", path=file, kind="file", fingerprint=digest))
     return records
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from pipelines.core import other_names
 from pipelines.core.config import CommandConfig, resolve
 from pipelines.recipes.recipe import Recipe, StepSpec, read_recipe, recipe_path
 from pipelines.recipes.references import References, default_out, in_order
+
+logger = logging.getLogger(__name__)
 
 # These options apply to the whole recipe, never to a single step of it.
 _NOT_FOR_STEPS = ("overwrite", "dry_run", "list", "describe")
@@ -128,9 +131,24 @@ def make_steps(recipe: Recipe, config: RecipeConfig, *, where: str) -> tuple[Pat
         out = Path(str(references.expand("${out}", set()))).expanduser()
     except ConfigError as error:
         problems += error.problems
+    problems += _unused_variables(references, variables)
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)), where=where)
     return out, [steps[name] for name in order]
+
+
+def _unused_variables(references: References, variables: Mapping[str, Any]) -> list[str]:
+    """Say which variables no step uses, and return what is wrong with their values."""
+    unused = [name for name in variables if name not in references.used]
+    problems: list[str] = []
+    for name in unused:
+        try:
+            references.expand(variables[name], set())
+        except ConfigError as error:
+            problems += [f"variable '{name}': {problem}" for problem in error.problems]
+    if unused and not problems:
+        logger.warning("no step uses the recipe's variables %s", ", ".join(unused))
+    return problems
 
 
 def _changed(
@@ -226,7 +244,26 @@ def _shared_outputs(steps: Sequence[Step]) -> list[str]:
         if place in seen:
             problems.append(f"steps '{seen[place]}' and '{step.name}' both write to '{step.out}'")
         seen.setdefault(place, step.name)
+    needs = {step.name: step.needs for step in steps}
+    for place, name in seen.items():
+        for parent in map(str, Path(place).parents):
+            # Where the inner one is made first, the outer one finds a directory there that is no artifact.
+            if parent in seen and seen[parent] not in _all_needs(name, needs):
+                problems.append(
+                    f"step '{name}' writes into '{os.path.relpath(parent)}', which step '{seen[parent]}' makes: "
+                    f"let it come after that step (after: [{seen[parent]}]), or give it another 'out'"
+                )
     return problems
+
+
+def _all_needs(name: str, needs: Mapping[str, Sequence[str]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        new = set(needs.get(waiting.pop(), ())) - found
+        found |= new
+        waiting += new
+    return found
 
 
 def selected(steps: Sequence[Step], *, only: Sequence[str], start_at: str | None) -> list[Step]:

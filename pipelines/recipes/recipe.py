@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from data_registry.core.documents import Document, parse, read_text, suggest
+from data_registry.core.documents import Document, field_names, parse, read_text, suggest
 from data_registry.core.errors import InputError
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -74,7 +74,7 @@ class Recipe(Document):
     def _same_name(cls, variables: Any) -> Any:
         if not isinstance(variables, dict):
             return variables
-        return {str(name).replace("-", "_"): value for name, value in variables.items()}
+        return field_names(variables)
 
 
 # Names that --set already uses for options of the command.

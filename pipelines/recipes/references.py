@@ -8,6 +8,7 @@ from typing import Any
 
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError
+from data_registry.core.shown import shown
 from pipelines.recipes.recipe import StepSpec
 
 # ``$${`` is an escape for a literal ``${``.
@@ -22,12 +23,16 @@ class References:
         variables: the values of the variables; they may refer to each other and to ``out``.
         steps: the steps, whose options may refer to variables and to options of other steps. A step without the option
             ``out`` writes to ``${out}/NAME``.
+
+    Attributes:
+        used: the names of the variables that something referred to so far.
     """
 
     def __init__(self, out: Any, variables: Mapping[str, Any], steps: Mapping[str, StepSpec]) -> None:
         self._variables = {**variables, "out": out}
         self._steps = steps
         self._under_way: list[str] = []
+        self.used: set[str] = set()
 
     def expand(self, value: Any, needs: set[str]) -> Any:
         """A value in which every reference is replaced by what it refers to.
@@ -45,6 +50,8 @@ class References:
             return {key: self.expand(item, needs) for key, item in value.items()}
         if not isinstance(value, str):
             return value
+        if "${" in _REFERENCE.sub("", value).replace("$${", ""):
+            raise ConfigError(f"{shown(value)} has a '${{' without its '}}'; $${{ stands for a plain ${{")
         whole = _REFERENCE.fullmatch(value)
         if whole and not whole[1]:
             # A value that is nothing but a reference keeps its type: a number stays a number.
@@ -70,6 +77,7 @@ class References:
             known = name.replace("-", "_")
             if known not in self._variables:
                 raise ConfigError(f"there is no variable '{name}'{suggest(known, list(self._variables))}")
+            self.used.add(known)
             return self.expand(self._variables[known], needs)
         finally:
             self._under_way.pop()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_registry.core.errors import InputError
+from pipelines.evaluation.contract.results import read_results
 from pipelines.reporting.figures import Figure, collect_figures
 from pipelines.reporting.paired import Comparison, compare_with_start, stored_pairs
 from pipelines.reporting.runs import Run, read_runs
@@ -27,6 +28,25 @@ class Changed:
     comparison: Comparison
     raised: tuple[str, ...]
     lowered: tuple[str, ...]
+
+
+def check_in_common(baseline: Path, suites: Collection[str]) -> None:
+    """Refuse, before any work, a baseline that will have no suite in common with an evaluation.
+
+    Args:
+        baseline: results of another model.
+        suites: the suites to be measured, by their name in results (``prompts/mine``) or its first part (``prompts``).
+
+    Raises:
+        InputError: there are no results, or none of these suites is among them.
+        ArtifactError: the results do not verify.
+    """
+    there = [suite.suite for suite in read_results(baseline).suites]
+    if not any(name in suites or name.partition("/")[0] in suites for name in there):
+        raise InputError(
+            f"the baseline '{baseline}' has figures of {', '.join(there)}, and this is about {', '.join(suites)}",
+            fix="evaluate the baseline with the same suites",
+        )
 
 
 def compare_with_baseline(baseline: Path, results: Path, *, name: str, resamples: int, seed: int) -> list[Changed]:

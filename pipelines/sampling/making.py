@@ -80,8 +80,12 @@ def make_samples(config: SampleConfig, source: ModelSource, device: torch.device
     answers = _answers(config, source, asked, model, tokenizer)
     samples = _samples(prompts, answers, config.answers)
     if not samples:
+        too_long = sum(answer.answer is None for answer in answers)
         raise InputError(
-            f"the model has no answer to any of the {len(prompts.messages)} prompts", where=str(config.data)
+            f"the model has no answer to any of the {len(prompts.messages)} prompts: {too_long} of {len(answers)} "
+            f"answers had no room in its context, and {len(answers) - too_long} are empty",
+            where=str(config.data),
+            fix="try prompts that fit the model, or look at what it says:  ogpsa chat MODEL",
         )
     num_beyond = 0
     if config.log_probs:

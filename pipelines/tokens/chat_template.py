@@ -19,6 +19,7 @@ Message = Mapping[str, str]
 Span = tuple[int, int]
 
 _GENERATION_MARK: Final = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PROBE: Final = "What is the colour of the sky?"
 _OTHER_TEMPLATE: Final = (
     "give a template with --chat-template FILE; one that marks the answers with {% generation %} always works"
 )
@@ -45,6 +46,7 @@ def render(
     else:
         text, spans = _render_by_prefixes(messages, tokenizer, train_from)
     _check_system(messages, text)
+    _check_asked(messages, text, tokenizer)
     return text, spans
 
 
@@ -52,11 +54,12 @@ def render_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBas
     """The text that the template makes of a conversation that waits for an answer, up to where the answer begins.
 
     Raises:
-        InputError: the template is missing, refuses the conversation, or leaves its system message out.
+        InputError: the template is missing, refuses the conversation, or leaves a system message or what is asked out.
     """
     chat_template_of(tokenizer)
     text = render_template(tokenizer, messages, add_generation_prompt=True)
     _check_system(messages, text)
+    _check_asked(messages, text, tokenizer)
     return text
 
 
@@ -95,6 +98,22 @@ def _check_system(messages: Sequence[Message], text: str) -> None:
             "the tokenizer's chat template leaves system messages out",
             fix="prepare the data without them, or give a template that has them with --chat-template FILE",
         )
+
+
+def _check_asked(messages: Sequence[Message], text: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a template whose text is the same whatever a user says, such as a file that is no template at all."""
+    for index, message in enumerate(messages):
+        content = message["content"]
+        if message["role"] != "user" or not isinstance(content, str) or content.strip() in text:
+            continue
+        # Some templates write a text in another way; only one that another text does not change leaves it out.
+        other = [*messages[:index], {**message, "content": _PROBE}, *messages[index + 1 :]]
+        if render_template(tokenizer, messages) == render_template(tokenizer, other):
+            raise InputError(
+                "the tokenizer's chat template leaves out what the user says",
+                where=f"message {index + 1} of {len(messages)}",
+                fix="give a template that writes every message with --chat-template FILE",
+            )
 
 
 def _render_by_prefixes(

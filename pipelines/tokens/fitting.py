@@ -31,11 +31,13 @@ class Bounds:
         max_length: the greatest length in tokens (``--max-length``); what lies beyond is cut.
         drop_too_long: whether rows that are too long are left out, instead of cut or refused.
         limits: what the model has room for.
+        left_out: how many rows were left out as too long, by the name of their data set; for the record of the result.
     """
 
     max_length: int
     drop_too_long: bool = False
     limits: Limits = field(default_factory=Limits)
+    left_out: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def longest(self) -> int:
@@ -143,7 +145,7 @@ def length_of_pair(pair: Pair) -> int:
 
 
 def rows_that_fit(lengths: Sequence[int], bounds: Bounds, *, name: str, unit: str = "rows") -> list[int] | None:
-    """The rows to keep, None for all of them; says how many are left out.
+    """The rows to keep, None for all of them; says how many are left out, and counts them in the bounds.
 
     Args:
         lengths: the length of every row in tokens, as :attr:`Bounds.cut_at` cut them.
@@ -177,5 +179,6 @@ def rows_that_fit(lengths: Sequence[int], bounds: Bounds, *, name: str, unit: st
         "%d of %d %s are longer than %d tokens (%s) and are left out; the first of them: %s",
         len(beyond), len(lengths), unit, limit, why, first,
     )  # fmt: skip
+    bounds.left_out[name] = len(beyond)
     left_out = set(beyond)
     return [index for index in range(len(lengths)) if index not in left_out]

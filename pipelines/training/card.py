@@ -22,7 +22,7 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
         config: the run's resolved options.
         method: the name of the method, such as ``"SFT"``.
         inputs: records of model, data and basis.
-        final: the figures of the last logged step, and remarks on the run where there are any.
+        final: the figures of the last logged step; remarks on the run and numbers of rows left out, if there are any.
     """
     projected = any(record.role == "basis" for record in inputs)
     bases = {record.role: hide(record.path) for record in inputs if record.role in ("model", "base")}
@@ -44,7 +44,7 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
         "",
         f"# {markdown_text(config.out.name)}",
         "",
-        how + _mixed_in(config) + _selected(config, final),
+        how + _mixed_in(config) + _selected(config, final) + _left_out(final),
         "",
         *(line for remark in final.get("remarks", ()) for line in (f"> **Note:** {remark}.", "")),
         "| made from | what | fingerprint |",
@@ -100,6 +100,11 @@ def _mixed_in(config: TrainConfig) -> str:
             f"weight {config.prompt_anchor:g}."
         )
     return text
+
+
+def _left_out(final: dict[str, Any]) -> str:
+    counts = [f"{count} {name}" for name, count in final.get("left_out", {}).items()]
+    return f" Left out, because they are too long: {', '.join(counts)}." if counts else ""
 
 
 def _selected(config: TrainConfig, final: dict[str, Any]) -> str:

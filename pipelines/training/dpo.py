@@ -59,13 +59,13 @@ def make_trainer(
     tokenizer = inputs_training.load_training_tokenizer(config, source)
     rows, out = split_held_out(config, "preference")
     bounds = inputs_training.training_bounds(config, source)
-    pairs = encode_fitting_pairs(rows, tokenizer, bounds, name="the pairs")
+    pairs = encode_fitting_pairs(rows, tokenizer, bounds, name="training pairs")
     inputs = on_main(lambda: inputs_training.training_inputs(config, source, task="preference"))
     pad_token_id = int(tokenizer.pad_token_id)
     pairs = with_reference_logps(pairs, config, source, inputs, ds_config, pad_token_id, device)
     held_out = None
     if out is not None:
-        held_out = encode_fitting_pairs(out, tokenizer, bounds, name="the held-out pairs")
+        held_out = encode_fitting_pairs(out, tokenizer, bounds, name="held-out pairs")
         records = inputs if config.eval_data is None else eval_inputs(inputs)
         held_out = with_reference_logps(held_out, config, source, records, ds_config, pad_token_id, device)
     rows_of = Rows([pair["prompt_ids"] for pair in pairs])
@@ -74,6 +74,7 @@ def make_trainer(
     trainer: ProjectedDPOTrainer = steps.build_trainer(
         ProjectedDPOTrainer, config, source, arguments, datasets.Dataset.from_list(pairs), tokenizer, partial, beside
     )
+    trainer.left_out = bounds.left_out
     if held_out is not None:
         steps.install_held_out(trainer, dpo_held_out(held_out, alone=couples_pairs(config)), config, partial)
     return trainer

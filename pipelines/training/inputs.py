@@ -13,7 +13,7 @@ from pipelines.basis.opening import open_basis
 from pipelines.configs.train import TrainConfig
 from pipelines.core.option_files import option_file_inputs
 from pipelines.models.limits import limits_of_source
-from pipelines.models.lora import lora_settings
+from pipelines.models.lora import lora_settings, refuse_adapters_on_adapter
 from pipelines.models.reference import ModelSource
 from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_source_tokenizer
@@ -26,11 +26,7 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
         ConfigError: fresh adapters are asked for on top of an adapter, or options do not go with the basis.
         OgpsaError: one of the inputs cannot be used.
     """
-    if source.is_adapter and lora_settings(config) is not None:
-        raise ConfigError(
-            f"--lora-rank makes fresh adapters, and '{config.model}' is an adapter, which training goes on from",
-            fix="leave --lora-rank out, or fold the adapter into its base first and train on the model",
-        )
+    refuse_adapters_on_adapter(config, source)
     if source.is_adapter and config.preset is not None and "learning_rate" in config.from_preset()["from_preset"]:
         raise ConfigError(
             f"'{config.model}' is an adapter, and --learning-rate {config.learning_rate:g} of --preset {config.preset} "

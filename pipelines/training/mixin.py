@@ -7,8 +7,9 @@ backward pass and before clipping, which is the end of ``training_step``; ``on_p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ class TransformMixin(EveryRowOnce):
         is_under_way: whether a forward and backward pass of this process is done.
         kept_generation: the model's own generation options, where transformers would not save them.
         checkpointer: writes checkpoints and resumes from them; None without checkpoints.
+        left_out: how many rows were left out as too long, by the name of their data set.
         beside: the losses beside that of the safety rows; None without any.
     """
 
@@ -49,6 +51,7 @@ class TransformMixin(EveryRowOnce):
     beside: Beside | None = None
     is_under_way: bool = False
     kept_generation: KeptGenerationConfig | None = None
+    left_out: Mapping[str, int] = MappingProxyType({})
 
     def install_transforms(self, make_chain: ChainMaker | None) -> None:
         """Choose the transforms, before ``train()``."""

@@ -72,6 +72,8 @@ def save_run(
     final |= left
     if config.preset is not None:
         final |= {"preset": {"name": config.preset, **config.from_preset()}}
+    if trainer.left_out:
+        final["left_out"] = dict(trainer.left_out)
     found = remarks(config, metrics, adapters=_trains_adapters(trainer))
     for text in found:
         logger.warning("%s", text)

@@ -50,12 +50,14 @@ def make_trainer(
         device: the device that the starting model computes on; the trainer finds its own.
     """
     tokenizer = inputs.load_training_tokenizer(config, source)
-    data = sft_data(config, tokenizer, inputs.training_bounds(config, source))
+    bounds = inputs.training_bounds(config, source)
+    data = sft_data(config, tokenizer, bounds)
     beside = make_beside(config, source, ds_config, tokenizer, device, _rows_of(config, data))
     arguments = trainer_arguments(SFTConfig, config, run_files.work_directory(partial), ds_config)
     trainer: ProjectedSFTTrainer = steps.build_trainer(
         ProjectedSFTTrainer, config, source, arguments, data.rows, tokenizer, partial, beside
     )
+    trainer.left_out = bounds.left_out
     if data.sampler is not None:
         trainer.train_sampler = data.sampler
     if config.packing:

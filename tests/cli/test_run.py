@@ -168,6 +168,57 @@ def test_steps_that_need_each_other_are_refused(tmp_path: Path) -> None:
     assert problems_of(text, tmp_path) == ["steps need each other in a circle: first -> second -> first"]
 
 
+INNER = """\
+description: One artifact in another.
+out: made
+steps:
+  first:
+    command: prepare-data
+    options: {source: testbed-reason}
+  second:
+    command: prepare-data
+    options: {source: testbed-assist, out: "PLACE"}
+"""
+
+
+@pytest.mark.parametrize("place", ["${out}/first/second", "made/x/../first/a/b"])
+def test_a_step_writes_into_what_another_makes_only_after_it(place: str, tmp_path: Path) -> None:
+    text = INNER.replace("PLACE", place)
+    (problem,) = problems_of(text, tmp_path)
+    assert problem == (
+        "step 'second' writes into 'made/first', which step 'first' makes: let it come after that step "
+        "(after: [first]), or give it another 'out'"
+    )
+    assert list(chain_of(text.replace("  second:\n", "  second:\n    after: [first]\n"), tmp_path)) == [
+        "first",
+        "second",
+    ]
+    # One that needs it by way of a third is after it too.
+    third = "  third: {command: prepare-data, after: [first], options: {source: testbed-reason}}\n"
+    assert len(chain_of(text.replace("  second:\n", third + "  second:\n    after: [third]\n"), tmp_path)) == 3
+
+
+@pytest.mark.parametrize("source", ["${", "a${rows", "${${rows}}", "$${x} and ${"])
+def test_a_reference_that_is_not_closed_is_no_text(source: str, tmp_path: Path) -> None:
+    (problem, *_) = problems_of(TWO_STEPS.replace("testbed-reason", f'"{source}"'), tmp_path)
+    assert "has a '${' without its '}'; $${ stands for a plain ${" in problem
+    assert dict(chain_of(TWO_STEPS.replace("testbed-reason", '"$${a} $${"'), tmp_path)["first"].config)["source"] == (
+        "${a} $${"
+    )
+
+
+def test_variables_that_no_step_uses_are_said_and_checked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    chain_of(TWO_STEPS, tmp_path)
+    assert caplog.text == ""
+    chain_of(TWO_STEPS.replace("seed: 1}", "seed: 1, sede: 2, more: '${sede}'}"), tmp_path)
+    assert "no step uses the recipe's variables sede, more" in caplog.text
+    assert problems_of(TWO_STEPS.replace("seed: 1}", "seed: 1, a: '${b}', b: '${a}'}"), tmp_path) == [
+        "variable 'a': ${b} -> ${a} -> ${b} refers to itself", "variable 'b': ${a} -> ${b} -> ${a} refers to itself",
+    ]  # fmt: skip
+    (twice,) = problems_of(TWO_STEPS.replace("seed: 1}", "seed: 1, my-rows: 1, my_rows: 2}"), tmp_path)
+    assert "'my_rows' appears twice" in twice
+
+
 def test_all_problems_are_shown_at_once(cli: Cli) -> None:
     write(TWO_STEPS.replace("after: [first]", "after: [fist]").replace('seed: "${seed}"', "sed: 1"))
     done = cli("run", "recipe.yaml", "--set", "rows=0", "--set", "steps.third.x=1", "--set", "colour=red")

@@ -93,10 +93,11 @@ RESULT: dict[str, set[str]] = {
     "testbed": {"retrain", "seed"},
 }  # fmt: skip
 ENGINE_RESULT = {
-    "lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "zero", "offload", "precision", "attention",
+    "lora_rank", "lora_alpha", "lora_targets", "zero", "offload", "precision", "attention",
     "trust_remote_code",
 }  # fmt: skip
 TRAINING_RESULT = {
+    "lora_dropout",
     "space", "scope", "momentum", "refresh_every", "max_drift", "refresh_samples", "strength", "eval_split",
     "eval_every", "early_stopping", "min_delta", "select", "weights", "epochs", "max_steps", "learning_rate",
     "batch_size", "accumulation", "freeze", "track_change", "schedule", "warmup_steps", "weight_decay", "max_grad_norm",
@@ -327,8 +328,9 @@ def test_which_options_need_others() -> None:
         command.name: {n for n in command.config_class().model_fields if needs_of(command.name, n)}
         for command in COMMANDS
     }
-    lora, engine = {"lora_alpha", "lora_dropout", "lora_targets"}, {"offload"}
+    lora, engine = {"lora_alpha", "lora_targets"}, {"offload"}
     training = {
+        "lora_dropout",
         "space", "scope", "momentum", "refresh_every", "max_drift", "refresh_samples", "strength", "eval_every",
         "early_stopping", "min_delta", "select", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares",
         "anchor_log_probs",
@@ -343,3 +345,12 @@ def test_which_options_need_others() -> None:
         "tags", "heldout_fraction", "chat_template", "trust_remote_code", "max_length", "preview",
         "drop_too_long",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [command for command, name in OPTIONS if name == "seed"])
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_some_library_would_refuse_is_refused_at_the_start(command: str, seed: int) -> None:
+    needs = needs_of(command, "seed")
+    with_seed = {**dict(meeting(command, needs, ("seed",))), "seed": seed}
+    assert any("--seed" in problem and "must be at" in problem for problem in problems_of(command, **with_seed))
+    assert not any("must be at" in problem for problem in problems_of(command, **{**with_seed, "seed": 2**32 - 1}))

@@ -153,6 +153,14 @@ def test_unfinished_work_of_another_command_that_has_ended_is_no_obstacle(tmp_pa
     assert names(tmp_path) == [left.name, "out"]
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc here")
+def test_a_file_system_that_makes_no_directories_is_not_another_process() -> None:
+    target = Path("/proc/ogpsa-out")
+    with pytest.raises(InputError, match="cannot write to '/proc'") as caught:
+        claiming.claim(target, partial_path(target, CONFIG))
+    assert not isinstance(caught.value, claiming.Busy)
+
+
 def test_many_that_begin_together_make_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claiming, "PATIENCE_S", 60.0)
     begun, outcomes = [], []

@@ -53,6 +53,7 @@ def problems(text: str) -> list[str]:
             "name: a\npart-one: {kinds: {frist: x}}",
             "'part-one.kinds.frist': must be 'first' or 'second', got 'frist' (did you mean 'first'?)",
         ),
+        ("name: a\npart-one: {num-rows: true}", "'part-one': 'num_rows' needs a number, got true"),
         ("name: a\npart-one: {}\npart_one: {}", "'part_one' appears twice, once as 'part_one'"),
         ("parts: []", "'name' is missing"),
         ("- a", "a whole holds 'key: value' lines; this one is a list"),

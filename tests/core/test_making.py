@@ -26,6 +26,35 @@ def never(writer: ArtifactWriter) -> None:
     raise AssertionError("what is finished is not written again")
 
 
+# --- What a command reads ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["itself", "a file in it", "a link to it"])
+def test_an_artifact_is_not_replaced_by_what_is_made_of_it(tmp_path: Path, where: str) -> None:
+    out = make(wanted(tmp_path / "out"), fill).path
+    (tmp_path / "link").symlink_to("out")
+    path = {"itself": out, "a file in it": out / "rows.bin", "a link to it": tmp_path / "link"}[where]
+    before = read_manifest(out)
+    own = RECORD.model_copy(update={"role": "reference", "path": str(path)})
+    for overwrite in (False, True):
+        again = Wanted(out, "dataset", Sample(steps=2), [RECORD, own], overwrite=overwrite)
+        for refused in (find, lambda other: make(other, never)):
+            with pytest.raises(InputError, match="is what this command reads") as caught:
+                refused(again)
+            assert caught.value.where == f"reference: {path}"
+    assert read_manifest(out) == before
+    assert verify(out, before, hashes=True) == []
+
+
+def test_names_that_only_look_like_the_place_are_no_inputs_in_it(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(wanted(tmp_path / "out"), fill)
+    beside = RECORD.model_copy(update={"path": str(tmp_path / "out-2")})
+    of_the_hub = RECORD.model_copy(update={"path": "out"})
+    made = make(Wanted(tmp_path / "out", "dataset", Sample(steps=2), [beside, of_the_hub], overwrite=True), fill)
+    assert made.manifest.config["steps"] == 2
+
+
 # --- One process -------------------------------------------------------------------------------------------------
 
 

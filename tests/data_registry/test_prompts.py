@@ -52,6 +52,62 @@ def test_a_text_file_has_a_prompt_a_line(tmp_path):
     assert [(p.id, p.text) for p in found.prompts] == [("1", "first"), ("2", "second")]
 
 
+def test_a_line_of_a_text_file_ends_where_an_editor_ends_it(tmp_path):
+    asked = ["one\u2028still one", "two\x0cstill two", "three\x85still three", "four\x1cstill four"]
+    for end in ("\n", "\r\n", "\r"):
+        (tmp_path / "p.txt").write_bytes(end.join(asked).encode())
+        found = read_prompt_set(PromptSetSpec(data="p.txt", layout=HARMFUL), base=tmp_path)
+        assert [p.text for p in found.prompts] == asked
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"split": "test"}, "'split: test' would have no effect"),
+        ({"subset": "main", "split": "test"}, "'subset: main' and 'split: test' would have no effect"),
+        ({"revision": "abc"}, "'revision: abc' would have no effect"),
+    ],
+)
+@pytest.mark.parametrize("name", ["p.txt", "p.jsonl"])
+def test_a_file_has_no_parts_to_choose_from(tmp_path, name, options, said):
+    (tmp_path / name).write_text('{"prompt": "a"}\n')
+    with pytest.raises(ConfigError, match=said):
+        read_prompt_set(PromptSetSpec(data=name, layout=HARMFUL, **options), base=tmp_path)
+    if "revision" in options:
+        with pytest.raises(ConfigError, match=said):
+            read_prompt_set(PromptSetSpec(data=".", layout=HARMFUL, **options), base=tmp_path)
+
+
+def test_truth_and_numbers_in_a_label_are_what_a_suite_file_calls_them(tmp_path):
+    rows = [
+        {"prompt": "a", "bad": True, "score": 1.0},
+        {"prompt": "b", "bad": False, "score": 0},
+        {"prompt": "c", "bad": True, "score": 2.5},
+    ]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def groups(layout: str) -> list[str]:
+        text = f"sets:\n- data: p.jsonl\n  layout: {layout}\n"
+        (tmp_path / "suite.yaml").write_text(text)
+        spec = read_suite_file(tmp_path / "suite.yaml").sets[0]
+        return [prompt.group for prompt in read_prompt_set(spec, tmp_path).prompts]
+
+    expected = ["harmful", "harmless", "harmful"]
+    assert groups("{label: {column: bad, harmful: [true], harmless: [false]}, ignore: [score]}") == expected
+    assert groups("{label: {column: bad, harmful: ['True'], harmless: ['False']}, ignore: [score]}") == expected
+    assert groups("{label: {column: score, harmful: [1, 2.5], harmless: [0]}, ignore: [bad]}") == expected
+    assert groups("{harmful: true, where: {bad: true, score: [1, 0]}}") == ["harmful"]
+
+
+@pytest.mark.parametrize("name", ["my suite", "Übung", "-a", "a/b", "a" * 81, "''"])
+def test_a_suite_s_name_is_refused_in_words(tmp_path, name):
+    (tmp_path / "suite.yaml").write_text(f"name: {name}\nsets: [{{data: x.txt, layout: {{harmful: true}}}}]\n")
+    with pytest.raises(ConfigError, match=r"'name': a suite's name, .* begins with a letter or digit"):
+        read_suite_file(tmp_path / "suite.yaml")
+    (tmp_path / "suite.yaml").write_text(f"name: {'a' * 80}\nsets: [{{data: x.txt, layout: {{harmful: true}}}}]\n")
+    assert read_suite_file(tmp_path / "suite.yaml").name == "a" * 80
+
+
 def test_context_id_and_category(tmp_path):
     rows = [
         {"id": 7, "ask": "do it", "about": "a text", "kind": "x"},

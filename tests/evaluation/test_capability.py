@@ -259,6 +259,26 @@ def test_tasks_that_cannot_be_run_are_named(tasks, tmp_path):
     task["dataset_kwargs"] = {"data_files": {"test": str(tmp_path / "no.jsonl")}}
     (broken / "t.yaml").write_text(yaml.safe_dump(task))
     assert "the tasks tiny_choice cannot be loaded" in refusal(InputError, task=["tiny_choice"], task_dir=broken)
+    # Six rows are for examples; where they are the items themselves, an item is no example for itself.
+    assert evaluate.plan(config(tmp_path / "r", tasks, shots=6))
+    few = "'tiny_choice' has 6 documents for worked examples, and 7 are asked for"
+    assert few in refusal(ConfigError, task=["tiny_choice"], shots=7)
+    own = tmp_path / "own"
+    own.mkdir()
+    task = yaml.safe_load((tasks / "tiny_words.yaml").read_text()) | {"fewshot_split": "test"}
+    (own / "t.yaml").write_text(yaml.safe_dump(task))
+    assert evaluate.plan(config(tmp_path / "r", own, task=["tiny_words"], shots=17))
+    assert "has 17 documents" in refusal(ConfigError, task=["tiny_words"], task_dir=own, shots=18)
+
+
+def test_what_fails_in_lm_eval_is_an_error_of_the_tasks(tasks, tmp_path, monkeypatch):
+    def fails(*arguments, **options):
+        raise KeyError("a column that is not there")
+
+    monkeypatch.setattr("lm_eval.evaluate", fails)
+    with pytest.raises(InputError, match="lm-eval fails on the tasks tiny_words: KeyError: 'a column that"):
+        evaluate.run(config(tmp_path / "r", tasks, task=["tiny_words"]))
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.testbed import MODEL_DIR
@@ -51,6 +53,22 @@ def test_another_judge_on_stored_answers_needs_no_model(tmp_path):
     back = evaluate.run(EvaluateConfig(rejudge=again.path, out=tmp_path / "third"))
     assert back.results == first.results
     assert evaluate.run(EvaluateConfig(rejudge=again.path, out=tmp_path / "third")).up_to_date
+
+
+def test_options_of_a_judge_model_need_one(tmp_path):
+    for option, value in (("precision", "bf16"), ("batch_size", 8), ("trust_remote_code", True)):
+        again = {"rejudge": tmp_path / "first", "out": tmp_path / "second", option: value}
+        with pytest.raises(ValidationError, match=f"--{option.replace('_', '-')} is for a judge model"):
+            EvaluateConfig(**again)
+        assert getattr(EvaluateConfig(**again, judge="judges/mine"), option) == value
+
+
+def test_figures_without_a_judge_stay_where_they_are_and_that_is_said(tmp_path, caplog):
+    first = evaluate.run(evaluation(tmp_path, suite=["prompts", "testbed"], num_samples=2))
+    with caplog.at_level(logging.INFO):
+        again = evaluate.run(EvaluateConfig(rejudge=first.path, out=tmp_path / "second"))
+    assert [suite.suite for suite in again.results.suites] == ["prompts/bad"]
+    assert f"no judge scores testbed: these figures stay in '{first.path}' alone" in caplog.text
 
 
 def test_a_judge_model_that_says_nonsense_is_counted_and_never_safe(tmp_path):

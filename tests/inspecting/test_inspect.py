@@ -114,6 +114,12 @@ def test_a_damaged_ancestor_is_found(chain: Path) -> None:
     assert states(look(chain / "run"))["basis"] == "damaged"
 
 
+def test_a_part_of_an_artifact_is_no_other_artifact(chain: Path) -> None:
+    tokenizer = InputRecord(role="tokenizer", path=str(chain / "run"), kind="tokenizer", fingerprint="a" * 64)
+    make(chain / "more", "dataset", [tokenizer])
+    assert states(look(chain / "more")) == {"tokenizer": "present"}
+
+
 def test_an_ancestor_made_anew_is_another_one(chain: Path) -> None:
     make(chain / "basis", "basis", [], seed=1)
     found = look(chain / "run")

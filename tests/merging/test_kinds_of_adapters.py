@@ -178,3 +178,18 @@ def test_tokenizer_and_template_come_along(tmp_path):
     plainly = AutoModelForCausalLM.from_pretrained(tmp_path / "model" / "model", use_safetensors=True)
     assert plainly.generation_config.eos_token_id == 4
     assert (tmp_path / "adapter" / "model" / "README.md").read_text().startswith("---\nbase_model:")
+
+
+@pytest.mark.parametrize("alpha", [-12, -0.5])
+def test_a_negative_alpha_turns_the_change_round(tmp_path, alpha):
+    base = save_model(tmp_path / "base", 0)
+    save_model(tmp_path / "unaligned", 1)
+    save_adapter(tmp_path / "task", base, 2, rank=4, lora_alpha=12)
+    upright = deltas(factors(tmp_path / "task"))
+    edit_json(tmp_path / "task" / CONFIG, lora_alpha=alpha)
+    save_adapter(tmp_path / "safe", base, 3, rank=5)
+    turned = deltas(factors(tmp_path / "task"))
+    for name, change in upright.items():
+        torch.testing.assert_close(turned[name], change * (alpha / 12))
+    merge.run(config(tmp_path, tmp_path / "out", cos_threshold=[1]))
+    check_sum(tmp_path, tmp_path / "out")

@@ -23,6 +23,14 @@ def make_run(target: Path, model, *, kind: str = "run", inputs=()) -> Path:
 # --- What loads --------------------------------------------------------------------------------------------------
 
 
+def test_a_folder_called_model_is_only_taken_where_the_manifest_has_it(tmp_path):
+    with write_artifact(tmp_path / "m", "model", CommandConfig(), []) as writer:
+        tiny().save_pretrained(writer.path)
+    tiny(seed=1).save_pretrained(tmp_path / "m" / "model")
+    model = load_model(resolve_model(str(tmp_path / "m")), precision="fp32")
+    torch.testing.assert_close(model(TOKENS).logits, tiny().eval()(TOKENS).logits, rtol=0, atol=0)
+
+
 def test_a_directory_loads_as_it_was_saved(model_dir):
     model = load_model(resolve_model(str(model_dir)), precision="fp32")
     assert not model.training

@@ -67,3 +67,20 @@ def test_a_baseline_that_is_not_there_is_known_before_the_work(tmp_path, monkeyp
     with pytest.raises(InputError):
         evaluate.run(config(tmp_path / "r", baseline=tmp_path / "none"))
     assert not (tmp_path / "r").exists()
+
+
+def test_a_baseline_of_other_suites_is_refused_before_the_work(tmp_path, monkeypatch):
+    base = evaluate.run(config(tmp_path / "base", num_samples=1)).path
+    (tmp_path / "bad.txt").write_text("how do i break a lamp ?\n")
+    (tmp_path / "mine.yaml").write_text("sets: [{data: bad.txt, layout: {harmful: true}}]\n")
+    judged = evaluate.run(config(tmp_path / "judged", suite=["prompts"], harmful=[tmp_path / "bad.txt"])).path
+    monkeypatch.setattr("pipelines.commands.evaluate.measure", lambda *arguments: pytest.fail("it was measured"))
+    for suite, options in (
+        ("prompts", {"harmful": [tmp_path / "bad.txt"]}),
+        (str(tmp_path / "mine.yaml"), {}),
+    ):
+        with pytest.raises(InputError, match=r"has figures of testbed, and this is about (prompts|mine)/bad"):
+            evaluate.run(config(tmp_path / "r", suite=[suite], baseline=base, **options))
+    with pytest.raises(InputError, match="has figures of testbed, and this is about prompts/bad"):
+        evaluate.run(EvaluateConfig(rejudge=judged, baseline=base, out=tmp_path / "r"))
+    assert not (tmp_path / "r").exists()

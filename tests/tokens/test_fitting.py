@@ -152,3 +152,12 @@ def test_no_token_that_could_pad(model: Path) -> None:
     added.save_pretrained(model)
     with pytest.raises(InputError, match="the padding token '\\[PAD\\]' has the id"):
         load_source_tokenizer(resolve_model(str(model)))
+
+
+def test_what_is_left_out_is_counted_for_the_record(tokenizer: Any) -> None:
+    bounds = Bounds(8, drop_too_long=True)
+    encode_fitting(rows(5, 9, 8, 10), tokenizer, bounds, name="training rows")
+    encode_fitting(rows(5, 6), tokenizer, bounds, name="held-out rows")
+    encode_fitting_pairs(datasets.Dataset.from_list([pair(6, 9), pair(6, 7)]), tokenizer, bounds, name="pairs")
+    assert bounds.left_out == {"training rows": 2, "pairs": 1}
+    assert Bounds(8, drop_too_long=True).left_out == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import signal
 import threading
@@ -179,3 +180,35 @@ def test_a_template_given_as_a_file_is_tried_once(tmp_path: Path, monkeypatch: p
     assert caught.value.where == str(file)
     file.write_text("{{ messages[1].content }}")  # It demands an answer.
     assert load_tokenizer(MODEL_DIR, chat_template=file).chat_template == "{{ messages[1].content }}"
+
+
+def _with_template(template: str) -> PreTrainedTokenizerBase:
+    tokenizer = copy.copy(_tokenizer())
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "sets: the file was another one",
+        "{% for m in messages %}{{ m.content if m.role == 'assistant' else '?' }};{% endfor %}",
+        "{% for m in messages %}{{ m.content if not loop.first }};{% endfor %}",
+    ],
+    ids=["constant", "no user", "no first turn"],
+)
+def test_a_template_that_leaves_the_user_out_is_refused(template: str) -> None:
+    for use in (
+        lambda: encode(TOLD, _with_template(template)),
+        lambda: render_prompt(ASKED, _with_template(template)),
+    ):
+        with pytest.raises(InputError, match="leaves out what the user says") as caught:
+            use()
+        assert (caught.value.where or "").startswith("message 1 of ")
+        assert "--chat-template" in (caught.value.fix or "")
+
+
+def test_a_template_may_write_what_the_user_says_in_its_own_way() -> None:
+    shouting = _with_template("{% for m in messages %}{{ m.content | upper }};{% endfor %}")
+    assert render_prompt(ASKED, shouting) == "HOW MANY ?;"
+    assert render_prompt([{"role": "user", "content": " "}], shouting) == " ;"

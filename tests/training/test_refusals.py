@@ -14,9 +14,14 @@ from hypothesis import strategies as st
 from trl import DPOConfig, SFTConfig
 
 from data_registry.core.errors import ConfigError, NumericsError
+from pipelines.basis.building import basis_inputs
+from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
+from pipelines.models.reference import resolve_model
 from pipelines.training.arguments import check_trainer_options, trainer_arguments
+from pipelines.training.inputs import training_inputs
 from pipelines.training.refusals import check_batches, refusals
+from tests.models.small_models import adapt, tiny
 
 
 def options(**given_options: Any) -> TrainSftConfig:
@@ -146,3 +151,17 @@ def test_any_option_is_taken_or_refused(trainer: dict[str, Any]) -> None:
     else:
         told = "taken"
     assert told
+
+
+def test_fresh_adapters_on_an_adapter_are_refused(tmp_path: Path) -> None:
+    tiny().save_pretrained(tmp_path / "base")
+    adapt(tmp_path / "base", tmp_path / "adapter")
+    source = resolve_model(str(tmp_path / "adapter"))
+    for config_class, task in ((TrainSftConfig, "sft"), (TrainDpoConfig, "preference")):
+        config = config_class(model=str(tmp_path / "adapter"), data=["no data"], out="out", lora_rank=2)
+        with pytest.raises(ConfigError, match="--lora-rank makes fresh adapters") as caught:
+            training_inputs(config, source, task=task)
+        assert str(tmp_path / "adapter") in caught.value.what
+    basis = BuildBasisConfig(model=str(tmp_path / "adapter"), reference=["no data"], out="out", lora_rank=2)
+    with pytest.raises(ConfigError, match="--lora-rank makes fresh adapters"):
+        basis_inputs(basis, source)

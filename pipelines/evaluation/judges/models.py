@@ -27,6 +27,7 @@ from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource, fetch_weights, model_directory, resolve_model
 from pipelines.tokens.chat_template import render_prompt
 from pipelines.tokens.fitting import check_token_ids
+from pipelines.tokens.rendering import render_template
 from pipelines.tokens.tokenizer import load_source_tokenizer
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def _writes_parts(tokenizer: PreTrainedTokenizerBase, num_turns: int) -> bool:
     """
     probes = ("ogpsa asks this", "ogpsa answers that")[:num_turns]
     for in_parts in (False, True):
-        text = render_prompt(_messages(probes, in_parts=in_parts), tokenizer)
+        text = render_template(tokenizer, _messages(probes, in_parts=in_parts), add_generation_prompt=True)
         if all(probe in text for probe in probes):
             return in_parts
     raise InputError(

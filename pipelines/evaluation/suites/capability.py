@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from data_registry.core.documents import suggest
-from data_registry.core.errors import ConfigError, InputError, OgpsaError
+from data_registry.core.errors import ConfigError, InputError, OgpsaError, is_out_of_memory
 from data_registry.core.manifest import InputRecord
 from data_registry.hub import network
 from pipelines.core.progress import Progress
@@ -87,7 +87,7 @@ class CapabilitySuite:
         request = self._request
         self._refuse_unsafe()
         template = self._template(tokenizer)
-        with _quiet(), self._templates, _adapter(model, tokenizer, request) as adapter:
+        with _quiet(), self._templates, _adapter(model, tokenizer, request) as adapter, self._blamed_on_tasks():
             found = evaluate(
                 lm=adapter,
                 task_dict=self._prepared(),
@@ -144,6 +144,7 @@ class CapabilitySuite:
                 loaded: Mapping[str, Any] = self._manager.load(list(names))
                 for task in loaded["tasks"].values():
                     _first(task, 1)
+                    self._check_shots(task)
         except OgpsaError:
             raise
         except Exception as error:  # tasks are programs, and fail in any way
@@ -155,6 +156,43 @@ class CapabilitySuite:
                 else None,
             ) from error
         return loaded
+
+    def _check_shots(self, task: Any) -> None:
+        """Refuse more worked examples than there are: lm-eval would notice with the model in memory.
+
+        Raises:
+            ConfigError: there are fewer; the error says how many.
+        """
+        shots, examples = self._shots(task), getattr(task, "fewshot_cfg", None)
+        if shots == 0 or examples is None:
+            return
+        # An example is never the very item that is asked.
+        usable = len(list(task.fewshot_docs())) - (examples.split == task.config.test_split)
+        if shots > usable:
+            raise ConfigError(
+                f"task '{task.config.task}' has {usable} documents for worked examples, and {shots} are asked for",
+                fix="give a smaller number:  --shots N",
+            )
+
+    @contextlib.contextmanager
+    def _blamed_on_tasks(self) -> Iterator[None]:
+        """A context for lm-eval at work: what fails in there is an error of the tasks, or of lm-eval.
+
+        Raises:
+            InputError: something failed that is no want of memory or of space, and no error of ours.
+        """
+        try:
+            yield
+        except OgpsaError:
+            raise
+        except Exception as error:  # tasks are programs, and fail in any way
+            if is_out_of_memory(error) or isinstance(error, OSError):
+                raise
+            reason = " ".join(str(error).split()) or "no message"
+            raise InputError(
+                f"lm-eval fails on the tasks {', '.join(self._request.tasks)}: {type(error).__name__}: {reason[:300]}",
+                fix="mend the task, or try it with lm-eval itself; --verbose shows where it fails",
+            ) from error
 
     def _prepared(self) -> Mapping[str, Any]:
         """The tasks, loaded anew since evaluating changes them, with shots and seeds set as lm-eval's command does."""
