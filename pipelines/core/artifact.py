@@ -73,13 +73,13 @@ def find_finished(
     same = _is_wanted(target, manifest, kind, config, inputs)
     if same and not overwrite:
         return manifest
-    refuse_own_inputs(target, inputs)
     if not overwrite:
         differing = _differences(manifest, kind, config, inputs)
         raise ArtifactError(
             f"'{target}' holds a finished {manifest.kind} made with other settings: {differing}",
             fix="choose another --out, or replace it with --overwrite",
         )
+    refuse_own_inputs(target, inputs)
     return None
 
 
