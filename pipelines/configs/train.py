@@ -4,106 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import field_validator, model_validator
 
-from data_registry.core.shown import shown
 from pipelines.configs.anchors import AnchorConfig, Anchors
 from pipelines.configs.common import (
     DROP_TOO_LONG_HELP,
-    EngineConfig,
-    OutputConfig,
     PassThrough,
-    TrainedLoraConfig,
     seed_option,
     split_numbers,
 )
 from pipelines.configs.heldout import HeldOutConfig
 from pipelines.configs.presets import PresetName, filled, preset_problems, provenance
+from pipelines.configs.projection import REFRESH_EVERY_HELP, ProjectionConfig, RefreshEvery
 from pipelines.configs.sft_data import SftDataConfig
 from pipelines.core.config import CommandConfig, option
-
-RefreshEvery = int | Literal["auto"]
-REFRESH_EVERY_HELP = (
-    "Recompute the basis at the present weights every N steps (and at the start); 0 keeps it fixed, and auto does it "
-    "when the rows have turned by --max-drift."
-)
-
-
-class ProjectionConfig(OutputConfig, EngineConfig, TrainedLoraConfig):
-    """How the reference subspace is used in training."""
-
-    basis: Path | None = option(
-        None,
-        "Basis from build-basis. Without one, training is plain (the naive baseline).",
-        panel="Projection",
-        runtime=True,
-    )
-    space: Literal["gradient", "update"] = option(
-        "gradient",
-        "gradient: the published rule, projects the gradient. update: makes the optimizer's change itself orthogonal.",
-        panel="Projection",
-        needs="basis",
-    )
-    scope: Literal["tensor", "layer", "global"] = option(
-        "tensor",
-        "What shares a subspace: every tensor has its own (the published rule), every layer, or all together.",
-        panel="Projection",
-        needs="basis",
-    )
-    momentum: Literal["keep", "reproject"] = option(
-        "keep",
-        "reproject: in gradient space, take out of the optimizer's momentum what lies in the basis at every refresh.",
-        panel="Projection",
-        needs=("basis", "space=gradient", "refresh_every!=0"),
-        off="keep",
-    )
-    refresh_every: RefreshEvery = option(
-        30,
-        REFRESH_EVERY_HELP,
-        panel="Projection",
-        needs="basis",
-    )
-    max_drift: float = option(
-        20.0,
-        "For --refresh-every auto: recompute the basis when its rows have probably turned by so many degrees; the "
-        "angle is measured at every refresh.",
-        panel="Projection",
-        needs="refresh_every=auto",
-        gt=0,
-        le=90,
-    )
-    refresh_samples: int | None = option(
-        None,
-        "Samples of each reference data set at a refresh; by default as many as the basis was built from.",
-        panel="Projection",
-        needs=("basis", "refresh_every!=0"),
-        ge=1,
-    )
-    strength: float = option(
-        1.0,
-        "Share of the forbidden component that is removed; 1 removes all.",
-        panel="Projection",
-        needs="basis",
-        gt=0,
-        le=1,
-    )
-
-    @field_validator("refresh_every", mode="before")
-    @classmethod
-    def _number_or_auto(cls, value: Any) -> Any:
-        # A union of types would be refused once for each of its types.
-        if value == "auto":
-            return value
-        try:
-            number = int(value)
-        except (TypeError, ValueError, OverflowError):
-            number = -1
-        if number < 0 or (isinstance(value, float) and number != value):
-            raise ValueError(f"must be a number of steps, 0 or more, or 'auto', got {shown(value)}")
-        return number
-
 
 # Options of TRL's trainer that say how it works and what it tells, and not what it makes.
 RUNTIME_TRAINER_OPTIONS = frozenset(
