@@ -62,6 +62,8 @@ COMMANDS: tuple[Command, ...] = (
             ("sample", "SampleConfig"), is_step=True),
     Command("build-basis", "Estimate the directions that carry general ability.", _CHAIN,
             ("build_basis", "BuildBasisConfig"), is_step=True),
+    Command("build-mask", "Choose the single weights that training may move.", _CHAIN,
+            ("build_mask", "BuildMaskConfig"), is_step=True),
     Command("train-sft", "Fine-tune on safety answers while keeping off these directions.", _CHAIN,
             ("train", "TrainSftConfig"), is_step=True),
     Command("train-dpo", "Train on preference pairs while keeping off these directions.", _CHAIN,

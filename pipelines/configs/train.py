@@ -97,6 +97,20 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
         "embeddings, norms, biases; several with commas.",
         panel="Training",
     )
+    mask: Path | None = option(
+        None,
+        "Mask from build-mask: only the weights that it chooses are trained, all others keep their start to the bit.",
+        panel="Training",
+        runtime=True,
+    )
+    mask_at: Literal["update", "gradient"] = option(
+        "update",
+        "update: the optimizer sees the whole gradient, frozen weights are put back after its step (the published "
+        "rule). gradient: their gradients are 0 before clipping, which saves memory and goes with --basis.",
+        panel="Training",
+        needs="mask",
+        off="update",
+    )
     track_change: bool = option(
         False,
         "Write how far every weight has moved, from the weights in full precision, into the run's folder change/.",
@@ -188,6 +202,8 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
             )
         if self.track_change and self.select == "best":
             problems.append("--track-change measures to the last step, and --select best saves the weights of another")
+        if self.mask is not None:
+            problems += _mask_problems(self)
         return problems
 
     @classmethod
@@ -219,6 +235,18 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
         """The prepared data sets of the task that training reads, each with its role."""
         held_out = [] if self.eval_data is None else [("eval-data", self.eval_data)]
         return [*(("data", path) for path in self.data), *held_out]
+
+
+def _mask_problems(config: TrainConfig) -> list[str]:
+    problems = []
+    if config.lora_rank:
+        problems.append("--mask names weights of the model, and --lora-rank trains adapters beside them")
+    if config.basis is not None and config.space == "gradient" and config.mask_at == "update":
+        problems.append(
+            "--mask-at update does not go with --space gradient, where the optimizer's moments would mix projected and "
+            "frozen weights: use --mask-at gradient, or --space update"
+        )
+    return problems
 
 
 class TrainSftConfig(SftDataConfig, TrainConfig):

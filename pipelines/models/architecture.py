@@ -20,11 +20,13 @@ class Architecture:
         transposed: the weights that are stored as ``[in, out]``: those of embeddings, of Conv1D layers (GPT-2) and of
             experts that multiply from the right.
         names: the name in the model for each tensor on disk whose name differs, as for checkpoints of an older layout.
+        parameters: the shape of every parameter by its name, each once: a shared one under its first name.
     """
 
     shared: tuple[frozenset[str], ...] = ()
     transposed: frozenset[str] = frozenset()
     names: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def name_of(self, stored: str) -> str:
         """What a tensor on disk is called in the model."""
@@ -57,7 +59,8 @@ def architecture_of(directory: Path, stored: Iterable[str]) -> Architecture | No
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), set()).add(name)
     shared = tuple(frozenset(names) for names in owners.values() if len(names) > 1)
-    return Architecture(shared, frozenset(_transposed(model)), _names(model, list(stored)))
+    parameters = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return Architecture(shared, frozenset(_transposed(model)), _names(model, list(stored)), parameters)
 
 
 def _transposed(model: Any) -> Iterable[str]:

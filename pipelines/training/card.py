@@ -90,6 +90,8 @@ def _mixed_in(config: TrainConfig) -> str:
     text = f" {len(config.data)} data sets are trained on together." if config.data[1:] else ""
     if isinstance(config, TrainSftConfig) and config.pooled_replay is not None:
         text += f" General data is mixed in: {config.replay_ratio:g} of the samples."
+    if config.mask is not None:
+        text += f" Only the weights of a mask are trained, held at the {config.mask_at}."
     anchors = config.anchors
     if anchors is not None:
         by = _HELD_BY[anchors.kind]

@@ -17,6 +17,7 @@ from pipelines.models.lora import lora_settings, refuse_adapters_on_adapter
 from pipelines.models.reference import ModelSource
 from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_source_tokenizer
+from pipelines.training.masks import mask_input
 
 
 def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> list[InputRecord]:
@@ -39,6 +40,7 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
     # A model's own answers are made to the prompts of either task.
     task_of_anchor = "sft" if config.anchor_kind == "ce" else None
     records += [as_input("anchor", path, load_prepared(path, task=task_of_anchor)[1]) for path in config.anchor]
+    records += mask_input(config, source)
     if config.basis is not None:
         description, manifest = open_basis(config.basis)
         check_options(config, description, records[0].fingerprint)

@@ -11,6 +11,7 @@ from pipelines.configs.common import EngineConfig
 from pipelines.configs.train import TrainConfig
 from pipelines.core.job import world_size
 from pipelines.engine.deepspeed_config import deepspeed_config, plan_text
+from pipelines.masks.opening import open_mask
 from pipelines.models.reference import ModelSource
 from pipelines.models.summary import summarize_model
 from pipelines.training.data.anchor_schedule import rows_per_step
@@ -120,6 +121,11 @@ def _projection(config: TrainConfig) -> Rows:
 def _others(config: TrainConfig) -> Rows:
     rows = [("frozen", ", ".join(config.freeze))] if config.freeze else []
     rows += _anchors(config)
+    if config.mask is not None:
+        found = open_mask(config.mask).description
+        share = found.num_selected / max(1, found.num_parameters)
+        how = f"{found.num_selected:,} of {found.num_parameters:,} weights are trained ({share:.2%})"
+        rows.append(("mask", f"{how}, held at the {config.mask_at}"))
     if config.track_change:
         rows.append(("change", "tracked: each rank keeps a copy of its starting weights"))
     return rows

@@ -13,11 +13,14 @@ from pipelines.engine import processes
 from pipelines.engine.shards.access import ShardAccess
 from pipelines.engine.shards.opening import open_shards
 from pipelines.models.reference import ModelSource
+from pipelines.training.masks import open_masked
 from pipelines.training.mixin import ChainMaker
 from pipelines.transforms.chain import TransformChain
 from pipelines.transforms.change_tracking import ChangeTracking
 from pipelines.transforms.freezing import Freezing, frozen_tensors
+from pipelines.transforms.masking import masking_transforms
 from pipelines.transforms.projection import Projection, ProjectionSettings, keeps_momentum
+from pipelines.transforms.projector import Masked
 from pipelines.transforms.transform import Transform
 
 
@@ -30,17 +33,21 @@ def chain_maker(config: TrainConfig, source: ModelSource, architecture: str, pad
         architecture: the name of the model's class.
         pad_token_id: the id of the token that pads batches of reference samples.
     """
-    if config.basis is None and not config.freeze and not config.track_change:
+    if config.basis is None and not config.freeze and not config.track_change and config.mask is None:
         return None
     fingerprint = source.input_record().fingerprint
 
     def make(model: Any, engine: Any, optimizer: torch.optim.Optimizer) -> TransformChain:
         access = open_shards(model, engine)
         frozen = frozen_tensors(config.freeze, access) if config.freeze else []
+        masked = open_masked(config, access, architecture, frozen)
         transforms: list[Transform] = [Freezing(access, frozen)] if frozen else []
+        if masked is not None:
+            again = config.basis is not None and config.space == "update"
+            transforms += masking_transforms(config.mask_at, access, masked.frozen, optimizer, again=again)
         if config.basis is not None:
             _check_momentum(config, optimizer)
-            transforms.append(_projection(config, access, optimizer, architecture, fingerprint, pad_token_id, frozen))
+            transforms.append(_projection(config, access, optimizer, architecture, fingerprint, pad_token_id, frozen, masked))
         if config.track_change:
             transforms.append(ChangeTracking(access))
         return TransformChain(access, optimizer, transforms)
@@ -56,6 +63,7 @@ def _projection(
     fingerprint: str,
     pad_token_id: int,
     frozen: list[int],
+    masked: Masked | None,
 ) -> Projection:
     assert config.basis is not None
     basis = open_basis_for_training(
@@ -83,6 +91,7 @@ def _projection(
         basis.objectives,
         basis.loss_sum,
         left_alone=frozen,
+        masked=masked,
         before_batch=lambda: processes.stop_point(device),
         learning_rate=lambda: max(float(group["lr"]) for group in optimizer.param_groups),
     )

@@ -17,7 +17,7 @@ from pipelines.gradients import projection
 from pipelines.passes.gradients import LossSum, Objective, ReferenceResult, reference_gradients
 from pipelines.transforms import diagnostics
 from pipelines.transforms.layer_rows import LayerRows
-from pipelines.transforms.projector import Measure, Projector
+from pipelines.transforms.projector import Masked, Measure, Projector
 from pipelines.transforms.refresh_times import RefreshEvery, RefreshTimes
 from pipelines.transforms.scope import Scope, group_tensors
 from pipelines.transforms.transform import Figures, StepPart, Transform
@@ -66,6 +66,7 @@ class Projection(Transform):
         objectives: this rank's part of every reference objective, for refreshes.
         loss_sum: the reference loss of a batch, summed over its tokens.
         left_alone: the indices of frozen tensors, whose part of the subspace must not count.
+        masked: the elements that training may not move; None without a mask.
         before_batch: called before each batch of a refresh, on all ranks alike; if it raises, the refresh ends without
             a trace.
         learning_rate: gives the learning rate of the present step, the same on all ranks.
@@ -84,6 +85,7 @@ class Projection(Transform):
         loss_sum: LossSum,
         *,
         left_alone: Collection[int] = (),
+        masked: Masked | None = None,
         before_batch: Callable[[], None] = lambda: None,
         learning_rate: Callable[[], float] = lambda: 1.0,
     ) -> None:
@@ -95,7 +97,7 @@ class Projection(Transform):
         )
         self.names = [objective.name for objective in objectives]
         groups = group_tensors(access.names, settings.scope)
-        self.projector = Projector(access, rows, settings.strength, groups=groups, left_alone=left_alone)
+        self.projector = Projector(access, rows, settings.strength, groups=groups, left_alone=left_alone, masked=masked)
         self.needs_whole_step = settings.space == "update" and settings.scope != "tensor"
         self._dtype = rows[0].dtype if rows else torch.float32
         self._steps = 0
@@ -170,7 +172,7 @@ class Projection(Transform):
         angle between the old and the new rows.
         """
         result = self.compute_rows()
-        rows = [row.to(self._dtype) for row in result.rows]
+        rows = self.projector.masked([row.to(self._dtype) for row in result.rows])
         figures = {f"reference_loss/{name}": loss for name, loss in zip(self.names, result.losses, strict=True)}
         figures["drift_degrees"] = self._drift(rows)
         self.refreshes.refreshed(figures["drift_degrees"], self.access.device())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data_registry.core.errors import NumericsError
 from pipelines.engine.shards.access import Shard, ShardAccess
-from pipelines.gradients import projection
+from pipelines.gradients import masking, projection
 from pipelines.transforms.scope import Groups, group_tensors
 
 
@@ -33,6 +33,19 @@ class Measure:
     removed: Tensor
 
 
+@dataclass(frozen=True)
+class Masked:
+    """Which elements a mask leaves to training. The nearest update within the mask is off the masked rows.
+
+    Attributes:
+        frozen: for each shard ``[numel]`` bool, True for elements that may not move.
+        trained: for each of all tensors the number of elements that may.
+    """
+
+    frozen: Sequence[Tensor]
+    trained: Sequence[int]
+
+
 class Projector:
     """Projects sharded vectors (gradients or updates) off the rows of a basis, group by group.
 
@@ -45,6 +58,7 @@ class Projector:
         strength: the share of the component that is removed.
         groups: the groups of tensors that share a subspace; by default every tensor has its own.
         left_alone: the indices of tensors that neither count nor are changed, such as frozen ones.
+        masked: the elements that training may not move, which rows and counts then lack; None where it may move all.
 
     Raises:
         NumericsError: a row is not finite.
@@ -58,13 +72,15 @@ class Projector:
         *,
         groups: Groups | None = None,
         left_alone: Collection[int] = (),
+        masked: Masked | None = None,
     ) -> None:
         self.shards: list[Shard] = list(access.shards)
+        self._masked = masked
         self._groups = groups or group_tensors(access.names, "tensor")
         self._left_alone = frozenset(left_alone)
         self.names = self._groups.names
         self.numels = [0] * len(self.names)
-        for tensor, numel in enumerate(access.numels):
+        for tensor, numel in enumerate(access.numels if masked is None else masked.trained):
             if tensor not in self._left_alone:
                 self.numels[self._groups.of[tensor]] += numel
         self._reduce_over_ranks = not access.replicated
@@ -78,8 +94,8 @@ class Projector:
         return self.grams.shape[-1]
 
     def replace(self, rows: Sequence[Tensor]) -> None:
-        """Take new rows of the same shapes, after a refresh."""
-        self.rows = list(rows)
+        """Take new rows of the same shapes, after a refresh; where elements are masked, they are set to 0 in place."""
+        self.rows = self.masked(rows)
         k = self.rows[0].shape[0] if self.rows else 0
         # A rank may hold no shard at all; it still takes part in every reduction.
         k = self._agree_on_rows(k)
@@ -98,6 +114,13 @@ class Projector:
         self.factors = factors
         self.ranks = projection.ranks(factors)
         self._exact = projection.needs_exact(self.grams, factors).tolist()
+
+    def masked(self, rows: Sequence[Tensor]) -> list[Tensor]:
+        """The rows, with the elements that training may not move set to 0 in place."""
+        if self._masked is not None:
+            for row, frozen in zip(rows, self._masked.frozen, strict=True):
+                masking.zero_frozen_(row, frozen)
+        return list(rows)
 
     def project_(
         self, vectors: Sequence[Tensor | None], which: Sequence[int] | None = None, *, norms: bool = True

@@ -22,6 +22,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "import-model": {"source": "m.gguf", "out": "o"},
     "sample": {"model": "m", "data": "d", "out": "o"},
     "build-basis": {"model": "m", "reference": ["r"], "out": "o"},
+    "build-mask": {"model": "m", "score": "random", "out": "o"},
     "train-sft": {"model": "m", "data": ["d"], "out": "o"},
     "train-dpo": {"model": "m", "data": ["d"], "out": "o"},
     "evaluate": {"model": "m", "suite": ["testbed"], "out": "o"},
@@ -45,12 +46,13 @@ RUNTIME: dict[str, set[str]] = {
     "import-model": {"source"},
     "sample": {"model", "data", "batch_size", "num_procs", "chat_template", "revision"},
     "build-basis": {"model", "reference"},
+    "build-mask": {"model", "change", "end", "data", "union", "intersect", "minus", "workers"},
     "train-sft": {
-        "model", "preset", "data", "basis", "anchor", "eval_data", "replay", "save_every", "keep", "resume",
-        "log_every", "report_to",
+        "model", "preset", "data", "basis", "mask", "anchor", "eval_data", "replay", "save_every", "keep",
+        "resume", "log_every", "report_to",
     },
     "train-dpo": {
-        "model", "preset", "data", "basis", "anchor", "eval_data", "save_every", "keep", "resume", "log_every",
+        "model", "preset", "data", "basis", "mask", "anchor", "eval_data", "save_every", "keep", "resume", "log_every",
         "report_to",
     },
     "evaluate": {
@@ -78,6 +80,10 @@ RESULT: dict[str, set[str]] = {
     "build-basis": {
         "objective", "beta", "num_samples", "seed", "dtype", "batch_size", "max_length", "drop_too_long",
     },
+    "build-mask": {
+        "score", "objective", "beta", "num_samples", "batch_size", "max_length", "drop_too_long", "rank", "seed",
+        "ratio", "scope", "skip_top", "order", "include", "exclude",
+    },
     "train-sft": {"packing", "replay_ratio", "replay_mean"},
     "train-dpo": {"loss", "beta"},
     "evaluate": {
@@ -92,15 +98,13 @@ RESULT: dict[str, set[str]] = {
     },
     "testbed": {"retrain", "seed"},
 }  # fmt: skip
-ENGINE_RESULT = {
-    "lora_rank", "lora_alpha", "lora_targets", "zero", "offload", "precision", "attention",
-    "trust_remote_code",
-}  # fmt: skip
+LORA_RESULT = {"lora_rank", "lora_alpha", "lora_targets"}
+ENGINE_RESULT = {"zero", "offload", "precision", "attention", "trust_remote_code"}
 TRAINING_RESULT = {
     "lora_dropout",
     "space", "scope", "momentum", "refresh_every", "max_drift", "refresh_samples", "strength", "eval_split",
     "eval_every", "early_stopping", "min_delta", "select", "weights", "epochs", "max_steps", "learning_rate",
-    "batch_size", "accumulation", "freeze", "track_change", "schedule", "warmup_steps", "weight_decay", "max_grad_norm",
+    "batch_size", "accumulation", "freeze", "mask_at", "track_change", "schedule", "warmup_steps", "weight_decay", "max_grad_norm",
     "max_length", "seed", "trainer", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares", "prompt_anchor",
     "anchor_log_probs", "drop_too_long",
 }  # fmt: skip
@@ -112,6 +116,7 @@ OTHER: dict[str, Any] = {
     "trainer": {"neftune_noise_alpha": 5}, "steps": {"sft": {"seed": 1}},
     "sweep": [0.5], "evaluation": {"num_samples": 3},
     "out": "elsewhere", "attention": "sdpa", "judge": "judge-model", "output": "adapter", "report_to": "tensorboard",
+    "skip_top": 0.01, "score": "magnitude",
 }  # fmt: skip
 # Two options say the same, or one takes the other's place; the pair is refused together, and each works alone.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
@@ -251,6 +256,8 @@ def contrary_to(command: str, name: str) -> dict[str, Any]:
         "threshold": {"method": "linear"}, "merge_type": {"method": "linear"},
         "cos_threshold": {"threshold": "auto", "merge_fraction": 0.5},
     }  # fmt: skip
+    if command == "build-mask":
+        return {"score": "magnitude"} if name == "seed" else {}
     return found.get(name, {}) if command in ("merge", "prepare-data", "train-sft", "train-dpo") else {}
 
 
@@ -271,6 +278,8 @@ def test_every_option_is_classified() -> None:
         runtime, result = RUNTIME[command.name] | OUTPUT, set(RESULT[command.name])
         if "zero" in fields:
             runtime, result = runtime | ENGINE, result | ENGINE_RESULT
+        if "lora_rank" in fields:
+            result |= LORA_RESULT
         if "learning_rate" in fields:
             result |= TRAINING_RESULT
         told = "say in tests/configs/test_every_option.py whether it changes the result"
@@ -333,9 +342,13 @@ def test_which_options_need_others() -> None:
         "lora_dropout",
         "space", "scope", "momentum", "refresh_every", "max_drift", "refresh_samples", "strength", "eval_every",
         "early_stopping", "min_delta", "select", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares",
-        "anchor_log_probs",
+        "anchor_log_probs", "mask_at",
     }  # fmt: skip
     assert found["build-basis"] == lora | engine | {"beta"}
+    assert found["build-mask"] == engine | {
+        "change", "end", "data", "objective", "beta", "num_samples", "batch_size", "max_length", "drop_too_long",
+        "rank", "seed", "zero", "deepspeed",
+    }  # fmt: skip
     assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio", "replay_mean"}
     assert found["train-dpo"] == lora | engine | training | {"beta"}
     assert found["chat"] == {"top_p", "seed"}

@@ -1,0 +1,1 @@
+"""Masks: which single weights training may move: scores, exact selection, packed bits stored and opened."""
