@@ -20,8 +20,9 @@ from safetensors.torch import load_file
 
 from data_registry.core import stopping
 from data_registry.core.errors import Preempted
-from pipelines.commands import build_basis, train_dpo, train_sft
+from pipelines.commands import build_basis, build_mask, train_dpo, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
+from pipelines.configs.build_mask import BuildMaskConfig
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
 from pipelines.core.artifact import partial_path
 from pipelines.core.job import gather, on_main, rank, world_size
@@ -40,6 +41,7 @@ SAMPLES, BATCH, EPOCH = 32, 8, 4
 # As many steps, the last of one row alone, which leaves a rank and forward passes without any.
 ODD = 25
 CHOSEN = ("model_of_step", "stopped_early", "best_eval_step", "best_eval_loss")
+MASK_FIGURES = ("frozen_identical", "moved_share", "trained_weights")
 TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
 # Stopped within the first epoch, at its end, and within the second; refreshes come after steps 3 and 6.
 WITHIN_FIRST, BETWEEN, WITHIN_SECOND = 2, 4, 5
@@ -53,6 +55,9 @@ ALL_IN_UPDATE: dict[str, Any] = {**ALL, "space": "update", "momentum": "keep"}
 ALL_LORA: dict[str, Any] = {**LORA, **ALL, "freeze": ["*layers.0*"], "scope": "global"}
 # The first interval is five steps long, and the others follow from how far the rows turned in the last.
 TURNING: dict[str, Any] = {"refresh_every": "auto", "max_drift": 5.0, "epochs": 3.0}
+# A mask at the place that goes with the space of the projection.
+MASKED: dict[str, Any] = {"mask_at": "gradient"}
+MASKED_UPDATE: dict[str, Any] = {"mask_at": "update"}
 ODD_ROWS: dict[str, Any] = {"rows": "odd-"}
 GROUPED: dict[str, Any] = {"trainer": {"train_sampling_strategy": "group_by_length"}}
 # Every step is measured: rising losses end the run long before its last step, and the best weights are older. Where
@@ -68,13 +73,19 @@ HELD_OUT: dict[str, Any] = {
 IN_REFRESH = -2
 TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "sft data parallel, bf16": ({**SFT, "precision": "bf16"}, (WITHIN_SECOND,)),
-    "sft zero0 bf16, update space": ({**SFT, "zero": 0, "precision": "bf16", "space": "update"}, (WITHIN_FIRST,)),
+    "sft zero0 bf16, update space": (
+        {**SFT, **MASKED, "zero": 0, "precision": "bf16", "space": "update"},
+        (WITHIN_FIRST,),
+    ),
     "sft zero0 lora": (
         {**SFT, **LORA, **ODD_ROWS, "replay_ratio": 0.2, "replay_mean": "pooled", "zero": 0},
         (WITHIN_SECOND,),
     ),
-    "sft zero2": ({**SFT, **ALL, "zero": 2}, (WITHIN_FIRST, IN_REFRESH, 4)),
-    "sft zero2 offload, update space": ({**SFT, **ALL_IN_UPDATE, "zero": 2, "offload": True}, (WITHIN_SECOND,)),
+    "sft zero2": ({**SFT, **ALL, **MASKED, "zero": 2}, (WITHIN_FIRST, IN_REFRESH, 4)),
+    "sft zero2 offload, update space": (
+        {**SFT, **ALL_IN_UPDATE, **MASKED_UPDATE, "zero": 2, "offload": True},
+        (WITHIN_SECOND,),
+    ),
     "sft zero2 lora": ({**SFT, **LORA, **ODD_ROWS, **GROUPED, "zero": 2}, (WITHIN_SECOND,)),
     "sft zero3 bf16, update space": (
         {**SFT, **ALL_IN_UPDATE, **TURNING, "zero": 3, "precision": "bf16"},
@@ -91,7 +102,7 @@ TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "dpo zero3 lora": ({**DPO, **ALL_LORA, "zero": 3}, (WITHIN_SECOND,)),
 }
 ALONE: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
-    "sft": ({**SFT, **ALL}, (WITHIN_FIRST, 2, 3)),
+    "sft": ({**SFT, **ALL, **MASKED}, (WITHIN_FIRST, 2, 3)),
     "sft, refreshed as it turns": ({**SFT, **TURNING, "space": "update"}, (WITHIN_SECOND, 2, IN_REFRESH)),
     "sft, no basis": ({**SFT, "basis": None}, (WITHIN_SECOND,)),
     "sft lora": ({**SFT, **ALL_LORA, "momentum": "keep", "space": "update"}, (WITHIN_SECOND,)),
@@ -131,6 +142,8 @@ class World:
         options.setdefault("basis", self.basis(options, dpo))
         if options["basis"] is None:
             del options["refresh_every"]
+        if "mask_at" in options:
+            options["mask"] = self.mask()
         if "replay_ratio" in options:
             options["replay"] = self.pools[0]
         if "eval_every" in options:
@@ -147,6 +160,13 @@ class World:
             save_every=0,
             **options,
         )
+
+    def mask(self) -> Path:
+        path = self.directory / "mask"
+        if not path.exists():
+            forget_engine()
+            build_mask.run(BuildMaskConfig(model=str(self.model), score="random", ratio=0.3, out=path))
+        return path
 
     def basis(self, options: dict[str, Any], dpo: bool) -> Path:
         lora = {key: options[key] for key in ("lora_rank", "lora_dropout") if key in options}
@@ -248,6 +268,7 @@ def record(run: Path) -> dict[str, Any]:
 def differences(one: Whole, other: Whole) -> list[str]:
     (a, held_a), (b, held_b) = one, other
     found = [key for key in ("metrics", "layers") if a[key] != b[key]]
+    found += [key for key in MASK_FIGURES if a["summary"].get(key) != b["summary"].get(key)]
     found += [name for name in a["weights"] if not torch.equal(a["weights"][name], b["weights"][name])]
     if a["change"].keys() != b["change"].keys() or any(
         not torch.equal(a["change"][name], b["change"][name]) for name in a["change"]
