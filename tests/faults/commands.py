@@ -89,6 +89,13 @@ COMMANDS: dict[str, Command] = {
         readers={OUT: [("inspect", OUT), ("train-sft", "model", "--data", "safety", "--basis", OUT, "--max-steps", "1",
                                           *_ALONE, *_SHORT, "--out", "further")]},
     ),
+    "build-mask": Command(
+        ("build-mask", "model", "--score", "fisher", "--data", "general", "-n", "4", "--batch-size", "2", *_ALONE,
+         *_SHORT, "--out", OUT),
+        readers={OUT: [("inspect", OUT), ("train-sft", "model", "--data", "safety", "--mask", OUT, "--max-steps", "1",
+                                          *_ALONE, *_SHORT, "--out", "further"),
+                       ("build-mask", "model", "--score", "random", "--minus", OUT, *_ALONE, "--out", "further")]},
+    ),
     "train-sft": Command(
         (*_SFT, *_ALONE, "--out", OUT),
         readers={OUT: [("inspect", OUT), _EVALUATE_IT, ("chat", OUT)]},

@@ -16,12 +16,12 @@ from data_registry.core.errors import ConfigError
 from pipelines.core.job import on_main, rank
 from pipelines.engine import processes
 from tests.distributed.ranks import write_findings
-from tests.invariant.resume_worker import BATCH, DPO, ODD_ROWS, SFT, World, call, call_stopped, record
+from tests.invariant.resume_worker import BATCH, DPO, MASKED_UPDATE, ODD_ROWS, SFT, World, call, call_stopped, record
 
 # Other ranks sum in another order; with its usual 1e-8 Adam makes whole steps of the rounding of small gradients.
 PLAIN = {"trainer": {"adam_epsilon": 1e-6}}
 MODES: dict[str, dict[str, Any]] = {
-    "sft zero2, update space": {**SFT, **PLAIN, "zero": 2, "space": "update"},
+    "sft zero2, update space": {**SFT, **PLAIN, **MASKED_UPDATE, "zero": 2, "space": "update"},
     "sft zero3": {**SFT, **PLAIN, **ODD_ROWS, "zero": 3},
     "dpo zero2": {**DPO, **PLAIN, **ODD_ROWS, "zero": 2},
 }
