@@ -16,7 +16,6 @@ from torch import Tensor
 BINS = 1 << 16
 """Number of upper halves, and of lower halves, of a pattern."""
 _LARGEST = 0x7FFFFFFF
-_INFINITY = 0x7F800000
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ def score_of(key: int, *, least: bool = False) -> float:
     return float(bits.view(torch.float32))
 
 
-def all_finite(scores: Tensor) -> bool:
-    """Whether all scores are numbers: ``[n]`` float32, none of them negative."""
-    return scores.numel() == 0 or int(scores.view(torch.int32).max()) < _INFINITY
+def largest_of(scores: Tensor) -> float:
+    """The largest of ``[n]`` float32 scores, none of them negative; NaN or infinity where not all are finite."""
+    return float(scores.view(torch.int32).max().view(torch.float32))
 
 
 def count_upper(keys: Tensor) -> Tensor:
@@ -71,7 +70,9 @@ def count_upper(keys: Tensor) -> Tensor:
 
 def count_lower(keys: Tensor, upper: int) -> Tensor:
     """How many of the keys with this upper half have each lower half; ``[BINS]`` int64."""
-    found = keys[(keys >> 16) == upper]
+    # On a host, numpy compares and picks several times as fast as torch does.
+    values = keys.numpy()
+    found = torch.from_numpy(values[(values >> 16) == upper])
     return torch.bincount(found & (BINS - 1), minlength=BINS)
 
 
@@ -105,6 +106,25 @@ NOTHING = Cut(_LARGEST, 0, 0)
 """The cut before all elements."""
 
 
+@dataclass(frozen=True)
+class Sides:
+    """On which side of a cut the elements of a block are.
+
+    Attributes:
+        beyond: ``[n]`` bool, True for keys larger than that of the cut.
+        tied: ``[n]`` bool, True for keys equal to it.
+    """
+
+    beyond: Tensor
+    tied: Tensor
+
+
+def sides_of(keys: Tensor, cut: Cut) -> Sides:
+    """On which side of a cut keys are; ``[n]`` int32, on the host."""
+    values = keys.numpy()
+    return Sides(torch.from_numpy(values > cut.key), torch.from_numpy(values == cut.key))
+
+
 class Chooser:
     """Tells the elements between two cuts, block by block in order.
 
@@ -114,22 +134,20 @@ class Chooser:
     """
 
     def __init__(self, cuts: tuple[Cut, Cut]) -> None:
-        self._cuts = cuts
+        self.cuts = cuts
         self._left = [cut.taken for cut in cuts]
 
-    def choose(self, keys: Tensor) -> Tensor:
-        """Which elements of the next block are chosen: ``[n]`` bool for ``[n]`` int32 keys."""
-        end = self._before(1, keys)
-        return end if self._cuts[0].count == 0 else end & ~self._before(0, keys)
+    def choose(self, sides: Sequence[Sides]) -> Tensor:
+        """Which elements of the next block are chosen, by their sides of both cuts: ``[n]`` bool."""
+        begin, end = (self._before(which, each) for which, each in enumerate(sides))
+        return end if self.cuts[0].count == 0 else end & ~begin
 
-    def _before(self, which: int, keys: Tensor) -> Tensor:
-        cut = self._cuts[which]
-        found = keys > cut.key
-        if self._left[which]:
-            ties = (keys == cut.key).nonzero().view(-1)[: self._left[which]]
-            found[ties] = True
+    def _before(self, which: int, sides: Sides) -> Tensor:
+        if self._left[which] and bool(sides.tied.any()):
+            ties = sides.tied.nonzero().view(-1)[: self._left[which]]
+            sides.beyond[ties] = True
             self._left[which] -= len(ties)
-        return found
+        return sides.beyond
 
 
 def quantiles(upper: Tensor, shares: Sequence[float], *, least: bool = False) -> list[float]:

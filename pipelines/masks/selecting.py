@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
+from itertools import groupby
 from typing import Literal, TypeVar
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from data_registry.core.errors import NumericsError
 from pipelines.gradients import selection
-from pipelines.gradients.selection import BINS, NOTHING, Chooser, Cut
+from pipelines.gradients.selection import BINS, NOTHING, Chooser, Cut, Sides
 from pipelines.masks.bits import Flags
 from pipelines.masks.parameters import Parameter
 from pipelines.masks.scores import Scores
@@ -76,7 +78,6 @@ class _Look:
     upper: Tensor
     largest: float
     zeros: int
-    finite: bool
 
 
 @dataclass
@@ -96,11 +97,8 @@ class _Group:
 
     def settle_upper(self) -> None:
         """Find the bins of the places, and forget the counts."""
-        assert self.upper is not None
-        self.bins = [
-            selection.bin_of(self.upper, place) if 0 < place <= int(self.upper.sum()) else (-1, 0)
-            for place in self.places
-        ]
+        if self.upper is not None:
+            self.bins = [selection.bin_of(self.upper, place) if place else (-1, 0) for place in self.places]
         self.upper = None
 
     def add_lower(self, counts: Sequence[Tensor | None]) -> None:
@@ -148,7 +146,8 @@ class Selection:
     ) -> None:
         self.choice, self.parameters = choice, list(parameters)
         self._scores, self._workers, self._progress = scores, workers, progress
-        self.found: dict[str, TensorScores] = {}
+        self.found = {each.name: TensorScores(quantiles=[0.0 for _ in QUANTILES]) for each in self.parameters}
+        self._third_pass: Iterator[tuple[Parameter, list[Sides]]] | None = None
         if choice.scope == "global":
             group = _Group("all", choice.places(sum(each.numel for each in self.parameters)))
             self._groups = dict.fromkeys((each.name for each in self.parameters), group)
@@ -176,27 +175,38 @@ class Selection:
 
     def flags(self, parameter: Parameter) -> Iterator[Flags]:
         """Which elements of a parameter are chosen, in runs; every parameter must be asked for once, in order."""
+        if self._third_pass is None:
+            self._third_pass = self._each(self._sides)
         chooser = self._choosers[id(self._groups[parameter.name])]
-        reads = (partial(self._keys, read) for read in self._scores.reads(parameter) if parameter.numel)
-        with read_ahead(reads, self._workers) as blocks:
-            for keys in blocks:
-                self._progress(keys.numel())
-                yield chooser.choose(keys).numpy()
+        left = parameter.numel
+        while left:
+            owner, sides = next(self._third_pass)
+            assert owner == parameter
+            flags = chooser.choose(sides).numpy()
+            left -= len(flags)
+            yield flags
+
+    def _sides(self, parameter: Parameter, read: Read) -> list[Sides]:
+        keys = self._keys(read)
+        return [selection.sides_of(keys, cut) for cut in self._groups[parameter.name].cuts]
 
     def _keys(self, read: Read) -> Tensor:
         return selection.keys_of(read(), least=self.choice.least)
 
-    def _count_upper(self) -> None:
-        def look(read: Read) -> _Look:
-            scores: Tensor = read()
-            upper = selection.count_upper(selection.keys_of(scores, least=self.choice.least))
-            zeros = scores.numel() - int(torch.count_nonzero(scores))
-            return _Look(upper, float(scores.max()), zeros, selection.all_finite(scores))
+    def _look(self, parameter: Parameter, read: Read) -> _Look:
+        scores: Tensor = read()
+        upper = selection.count_upper(selection.keys_of(scores, least=self.choice.least))
+        # Scores of 0 are in the bin of the smallest ones, which is mostly empty.
+        tiny = int(upper[BINS // 2 - 1 if self.choice.least else 0])
+        zeros = scores.numel() - int(torch.count_nonzero(scores)) if tiny else 0
+        return _Look(upper, selection.largest_of(scores), zeros)
 
-        for parameter in self.parameters:
-            found, upper = TensorScores(), torch.zeros(BINS, dtype=torch.int64)
-            for block in self._each(parameter, look):
-                if not block.finite:
+    def _count_upper(self) -> None:
+        looks = groupby(self._each(self._look), key=lambda found: found[0])
+        for parameter, blocks in looks:
+            found, upper = self.found[parameter.name], torch.zeros(BINS, dtype=torch.int64)
+            for _, block in blocks:
+                if not math.isfinite(block.largest):
                     raise NumericsError(
                         f"a score of {parameter.name} is not finite",
                         fix="use a run or model from before the training diverged",
@@ -205,7 +215,6 @@ class Selection:
                 found.largest = max(found.largest, block.largest)
                 found.zeros += block.zeros
             found.quantiles = selection.quantiles(upper, QUANTILES, least=self.choice.least)
-            self.found[parameter.name] = found
             group = self._groups[parameter.name]
             group.add_upper(upper)
             if self.choice.scope == "tensor":
@@ -213,24 +222,43 @@ class Selection:
         if self.choice.scope == "global":
             self._groups[self.parameters[0].name].settle_upper()
 
+    def _counts(self, parameter: Parameter, read: Read) -> list[Tensor | None]:
+        keys, bins = self._keys(read), self._groups[parameter.name].bins
+        return [None if upper < 0 else selection.count_lower(keys, upper) for upper, _ in bins]
+
     def _count_lower(self) -> None:
-        for parameter in self.parameters:
+        for parameter, blocks in groupby(self._each(self._counts), key=lambda found: found[0]):
             group = self._groups[parameter.name]
-            bins = [upper for upper, _ in group.bins]
-
-            def look(read: Read, bins: Sequence[int] = bins) -> list[Tensor | None]:
-                keys = self._keys(read)
-                return [None if upper < 0 else selection.count_lower(keys, upper) for upper in bins]
-
-            for counts in self._each(parameter, look):
+            for _, counts in blocks:
                 group.add_lower(counts)
             if self.choice.scope == "tensor":
                 group.settle_lower()
         if self.choice.scope == "global":
             self._groups[self.parameters[0].name].settle_lower()
 
-    def _each(self, parameter: Parameter, look: Callable[[Read], FoundT]) -> Iterator[FoundT]:
-        reads = (partial(look, read) for read in self._scores.reads(parameter) if parameter.numel)
-        with read_ahead(reads, self._workers) as blocks:
-            yield from blocks
-        self._progress(parameter.numel)
+    def _each(self, look: Callable[[Parameter, Read], FoundT]) -> Iterator[tuple[Parameter, FoundT]]:
+        """What is found in each block of all parameters, in order; threads look, and none of what they read is kept."""
+
+        def found_in(parameter: Parameter, read: Read) -> tuple[Parameter, int, FoundT]:
+            numel = 0
+
+            def counted() -> Tensor:
+                nonlocal numel
+                scores: Tensor = read()
+                numel = scores.numel()
+                return scores
+
+            found = look(parameter, counted)
+            return parameter, numel, found
+
+        reads = (
+            partial(found_in, parameter, read)
+            for parameter in self.parameters
+            for read in self._scores.reads(parameter)
+            if parameter.numel
+        )
+        # What is found is small beside a block; each thread's own pool of memory is not, so that threads stay.
+        with read_ahead(reads, self._workers, ahead=1) as results:
+            for parameter, numel, found in results:
+                self._progress(numel)
+                yield parameter, found

@@ -16,8 +16,8 @@ AHEAD = 4
 
 
 @contextmanager
-def read_ahead(reads: Iterable[Read], workers: int) -> Iterator[Iterator[Any]]:
-    """Run reads in ``workers`` threads, at most ``AHEAD`` more than that ahead of the reader.
+def read_ahead(reads: Iterable[Read], workers: int, *, ahead: int = AHEAD) -> Iterator[Iterator[Any]]:
+    """Run reads in ``workers`` threads, at most ``ahead`` more than that ahead of the reader.
 
     Yields:
         The results, in the order of the reads whatever the number of workers. An exception of a read is raised where
@@ -25,7 +25,7 @@ def read_ahead(reads: Iterable[Read], workers: int) -> Iterator[Iterator[Any]]:
     """
     remaining = iter(reads)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
-    pending: deque[Future[Any]] = deque(pool.submit(read) for read in islice(remaining, workers + AHEAD))
+    pending: deque[Future[Any]] = deque(pool.submit(read) for read in islice(remaining, workers + ahead))
 
     def results() -> Iterator[Any]:
         while pending:
