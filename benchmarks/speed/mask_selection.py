@@ -98,8 +98,8 @@ def measure(which: str, score: str, root: Path, workers: int) -> dict[str, Any]:
     numel = sum(parameter.numel for parameter in parameters)
     passes = 1 if which == "read" else 3
     return {
-        "s": seconds, "cpu_s": cpu, "gb_per_s": 4e-9 * passes * numel / seconds, "mib": grown["mib"], "mask_bytes": size,
-        "parameters": numel,
+        "s": seconds, "cpu_s": cpu, "gb_per_s": 4e-9 * passes * numel / seconds, "mib": grown["mib"],
+        "mask_bytes": size, "parameters": numel,
     }  # fmt: skip
 
 

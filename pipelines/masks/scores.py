@@ -18,8 +18,11 @@ from torch import Tensor
 from data_registry.core.errors import ArtifactError, first_line
 from pipelines.masks.parameters import Parameter
 from pipelines.weights.read_ahead import Read
-from pipelines.weights.stored import BLOCK_ELEMENTS, Checkpoint, Stored, check_finite, difference, has_rows, row_blocks
+from pipelines.weights.stored import Checkpoint, Stored, check_finite, difference, has_rows
 from pipelines.weights.writing import Layout
+
+BLOCK_ELEMENTS = 1 << 18
+"""Elements of a block: small enough that what is freed goes back to the system and is not kept for the next one."""
 
 
 class Scores(Protocol):
@@ -73,10 +76,14 @@ def _magnitude(stored: Stored, first: int, last: int, index: int | None) -> Tens
 
 def _row_blocks(shape: tuple[int, ...]) -> Iterator[tuple[int | None, int, int]]:
     """The blocks of rows of each matrix of a stack; of anything else, without an index."""
-    matrices: list[int | None] = list(range(shape[0])) if has_rows(shape) and len(shape) == 3 else [None]
+    if not has_rows(shape):
+        yield None, 0, shape[0] if shape else 1
+        return
+    rows = max(1, BLOCK_ELEMENTS // max(1, shape[-1]))
+    matrices: list[int | None] = list(range(shape[0])) if len(shape) == 3 else [None]
     for index in matrices:
-        for first, last in row_blocks(shape):
-            yield index, first, last
+        for first in range(0, shape[-2], rows):
+            yield index, first, min(first + rows, shape[-2])
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from pipelines.masks.opening import check_model, check_shapes, open_mask
 from pipelines.masks.principal import low_rank_part
 from pipelines.masks.records import LAYERS_FILE, read_records
 from pipelines.models.reference import resolve_model
-from pipelines.weights import stored
 from pipelines.weights.writing import natural
 from tests.masks.small_models import flags_of, make_model, moved_model, parameters, tracked_run
 
@@ -72,7 +71,6 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def block(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     # Random numbers come four at a time.
     size = int(request.param)
-    monkeypatch.setattr(stored, "BLOCK_ELEMENTS", size)
     monkeypatch.setattr(scores, "BLOCK_ELEMENTS", -(-size // 4) * 4)
     return size
 
