@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import field_validator
 
-from pipelines.configs.common import DROP_TOO_LONG_HELP, EngineConfig, OutputConfig, ZeroStage
+from pipelines.configs.common import DROP_TOO_LONG_HELP, EngineConfig, OutputConfig, ZeroStage, seed_option
 from pipelines.configs.objectives import ObjectiveName
 from pipelines.core.config import option
 
@@ -68,10 +68,9 @@ class BuildMaskConfig(OutputConfig, EngineConfig):
     )
     drop_too_long: bool = option(False, DROP_TOO_LONG_HELP, panel="Score", needs="data")
     rank: int = option(32, "Rank of the low-rank part of each matrix.", panel="Score", needs="score=principal", ge=1)
-    seed: int = option(
-        0, "Seed of random scores, or of the draw of samples.", panel="Score",
-        needs="score=random or data", ge=0,
-    )  # fmt: skip
+    seed: int = seed_option(
+        0, "Seed of random scores, or of the draw of samples.", panel="Score", needs="score=random or data"
+    )
 
     ratio: float = option(0.05, "Share of the weights that are chosen.", panel="Choice", gt=0, le=1)
     scope: Literal["global", "tensor"] = option(

@@ -47,7 +47,9 @@ def chain_maker(config: TrainConfig, source: ModelSource, architecture: str, pad
             transforms += masking_transforms(config.mask_at, access, masked.frozen, optimizer, again=again)
         if config.basis is not None:
             _check_momentum(config, optimizer)
-            transforms.append(_projection(config, access, optimizer, architecture, fingerprint, pad_token_id, frozen, masked))
+            transforms.append(
+                _projection(config, access, optimizer, architecture, fingerprint, pad_token_id, frozen, masked)
+            )
         if config.track_change:
             transforms.append(ChangeTracking(access))
         return TransformChain(access, optimizer, transforms)

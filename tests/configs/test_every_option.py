@@ -104,8 +104,9 @@ TRAINING_RESULT = {
     "lora_dropout",
     "space", "scope", "momentum", "refresh_every", "max_drift", "refresh_samples", "strength", "eval_split",
     "eval_every", "early_stopping", "min_delta", "select", "weights", "epochs", "max_steps", "learning_rate",
-    "batch_size", "accumulation", "freeze", "mask_at", "track_change", "schedule", "warmup_steps", "weight_decay", "max_grad_norm",
-    "max_length", "seed", "trainer", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares", "prompt_anchor",
+    "batch_size", "accumulation", "freeze", "mask_at", "track_change", "schedule", "warmup_steps", "weight_decay",
+    "max_grad_norm", "max_length", "seed", "trainer", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares",
+    "prompt_anchor",
     "anchor_log_probs", "drop_too_long",
 }  # fmt: skip
 # Commands that make no artifact of their own have no identity.

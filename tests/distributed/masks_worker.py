@@ -213,7 +213,7 @@ def without_clipping(world: World) -> dict[str, Any]:
         runs = [
             world.train(
                 f"unclipped {name} {place}", "sft, update", mask_at=place, max_grad_norm=0.0, track_change=True,
-                anchor=world.pools[0], anchor_kind="ce", anchor_ratio=0.25, **engine,
+                anchor=[world.pools[0]], anchor_kind="ce", anchor_ratio=0.25, **engine,
             )
             for place in ("update", "gradient")
         ]  # fmt: skip
