@@ -46,7 +46,8 @@ _TRAINING = {
     **{f"sft-{space}": f"{_SFT} {_ALONE} {_REFRESHED} {space} --out runs/sft-{space}" for space in SPACES},
     **{f"dpo-{space}": f"{_DPO} {_ALONE} {_REFRESHED} {space} --out runs/dpo-{space}" for space in SPACES},
     "dpo-own": f"{_DPO} {_ALONE} --basis bases/dpo --refresh-every 2 --strength 0.5 --out runs/dpo-own",
-    "naive": f"{_SFT} {_ALONE} --packing --replay data/reason --replay-ratio 0.25 --replay-mean pooled --out runs/naive",
+    "naive": f"{_SFT} {_ALONE} --packing --replay data/reason --replay-ratio 0.25 --replay-mean pooled "
+    "--out runs/naive",
     "held-out": f"{_SFT} {_ALONE} --eval-split 0.2 --eval-every 2 --select best --out runs/held-out",
     "lora-basis": f"{_SFT} {_ALONE} --lora-rank 4 --basis bases/lora --space update --out runs/lora-basis",
     **_ADAPTERS,
