@@ -169,7 +169,7 @@ class World:
         return path
 
     def basis(self, options: dict[str, Any], dpo: bool) -> Path:
-        lora = {key: options[key] for key in ("lora_rank", "lora_dropout") if key in options}
+        lora = {"lora_rank": options["lora_rank"]} if "lora_rank" in options else {}
         path = self.directory / f"basis-{'dpo' if dpo else 'sft'}-{lora.get('lora_rank', 0)}"
         if not path.exists():
             forget_engine()
