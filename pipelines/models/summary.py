@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_registry.core.errors import InputError, first_line
-from pipelines.models.files import weight_names
+from pipelines.models.files import WEIGHTS_INDEX, weight_names
 from pipelines.models.quantisation import quantised_as
 from pipelines.models.text_config import text_setting
 
@@ -95,7 +95,7 @@ def summarize_model(directory: Path) -> ModelSummary:
 
 def _missing(directory: Path, files: list[Path]) -> list[str]:
     """What is wrong with the names of the weight files, by the rules of loading."""
-    if not files:
+    if not files and not (directory / WEIGHTS_INDEX).is_file():
         return ["it holds no weights (no .safetensors file)"]
     try:
         names = weight_names(directory)

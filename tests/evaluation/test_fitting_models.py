@@ -127,5 +127,5 @@ def test_a_prompt_without_tokens(opt, tmp_path) -> None:
     for file in MODEL_DIR.glob("tokenizer*"):
         shutil.copyfile(file, tmp_path / file.name)
     (tmp_path / "chat_template.jinja").write_text("  ")
-    with pytest.raises(InputError, match="makes no token"):
+    with pytest.raises(InputError, match="leaves out what the user says"):
         TestbedSuite(request(num_samples=1)).run(opt, load_tokenizer(tmp_path))
