@@ -253,7 +253,7 @@ def test_foreign_weights_are_found(model: Path, content: bytes) -> None:
 def test_missing_shards_and_weights_are_found(model: Path) -> None:
     (model / "model.safetensors").unlink()
     assert look(model).problems == ("it holds no weights (no .safetensors file)",)
-    index = {"weight_map": {"a": "model-00001-of-00002.safetensors"}}
+    index = {"metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors"}}
     (model / "model.safetensors.index.json").write_text(json.dumps(index))
     assert look(model).problems == ("model-00001-of-00002.safetensors is missing",)
 
