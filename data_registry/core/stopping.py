@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 INTERRUPTED = 130
@@ -40,8 +41,26 @@ def listen() -> None:
     for number in heeded():
         signal.signal(number, _handle)
     os.register_at_fork(after_in_child=_forget)
+    sys.unraisablehook = without_stops(sys.unraisablehook)
     # A launcher holds them back until there is somebody to handle them.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def without_stops(report: Callable[[Any], object]) -> Callable[[Any], None]:
+    """A hook for exceptions that Python cannot pass on, which says nothing of a request to stop.
+
+    A signal may come while Python collects garbage. What its handler raises there goes nowhere, and Python would print a
+    traceback; :func:`check` raises it again at the next place where a command looks.
+
+    Args:
+        report: the hook for all other exceptions.
+    """
+
+    def hook(unraisable: Any) -> None:
+        if not isinstance(unraisable.exc_value, StopRequested):
+            report(unraisable)
+
+    return hook
 
 
 def _forget() -> None:
