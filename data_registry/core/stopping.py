@@ -49,8 +49,8 @@ def listen() -> None:
 def without_stops(report: Callable[[Any], object]) -> Callable[[Any], None]:
     """A hook for exceptions that Python cannot pass on, which says nothing of a request to stop.
 
-    A signal may come while Python collects garbage. What its handler raises there goes nowhere, and Python would print a
-    traceback; :func:`check` raises it again at the next place where a command looks.
+    A signal may come while Python collects garbage. What its handler raises there goes nowhere, and Python would print
+    a traceback; :func:`check` raises it again at the next place where a command looks.
 
     Args:
         report: the hook for all other exceptions.

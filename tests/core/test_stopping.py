@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -45,3 +47,13 @@ def test_a_process_that_listens(how: str) -> None:
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == expected
+
+
+def test_a_stop_while_garbage_is_collected_prints_no_traceback() -> None:
+    said: list[Any] = []
+    hook = stopping.without_stops(said.append)
+    hook(SimpleNamespace(exc_value=stopping.StopRequested("SIGTERM")))
+    assert said == []
+    other = SimpleNamespace(exc_value=ValueError("of a finalizer"))
+    hook(other)
+    assert said == [other]
