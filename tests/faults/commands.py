@@ -158,7 +158,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "quickstart": Command(
         _QUICKSTART,
-        makes=("out/model", "out/data/safety-sft", "out/basis", "out/runs/naive", "out/runs/update",
+        makes=("out/model", "out/data/safety-sft", "out/basis", "out/samples", "out/runs/naive", "out/runs/recommended",
                "out/results/start", "out/report"),
         readers={"out": [_QUICKSTART]},
         goes_on=True,
