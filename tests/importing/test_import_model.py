@@ -9,17 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-gguf = pytest.importorskip("gguf", reason="reading GGUF files needs the extra gguf")
-
-from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
-
-from data_registry.core.errors import InputError  # noqa: E402
-from pipelines.commands import import_model  # noqa: E402
-from pipelines.configs.import_model import ImportModelConfig  # noqa: E402
-from pipelines.importing import fidelity, sources, splitting, writing  # noqa: E402
-from pipelines.importing.gguf import read_gguf  # noqa: E402
-from tests.importing.small_gguf import round_to_eight_bits, small_model, vocabulary, write_gguf  # noqa: E402
+from data_registry.core.errors import InputError
+from pipelines.commands import import_model
+from pipelines.configs.import_model import ImportModelConfig
+from pipelines.importing import fidelity, sources, splitting, writing
+from pipelines.importing.gguf import read_gguf
+from tests.importing.small_gguf import round_to_eight_bits, small_model, vocabulary, write_gguf
 
 SIZE = len(vocabulary()[0])
 
