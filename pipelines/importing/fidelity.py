@@ -27,8 +27,8 @@ TEXTS: Final = (
 """Text with digits, code, spaces and unicode, which tokenizers are wont to spoil."""
 PROMPTS: Final = ("What is the capital of France?", "Count from one to five.", "Write a line about the sea.")
 MAX_NEW_TOKENS: Final = 24
-LIMIT: Final = {"fp32": 1e-4, "bf16": 0.5, "fp16": 0.1}
-"""How far a log-probability may be off after storing, by the type of the stored weights; the same weights are read."""
+LIMIT: Final = 1e-4
+"""How far a log-probability may be off after storing: the same weights are read."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,10 @@ class Fidelity:
     """What came of the checks.
 
     Attributes:
-        answers: greedy answers that are the same before and after.
+        answers: greedy answers that are those of the file's own weights.
         prompts: how many were asked.
-        log_probability: the largest difference of a log-probability of any token, at any place of the prompts.
+        log_probability: the largest difference of a log-probability of any token, at any place of the prompts, between
+            what was stored and the file's own weights.
         texts: texts that decode to themselves after encoding.
         spoiled: those that do not, shortened.
     """
@@ -78,13 +79,12 @@ def check_tokenizer(imported: Imported) -> None:
         raise InputError(f"the tokenizer has {len(imported.tokenizer)} tokens, and the model {embeddings} embeddings")
 
 
-def compare(imported: Imported, directory: Path, weights: str) -> Fidelity:
+def compare(imported: Imported, directory: Path) -> Fidelity:
     """Read what was stored back, as every command does, and compare it with what was read from the GGUF file.
 
     Args:
         imported: the model as it was read.
         directory: where it was stored.
-        weights: the type of the stored weights.
 
     Raises:
         InputError: what was stored does not load, cuts text otherwise, or predicts other tokens.
@@ -97,15 +97,14 @@ def compare(imported: Imported, directory: Path, weights: str) -> Fidelity:
         if tokenizer(text).input_ids != imported.tokenizer(text).input_ids:
             raise InputError(f"the stored tokenizer cuts {text[:40]!r} otherwise than the imported one")
     after = load_model(source, precision="fp32")
-    before = imported.model.float()
     prompts = [_prompt(text, tokenizer) for text in PROMPTS]
     with torch.inference_mode():
-        differences = [(_log_probs(before, ids) - _log_probs(after, ids)).abs().max().item() for ids in prompts]
-        equal = sum(_answer(before, ids) == _answer(after, ids) for ids in prompts)
-    largest = max(differences)
-    if not largest <= LIMIT[weights]:
+        stored = _largest_difference(imported.model.float(), after, prompts)
+        largest = _largest_difference(imported.original, after, prompts)
+        equal = sum(_answer(imported.original, ids) == _answer(after, ids) for ids in prompts)
+    if not stored <= LIMIT:
         raise InputError(
-            f"the stored model predicts otherwise than the file: a log-probability is off by {largest:.3g}",
+            f"the stored model predicts otherwise than what was stored: a log-probability is off by {stored:.3g}",
             fix="import the original model from safetensors",
         )
     kept = [tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text for text in TEXTS]
@@ -119,6 +118,10 @@ def _prompt(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     messages = [{"role": "user", "content": text}]
     rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return list(tokenizer(rendered, add_special_tokens=False).input_ids)
+
+
+def _largest_difference(one: PreTrainedModel, other: PreTrainedModel, prompts: list[list[int]]) -> float:
+    return max((_log_probs(one, ids) - _log_probs(other, ids)).abs().max().item() for ids in prompts)
 
 
 def _log_probs(model: PreTrainedModel, ids: list[int]) -> Tensor:

@@ -44,12 +44,14 @@ class Imported:
 
     Attributes:
         model: in evaluation mode, on the CPU, in the type that is to be stored.
+        original: as transformers read it, in float32.
         tokenizer: its tokenizer, which cuts text as the file says.
         contents: what the file says of itself.
         remarks: what a user has to know.
     """
 
     model: PreTrainedModel
+    original: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     contents: Contents
     remarks: list[str] = field(default_factory=list)
@@ -103,7 +105,7 @@ def read_gguf(path: Path, weights: str) -> Imported:
     with foreign_files(f"transformers cannot read '{path}'", where=str(path)), quiet():
         read = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    imported = Imported(_plain(read, getattr(torch, _DTYPES[weights])), tokenizer, contents)
+    imported = Imported(_plain(read, getattr(torch, _DTYPES[weights])), read.eval(), tokenizer, contents)
     metadata = contents.metadata
     _drop_foreign_tokens(tokenizer, len(contents.tokens))
     remark = set_splitting(tokenizer, str(metadata["tokenizer.ggml.model"]), metadata.get("tokenizer.ggml.pre"))

@@ -41,7 +41,7 @@ def write_model(writer: ArtifactWriter, path: Path, weights: str) -> list[str]:
                 raise
             raise InputError(f"transformers cannot store this model: {first_line(error)}", where=str(path)) from error
         progress.advance()
-        found = fidelity.compare(imported, writer.path, weights)
+        found = fidelity.compare(imported, writer.path)
         progress.advance()
     remarks = list(imported.remarks)
     if found.answers < found.prompts:
