@@ -79,6 +79,8 @@ class AnchorRows:
         cut = (self._tokens[number][0][: self._length] for number in fitting)
         check_token_ids(cut, bounds.limits.num_embeddings, tokenizer)
         self._usable = [number for number in fitting if places_of(self._tokens[number][1][: self._length])]
+        if len(self._usable) < len(fitting):
+            bounds.leave_out("anchor rows whose answer begins beyond --max-length", len(fitting) - len(self._usable))
         if not self._usable:
             raise InputError(f"no row of '{path}' has a token of an answer within --max-length {config.max_length}")
 
