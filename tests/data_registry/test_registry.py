@@ -26,7 +26,7 @@ def test_shipped_entries_are_complete():
         assert entry.licence != "not stated"
         assert entry.description.endswith(".")
         if entry.source.path is not None:
-            assert Path(entry.location().name).is_dir()
+            assert Path(entry.location().name).exists()
         elif entry.source.embedded is None:
             assert entry.citation
             assert entry.homepage.startswith("https://")
