@@ -68,6 +68,17 @@ _ENTRIES = (
         takes="sft",
     ),
     SuiteEntry(
+        "answer-choice",
+        "The likelier of a prompt's answer and three answers to other prompts (--data, any prepared SFT data).",
+        "pipelines.evaluation.suites.answer_choice:AnswerChoiceSuite",
+        takes="sft",
+    ),
+    SuiteEntry(
+        "instructions",
+        "Simple instructions that a program checks: a word to use, a number of sentences, a form.",
+        "pipelines.evaluation.suites.instructions:InstructionsSuite",
+    ),
+    SuiteEntry(
         "safety",
         "XSTest, HarmBench, StrongREJECT, AdvBench and WildJailbreak: harmful compliance and over-refusal, judged.",
         "pipelines.evaluation.suites.prompts:safety",
