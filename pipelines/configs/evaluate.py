@@ -36,7 +36,7 @@ class EvaluateConfig(OutputConfig):
     suite: list[str] = option(
         [],
         "Suite to run: testbed, testbed-validation, reference-loss, preference, gsm8k, multiple-choice, answer-choice, "
-        "instructions, capability, safety, prompts, one of the prompt sets of safety "
+        "divergence, instructions, capability, safety, prompts, one of the prompt sets of safety "
         "(xstest, harmbench, strongreject, advbench, wildjailbreak), one of the other prompt sets (lookalikes, "
         "lookalikes-validation, xstest-shipped, harmbench-pip, do-not-answer-malicious, do-not-answer-hateful, "
         "do-not-answer-private, or-bench-hard-1k, or-bench-80k, or-bench-toxic), or a YAML file; repeat for several.",
@@ -45,7 +45,8 @@ class EvaluateConfig(OutputConfig):
     )
     data: list[Path] = option(
         [],
-        "Prepared data sets for the suites reference-loss, preference, gsm8k, multiple-choice and answer-choice.",
+        "Prepared data sets for the suites reference-loss, preference, gsm8k, multiple-choice and answer-choice; samples "
+        "for divergence.",
         short="d",
         runtime=True,
         needs="!rejudge",

@@ -72,8 +72,8 @@ BAD = {
         "{description: x, source: {hub: a/b, splt: y}}",
         "unknown key 'source.splt' (did you mean 'split'?)",
     ),
-    "two sources": ("{description: x, source: {hub: a/b, path: c}}", "one of hub, path and embedded"),
-    "no source": ("{description: x, source: {}}", "one of hub, path and embedded"),
+    "two sources": ("{description: x, source: {hub: a/b, path: c}}", "one of hub, path, embedded and package"),
+    "no source": ("{description: x, source: {}}", "one of hub, path, embedded and package"),
     "no description": ("{source: {hub: a/b}}", "'description' is missing"),
     "unknown format": ("{description: x, source: {hub: a/b}, format: alpacca}", "did you mean 'alpaca'"),
     "unknown column": (

@@ -11,7 +11,6 @@ pytest.importorskip("gguf", reason="GGUF files need the extra 'gguf'")
 from data_registry.core.manifest import read_manifest
 from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.configs.run import RecipeConfig
-from pipelines.configs.train import TrainSftConfig
 from pipelines.evaluation.contract.results import read_results
 from pipelines.recipes.chain import Chain, load_chain
 from pipelines.recipes.in_process import run_steps
@@ -42,7 +41,8 @@ def test_nothing_that_is_measured_is_trained_on(tmp_path: Path) -> None:
     assert isinstance(results, EvaluateConfig)
     assert set(results.suite) >= HELD_OUT
     assert learned.isdisjoint(results.suite)
-    assert {path.name for path in results.data} == {"alpaca-test", "halueval-test", "gsm8k-test"}
+    assert {path.name for path in results.data} == {"alpaca-test", "halueval-test", "gsm8k-test", "heldout"}
+    assert str(steps["heldout-answers"].model_dump()["data"]).endswith("halueval-test")
 
 
 def test_the_whole_recipe_on_a_small_model(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_the_whole_recipe_on_a_small_model(tmp_path: Path) -> None:
         **{
             "model": str(tmp_path / "small.gguf"), "rows": 16, "anchor-samples": 4, "max-steps": 2, "batch-size": 3,
             "max-length": 512, "items": 5, "max-new-tokens": 3, "learning-rate": 1e-3,
-            "suites": ["xstest-shipped", "lookalikes", "instructions", "reference-loss", "answer-choice"],
+            "suites": ["xstest-shipped", "lookalikes", "instructions", "reference-loss", "answer-choice", "divergence"],
         },
     ).steps  # fmt: skip
     assert not any(run_steps(steps, threads=1))
@@ -62,12 +62,13 @@ def test_the_whole_recipe_on_a_small_model(tmp_path: Path) -> None:
     for step in steps:
         assert read_manifest(step.out).command
     naive, recommended = (read_manifest(tmp_path / "run" / "runs" / name) for name in ("naive", "recommended"))
-    assert isinstance(steps[8].config, TrainSftConfig)
+    start = read_results(tmp_path / "run" / "results" / "start")
+    assert start.metric("divergence/heldout", "kl").value == pytest.approx(0, abs=1e-4)
     assert "anchor/kl" in str(recommended.summary)
     assert "anchor/kl" not in str(naive.summary)
     results = read_results(tmp_path / "run" / "results" / "recommended")
     assert {suite.suite for suite in results.suites} == {
-        "safety/xstest-shipped", "safety/lookalikes", "instructions",
+        "safety/xstest-shipped", "safety/lookalikes", "instructions", "divergence/heldout",
         *(f"{suite}/{name}-test" for suite in ("reference-loss", "answer-choice")
           for name in ("alpaca", "halueval", "gsm8k")),
     }  # fmt: skip
