@@ -45,8 +45,8 @@ class EvaluateConfig(OutputConfig):
     )
     data: list[Path] = option(
         [],
-        "Prepared data sets for the suites reference-loss, preference, gsm8k, multiple-choice and answer-choice; samples "
-        "for divergence.",
+        "Prepared data sets for the suites reference-loss, preference, gsm8k, multiple-choice and answer-choice; "
+        "samples for divergence.",
         short="d",
         runtime=True,
         needs="!rejudge",
