@@ -19,8 +19,8 @@ from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedData
 from pipelines.evaluation.suites.scored_rows import check_scored, scored_length
 from pipelines.models.limits import limits_of_model
 from pipelines.passes.distributions import TopLogProbs, batches_by_size, forward_kl, places_of
-from pipelines.sampling.storage import Sample, StoredLogProbs
-from pipelines.sampling.tokens import Tokens, training_tokens
+from pipelines.samples.storage import Sample, StoredLogProbs
+from pipelines.samples.tokens import Tokens, training_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -13,9 +13,9 @@ from data_registry.core.errors import ConfigError, InputError
 from data_registry.prepared import SAMPLES, load_prepared
 from pipelines.configs.train import TrainConfig
 from pipelines.passes.distributions import TopLogProbs, places_of
-from pipelines.sampling.states import StoredStates
-from pipelines.sampling.storage import LOG_PROBS_FILE, Sample, StoredLogProbs
-from pipelines.sampling.tokens import training_tokens
+from pipelines.samples.states import StoredStates
+from pipelines.samples.storage import LOG_PROBS_FILE, Sample, StoredLogProbs
+from pipelines.samples.tokens import training_tokens
 from pipelines.tokens.conversations import encode_dataset
 from pipelines.tokens.fitting import Bounds, check_token_ids, rows_that_fit
 
