@@ -11,7 +11,7 @@ import csv
 import gzip
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ from benchmarks.excerpts.requests import choose_requests, first_turns
 OUT: Final = Path(__file__).parents[2] / "data_registry" / "specs" / "excerpts"
 HH: Final = "hh_rlhf_harmless_base_test.jsonl.gz"
 XSTEST: Final = "xstest_prompts.csv"
+VALIDATION: Final = 100
+"""Requests that are kept for choosing settings: the last of those that are like no other one."""
 
 
 def main() -> None:
@@ -39,7 +41,15 @@ def main() -> None:
     _write(asked.out / "xstest.jsonl.gz", xstest)
     requests = choose_requests(first_turns(asked.data / HH), read_kinds())
     kept = [request for request in requests if not alike(request.text, heldout)]
-    rows = compose(kept)
+    validation = _unlike_others([request.text for request in kept])[-VALIDATION:]
+    _write(
+        asked.out / "hh-validation.jsonl.gz",
+        (
+            {"id": f"v{number:03d}", "kind": kept[index].kind.name, "request": kept[index].text}
+            for number, index in enumerate(validation, start=1)
+        ),
+    )
+    rows = compose([request for index, request in enumerate(kept) if index not in validation])
     _write(
         asked.out / "hh-refusals.jsonl.gz",
         (
@@ -60,6 +70,14 @@ def main() -> None:
     for excerpt in EXCERPTS:
         for side, drawn in draw(excerpt, asked.data).items():
             _write(asked.out / f"{excerpt.name}-{side}.jsonl.gz", drawn)
+
+
+def _unlike_others(requests: Sequence[str]) -> list[int]:
+    """The numbers of the requests that are like no other one."""
+    words = [words_of(request) for request in requests]
+    return [
+        number for number, request in enumerate(requests) if not alike(request, words[:number] + words[number + 1 :])
+    ]
 
 
 def _xstest(path: Path) -> list[dict[str, str]]:
