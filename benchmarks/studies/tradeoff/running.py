@@ -45,7 +45,7 @@ class Bench:
     def of(cls, folder: Path, world: int) -> Bench:
         """The bench of a world, whose starting model lies in ``folder``."""
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        return cls(_weights(model), model, Scorer(world, AutoTokenizer.from_pretrained(folder)))
+        return cls(weights_of(model), model, Scorer(world, AutoTokenizer.from_pretrained(folder)))
 
     def put(self, trained: Weights, alpha: float) -> Any:
         """The model at a share of the way from the start to the trained weights."""
@@ -67,14 +67,14 @@ def measure(run: Run, plan: Plan, materials: Materials, bench: Bench, scratch: P
 
     def look(model: Any, step: int, tokens: float) -> None:
         if plan.methods[run.method].averaged and step > run.steps / 2:
-            passed.append(_weights(model))
+            passed.append(weights_of(model))
         reached = any(point["validation"]["safe"] >= TARGET for point in points)
         least = 0.0 if step % 80 == 0 else 1.0 if reached else TARGET
         points.append({"step": step, "alpha": 1.0, "tokens": tokens, **_figures(bench.scorer, model, least)})
 
     options, setup = materials.fill(_options(run, plan))
     trained, cost = _train(run, plan, materials, options, scratch, look)
-    weights = _mean(passed) if passed else _weights(trained.model)
+    weights = _mean(passed) if passed else weights_of(trained.model)
     points[-1] |= _figures(bench.scorer, bench.put(weights, 1.0), 0.0)
     for alpha in ALPHAS:
         figures = _figures(bench.scorer, bench.put(weights, alpha), _NEAR)
@@ -137,13 +137,13 @@ def _config(
 def _saved(model: Any, like: Path, folder: Path) -> Path:
     """A model as a directory, adapters folded in, with the tokenizer of another."""
     merged = AutoModelForCausalLM.from_pretrained(like, dtype=torch.float32)
-    merged.load_state_dict(_weights(model), strict=False)
+    merged.load_state_dict(weights_of(model), strict=False)
     merged.save_pretrained(folder)
     AutoTokenizer.from_pretrained(like).save_pretrained(folder)
     return folder
 
 
-def _weights(model: Any) -> Weights:
+def weights_of(model: Any) -> Weights:
     """A copy of all weights, adapters folded in, by the names that they have without adapters."""
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
