@@ -86,7 +86,7 @@ def token_weights_inputs(config: ScoreTokensConfig, sources: Sources) -> list[In
     if sources.against is not None:
         check_loadable(sources.against, trust_remote_code=config.trust_remote_code)
         _check_same_tokens(tokenizer, sources, config)
-        records += [sources.against.input_record("against")]
+        records += sources.against.input_records("against")
     records.append(as_input("data", config.data, manifest))
     return [*records, *option_file_inputs({"chat template": config.chat_template, "DeepSpeed file": config.deepspeed})]
 
