@@ -82,7 +82,7 @@ class Beside:
         if self._anchor is not None:
             part, more = self._anchor.loss(model, step=step, batch=batch, num_batches=num_batches, measured=measured)
             loss, figures = loss + part * scale, figures | more
-        return loss, _over_ranks(figures, num_batches, loss)
+        return loss, over_ranks(figures, num_batches, loss)
 
 
 def _num_tokens(inputs: Mapping[str, Any]) -> Tensor:
@@ -92,7 +92,14 @@ def _num_tokens(inputs: Mapping[str, Any]) -> Tensor:
     return (inputs["labels"][:, 1:] != IGNORED).sum()
 
 
-def _over_ranks(figures: Figures, num_batches: int, like: Tensor) -> dict[str, float]:
+def over_ranks(figures: Figures, num_batches: int, like: Tensor) -> dict[str, float]:
+    """Sums of figures over ranks, times the number of a step's batches: the log's mean is then the step's. Collective.
+
+    Args:
+        figures: this batch's parts of figures of the step.
+        num_batches: the number of accumulated batches of the step.
+        like: a tensor on the device to compute on.
+    """
     values = torch.stack([torch.as_tensor(value, device=like.device).double() for value in figures.values()])
     if world_size() > 1:
         dist.all_reduce(values)
