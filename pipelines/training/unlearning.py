@@ -1,4 +1,4 @@
-"""The losses of ``train-npo``: what is forgotten becomes less likely, and counts the less, the less likely it has become.
+"""The losses of ``train-npo``: what is forgotten becomes less likely, and the less likely it is, the less it counts.
 
 With l the log-probability of a token of an unwanted answer y under the model, l0 that under the starting model,
 r = l - l0, w the token's weight, N the number of tokens with w other than 0 and B that of answers, both of the whole

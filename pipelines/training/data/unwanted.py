@@ -111,7 +111,7 @@ class Counts:
 
 
 def count(batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
-    """The counts of batches as int64 ``[4]``, in the order of :class:`Counts`; a row without any label counts nothing."""
+    """The counts of batches as int64 ``[4]``, in the order of :class:`Counts`; rows without labels count nothing."""
     total = torch.zeros(4, dtype=torch.int64)
     for batch in batches:
         inside = batch["labels"][:, 1:] != IGNORED
