@@ -22,7 +22,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 UnlearningLoss = Literal["npo-token", "npo", "simnpo"]
 
@@ -62,7 +62,7 @@ def unlearning_loss_sum(
     ratios = log_ratios(log_probs, reference, weights)
     if kind == "npo":
         return _of_answers(beta * (weights * ratios).sum(1), lengths, beta)
-    return (weights * softplus(beta * ratios)).sum()
+    return (weights * _softplus(beta * ratios)).sum()
 
 
 def log_ratios(log_probs: Tensor, reference: Tensor, weights: Tensor) -> Tensor:
@@ -71,4 +71,9 @@ def log_ratios(log_probs: Tensor, reference: Tensor, weights: Tensor) -> Tensor:
 
 
 def _of_answers(exponents: Tensor, lengths: Tensor, beta: float) -> Tensor:
-    return 2 / beta * torch.where(lengths > 0, softplus(exponents), 0.0).sum()
+    return 2 / beta * torch.where(lengths > 0, _softplus(exponents), 0.0).sum()
+
+
+def _softplus(values: Tensor) -> Tensor:
+    """log(1 + exp(x)); torch's own is x itself from 20 on, which is no longer exact in float64."""
+    return -logsigmoid(-values)
