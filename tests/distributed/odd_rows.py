@@ -12,12 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from pipelines.commands import train_dpo, train_sft
+from pipelines.commands import train_dpo, train_npo, train_sft
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
+from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.job import on_main, world_size
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine
 from tests.reference import plain
+from tests.reference.unlearning_plain import Unlearning, unlearning_loss
 
 ROWS_PER_STEP, EPOCHS, LR, CLIP, EPS, BETA = 8, 2, 1e-3, 0.5, 1e-6, 0.2
 # The last step has rows for half of the forward passes, for none but one rank, and as many as it can but one.
@@ -30,7 +32,16 @@ CASES: list[tuple[str, int, int, dict[str, Any]]] = [
     ("dpo", 22, 4, {"zero": 3}),
     ("dpo", 23, 2, {"zero": 0}),
     ("dpo", 17, 2, {"zero": 2}),
+    ("npo-token", 21, 2, {"zero": 2}),
+    ("npo", 22, 4, {"zero": 3}),
+    ("simnpo", 17, 2, {"zero": 1}),
+    ("npo-token", 23, 2, {}),
 ]
+COMMANDS: dict[str, tuple[Any, Any]] = {
+    "sft": (train_sft, TrainSftConfig), "dpo": (train_dpo, TrainDpoConfig),
+    **dict.fromkeys(("npo-token", "npo", "simnpo"), (train_npo, TrainNpoConfig)),
+}  # fmt: skip
+RETAIN = 0.5
 
 
 def apart_from_plain(directory: Path) -> dict[str, float]:
@@ -42,7 +53,7 @@ def apart_from_plain(directory: Path) -> dict[str, float]:
         # Before the plain model is loaded too: the last run may have been one of ZeRO 3.
         forget_engine()
         expected = _plain_weights(method, directory / "model", data, num_rows)
-        command, config_class = (train_sft, TrainSftConfig) if method == "sft" else (train_dpo, TrainDpoConfig)
+        command, config_class = COMMANDS[method]
         config = config_class(
             model=str(directory / "model"),
             data=data,
@@ -56,9 +67,9 @@ def apart_from_plain(directory: Path) -> dict[str, float]:
             accumulation=ROWS_PER_STEP // batch_size // world_size(),
             trainer={"train_sampling_strategy": "sequential", "adam_epsilon": EPS},
             **(engine if world_size() > 1 else {}),
-            **({"beta": BETA} if method == "dpo" else {}),
+            **_of_loss(method),
         )
-        weights = load_file(command.run(config).path / "model" / "model.safetensors")  # type: ignore[attr-defined]
+        weights = load_file(command.run(config).path / "model" / "model.safetensors")
         found[data.name] = max(float((weights[name] - value).abs().max()) for name, value in expected.items())
     return found
 
@@ -68,6 +79,12 @@ def _make(method: str, data: Path, num_rows: int) -> None:
         (worlds.make_data if method == "sft" else worlds.make_pairs)(data, num_rows, seed=num_rows)
 
 
+def _of_loss(method: str) -> dict[str, Any]:
+    if method in ("sft", "dpo"):
+        return {"beta": BETA} if method == "dpo" else {}
+    return {"loss": method, "beta": BETA, "retain_weight": RETAIN}
+
+
 def _plain_weights(method: str, model: Path, data: Path, num_rows: int) -> dict[str, Tensor]:
     network, reference = (AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32) for _ in range(2))
     rows = worlds.encoded(data, model) if method == "sft" else worlds.encoded_pairs(data, model)
@@ -75,6 +92,10 @@ def _plain_weights(method: str, model: Path, data: Path, num_rows: int) -> dict[
     def preference_loss(network: nn.Module, pairs: Any) -> Tensor:
         return plain.mean_preference_loss(network, reference, pairs, BETA)
 
+    def forgetting(network: nn.Module, pairs: Any) -> Tensor:
+        return unlearning_loss(network, reference, pairs, Unlearning(method, BETA, retain=RETAIN)).float()
+
+    losses = {"sft": plain.mean_token_loss, "dpo": preference_loss}
     # Steps of one epoch do not reach into the next: filled up with nothing, all have as many places.
     places = math.ceil(num_rows / ROWS_PER_STEP) * ROWS_PER_STEP
     plain.train(
@@ -89,7 +110,7 @@ def _plain_weights(method: str, model: Path, data: Path, num_rows: int) -> dict[
         eps=EPS,
         refresh_every=0,
         space="gradient",
-        loss=_of_real_rows(plain.mean_token_loss if method == "sft" else preference_loss),
+        loss=_of_real_rows(losses.get(method, forgetting)),
     )
     return {name: parameter.detach() for name, parameter in network.named_parameters()}
 

@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 
 from data_registry.core import stopping
 from data_registry.core.errors import Preempted
-from pipelines.commands import build_basis, build_mask, train_dpo, train_sft
+from pipelines.commands import build_basis, build_mask, train_dpo, train_npo, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.build_mask import BuildMaskConfig
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
+from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.artifact import partial_path
 from pipelines.core.job import gather, on_main, rank, world_size
 from pipelines.engine import processes
@@ -48,6 +49,7 @@ WITHIN_FIRST, BETWEEN, WITHIN_SECOND = 2, 4, 5
 
 SFT: dict[str, Any] = {"method": "sft", "space": "gradient"}
 DPO: dict[str, Any] = {"method": "dpo", "space": "gradient"}
+NPO: dict[str, Any] = {"method": "npo", "space": "gradient", "retain_weight": 0.5}
 LORA: dict[str, Any] = {"lora_rank": 4, "lora_dropout": 0.1}
 # All transforms at once.
 ALL: dict[str, Any] = {"track_change": True, "freeze": ["norms"], "momentum": "reproject", "scope": "layer"}
@@ -99,6 +101,7 @@ TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "dpo zero2 lora": ({**DPO, **LORA, **ODD_ROWS, "zero": 2}, (WITHIN_SECOND,)),
     "dpo zero2, held out": ({**DPO, **HELD_OUT, "zero": 2}, (WITHIN_FIRST, 1)),
     "dpo zero3": ({**DPO, "zero": 3}, (WITHIN_SECOND,)),
+    "npo zero2": ({**NPO, **ODD_ROWS, **MASKED, "zero": 2}, (WITHIN_FIRST, 2)),
     "dpo zero3 lora": ({**DPO, **ALL_LORA, "zero": 3}, (WITHIN_SECOND,)),
 }
 ALONE: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -109,6 +112,12 @@ ALONE: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     # A refresh where an epoch begins: the loader has drawn from the generators already.
     "dpo": ({**DPO, "space": "update", "refresh_every": 4, "epochs": 3.0}, (IN_REFRESH, 3)),
 }
+
+
+CONFIGS: dict[str, type[TrainConfig]] = {"sft": TrainSftConfig, "dpo": TrainDpoConfig, "npo": TrainNpoConfig}
+RUNS: dict[type[TrainConfig], Any] = {
+    TrainSftConfig: train_sft.run, TrainDpoConfig: train_dpo.run, TrainNpoConfig: train_npo.run,
+}  # fmt: skip
 
 
 class World:
@@ -138,7 +147,9 @@ class World:
             **mode,
             **more,
         }
-        dpo = options.pop("method") == "dpo"
+        method = options.pop("method")
+        # Both read preference pairs.
+        dpo = method != "sft"
         options.setdefault("basis", self.basis(options, dpo))
         if options["basis"] is None:
             del options["refresh_every"]
@@ -148,7 +159,7 @@ class World:
             options["replay"] = self.pools[0]
         if "eval_every" in options:
             options["eval_data"] = self.pairs[0] if dpo else self.pools[0]
-        config_class: type[TrainConfig] = TrainDpoConfig if dpo else TrainSftConfig
+        config_class = CONFIGS[method]
         return config_class(
             model=str(self.model),
             data=self.directory / f"{options.pop('rows', '')}{'dpo' if dpo else 'sft'}",
@@ -190,8 +201,9 @@ class World:
 
 def call(config: TrainConfig) -> Path:
     forget_engine()
-    run = train_dpo.run if isinstance(config, TrainDpoConfig) else train_sft.run
-    return run(config).path  # type: ignore[arg-type, operator]
+    command: Any = RUNS[type(config)]
+    path: Path = command(config).path
+    return path
 
 
 @contextlib.contextmanager
