@@ -10,6 +10,7 @@ from data_registry.core.manifest import InputRecord
 from data_registry.core.redaction import hide
 from data_registry.core.yaml_text import dump
 from pipelines.configs.train import TrainConfig, TrainSftConfig
+from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.artifact import command_line
 from pipelines.core.environment import package_versions, tool_version
 from pipelines.core.escaping import markdown_block, markdown_code, markdown_text
@@ -88,6 +89,9 @@ _HELD_BY = {
 
 def _mixed_in(config: TrainConfig) -> str:
     text = f" {len(config.data)} data sets are trained on together." if config.data[1:] else ""
+    if isinstance(config, TrainNpoConfig):
+        kept = f", and the chosen ones kept by cross-entropy, weight {config.retain_weight:g}" * bool(config.retain_weight)
+        text += f" The rejected answers are forgotten, by {config.loss} with beta {config.beta:g}{kept}."
     if isinstance(config, TrainSftConfig) and config.pooled_replay is not None:
         text += f" General data is mixed in: {config.replay_ratio:g} of the samples."
     if config.mask is not None:

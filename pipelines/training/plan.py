@@ -9,6 +9,7 @@ from data_registry.prepared import SAMPLES, load_prepared
 from pipelines.basis.opening import open_basis
 from pipelines.configs.common import EngineConfig
 from pipelines.configs.train import TrainConfig
+from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.job import world_size
 from pipelines.engine.deepspeed_config import deepspeed_config, plan_text
 from pipelines.masks.opening import open_mask
@@ -119,7 +120,8 @@ def _projection(config: TrainConfig) -> Rows:
 
 
 def _others(config: TrainConfig) -> Rows:
-    rows = [("frozen", ", ".join(config.freeze))] if config.freeze else []
+    rows = _forgotten(config)
+    rows += [("frozen", ", ".join(config.freeze))] if config.freeze else []
     rows += _anchors(config)
     if config.mask is not None:
         found = open_mask(config.mask).description
@@ -129,6 +131,17 @@ def _others(config: TrainConfig) -> Rows:
     if config.track_change:
         rows.append(("change", "tracked: each rank keeps a copy of its starting weights"))
     return rows
+
+
+def _forgotten(config: TrainConfig) -> Rows:
+    if not isinstance(config, TrainNpoConfig):
+        return []
+    text = f"the rejected answers, {config.loss}, beta {config.beta:g}"
+    if config.gamma:
+        text += f", gamma {config.gamma:g}"
+    if config.retain_weight:
+        text += f"; cross-entropy of the chosen ones, weight {config.retain_weight:g}"
+    return [("forgetting", text)]
 
 
 def _anchors(config: TrainConfig) -> Rows:
