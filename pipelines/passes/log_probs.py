@@ -24,7 +24,7 @@ from pipelines.engine import processes
 from pipelines.passes.dealing import deal
 from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.padding import collate_pairs
-from pipelines.tokens.pairs import Pair
+from pipelines.tokens.pairs import SIDES, Pair
 
 Numbers = npt.NDArray[np.float32]
 
@@ -101,15 +101,15 @@ def _of_pairs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class PairLogProbs:
-    """Log-probabilities of both completions of a pair, the chosen one first.
+    """Log-probabilities of the completions of a pair that are asked for, the chosen one first.
 
     Attributes:
         sums: their sums over a completion.
         tokens: float32 ``[tokens]`` of each completion; None where only sums are asked for.
     """
 
-    sums: tuple[float, float]
-    tokens: tuple[Numbers, Numbers] | None = None
+    sums: tuple[float, ...]
+    tokens: tuple[Numbers, ...] | None = None
 
 
 def completion_values(
@@ -126,7 +126,8 @@ def completion_values(
         chosen, rejected = completion_log_probs(forward, batch)
         return [PairLogProbs(sums) for sums in zip(chosen.tolist(), rejected.tolist(), strict=True)]
 
-    return [each.sums for each in _of_all(of_batch, module, pairs, batch_size, pad_token_id, device)]
+    found = _of_all(of_batch, module, pairs, batch_size, pad_token_id, device, SIDES)
+    return [(each.sums[0], each.sums[1]) for each in found]
 
 
 def completion_token_values(
@@ -136,20 +137,18 @@ def completion_token_values(
     batch_size: int,
     pad_token_id: int,
     device: torch.device,
+    sides: Sequence[str] = SIDES,
 ) -> list[PairLogProbs]:
-    """As :func:`completion_values`, with those of single tokens; the sums have the same bits."""
+    """As :func:`completion_values`, with those of single tokens; the sums of both sides have the same bits."""
 
     def of_batch(batch: Mapping[str, Tensor]) -> list[PairLogProbs]:
         log_probs, labelled = _of_pairs(forward, batch)
         sums, rows = log_probs.sum(1).tolist(), zip(log_probs.cpu(), labelled.cpu(), strict=True)
         tokens = [row[inside].numpy().copy() for row, inside in rows]
-        half = len(sums) // 2
-        return [
-            PairLogProbs((sums[index], sums[half + index]), (tokens[index], tokens[half + index]))
-            for index in range(half)
-        ]
+        number = len(sums) // len(sides)
+        return [PairLogProbs(tuple(sums[row::number]), tuple(tokens[row::number])) for row in range(number)]
 
-    return _of_all(of_batch, module, pairs, batch_size, pad_token_id, device)
+    return _of_all(of_batch, module, pairs, batch_size, pad_token_id, device, sides)
 
 
 def _of_all(
@@ -159,13 +158,14 @@ def _of_all(
     batch_size: int,
     pad_token_id: int,
     device: torch.device,
+    sides: Sequence[str],
 ) -> list[PairLogProbs]:
     """What ``of_batch`` gives for all pairs, in their order, computed by all ranks together."""
     parts = list(
         deal(
             range(len(pairs)),
             batch_size,
-            length=lambda index: len(pairs[index]["chosen_ids"]),
+            length=lambda index: len(pairs[index][f"{sides[0]}_ids"]),
             rank=rank(),
             world_size=world_size(),
         )
@@ -176,7 +176,7 @@ def _of_all(
     with torch.no_grad(), stopping.deferred(), progress:
         for indices, weight in parts:
             processes.stop_point(device)
-            batch = collate_pairs([pairs[index] for index in indices], pad_token_id)
+            batch = collate_pairs([pairs[index] for index in indices], pad_token_id, sides)
             found = of_batch({key: value.to(device) for key, value in batch.items()})
             if weight:
                 mine += list(zip(indices, found, strict=True))

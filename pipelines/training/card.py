@@ -90,7 +90,9 @@ _HELD_BY = {
 def _mixed_in(config: TrainConfig) -> str:
     text = f" {len(config.data)} data sets are trained on together." if config.data[1:] else ""
     if isinstance(config, TrainNpoConfig):
-        kept = f", and the chosen ones kept by cross-entropy, weight {config.retain_weight:g}" * bool(config.retain_weight)
+        kept = f", and the chosen ones kept by cross-entropy, weight {config.retain_weight:g}" * bool(
+            config.retain_weight
+        )
         text += f" The rejected answers are forgotten, by {config.loss} with beta {config.beta:g}{kept}."
     if isinstance(config, TrainSftConfig) and config.pooled_replay is not None:
         text += f" General data is mixed in: {config.replay_ratio:g} of the samples."

@@ -20,6 +20,7 @@ from pipelines.core.job import on_main, world_size
 from pipelines.models.reference import ModelSource
 from pipelines.tokens.fitting import encode_fitting_pairs
 from pipelines.tokens.labels import IGNORED
+from pipelines.tokens.pairs import Pair
 from pipelines.training import inputs as inputs_training
 from pipelines.training import run as steps
 from pipelines.training.anchoring import Rows, make_beside
@@ -27,9 +28,15 @@ from pipelines.training.arguments import trainer_arguments
 from pipelines.training.beside import over_ranks
 from pipelines.training.checkpoints import run_files
 from pipelines.training.data.heldout import HeldOut, split_held_out
-from pipelines.training.data.reference_log_probs import eval_inputs
-from pipelines.training.data.reference_tokens import reference_tokens
-from pipelines.training.data.unwanted import COLUMNS, PER_TOKEN, Counts, UnwantedCollator, count, unwanted_rows
+from pipelines.training.data.reference_log_probs import eval_inputs, with_reference_logps
+from pipelines.training.data.unwanted import COLUMNS, Counts, UnwantedCollator, count, unwanted_rows
+from pipelines.training.data.weighting import (
+    REFERENCE,
+    TOKEN_WEIGHTS,
+    kept_in_float32,
+    read_weights,
+    refuse_no_weight,
+)
 from pipelines.training.mixin import TransformMixin
 from pipelines.training.prompt_anchor import prompt_of
 from pipelines.training.unlearning import UnlearningLoss, log_ratios, unlearning_loss_sum
@@ -89,11 +96,7 @@ class NPOTrainer(SFTTrainer):
         self._signature_columns = list(COLUMNS)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
-        # transformers casts all numbers to the engine's type, in which log-probabilities are off by what they differ.
-        for name in PER_TOKEN:
-            prepared[name] = inputs[name].to(self.args.device)
-        return prepared
+        return kept_in_float32(super()._prepare_inputs(inputs), inputs, self.args.device)
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor:
         """The number of weighted tokens of the step, over all ranks; the other counts are kept for the loss."""
@@ -130,14 +133,14 @@ class NPOTrainer(SFTTrainer):
             forward: the callable for a forward pass.
             batch: a batch of :class:`UnwantedCollator`.
         """
-        weights, labels = batch["token_weights"], batch["labels"]
+        weights, labels = batch[TOKEN_WEIGHTS], batch["labels"]
         # What has no weight needs no log-probability.
         scored = torch.where(weights != 0, labels, batch["retain_labels"])
         given = {key: batch[key] for key in ("input_ids", "attention_mask", "position_ids") if key in batch}
         routers = {"output_router_logits": True} if self.aux_loss_enabled else {}
         outputs = forward(**given, **routers, labels=scored, use_cache=False, fused_lm_head=True)
         log_probs = outputs.log_probs.float()
-        forgetting, weights, reference = self.forgetting, weights[:, 1:], batch["ref_logps"][:, 1:]
+        forgetting, weights, reference = self.forgetting, weights[:, 1:], batch[REFERENCE][:, 1:]
         forgotten = unlearning_loss_sum(
             forgetting.loss,
             log_probs,
@@ -197,10 +200,12 @@ def make_trainer(
         data: datasets.Dataset, name: str, known: list[InputRecord], *, with_chosen: bool
     ) -> list[dict[str, Any]]:
         pairs = encode_fitting_pairs(data, tokenizer, bounds, name=name)
-        reference = None
+        weights = _weights(config, pairs) if data is prepared else None
         if config.needs_reference:
-            reference = reference_tokens(pairs, config, source, known, ds_config, pad_token_id, device)
-        return unwanted_rows(pairs, reference=reference, weights=None, with_chosen=with_chosen)
+            pairs = with_reference_logps(
+                pairs, config, source, known, ds_config, pad_token_id, device, per_token=True, sides=("rejected",)
+            )
+        return unwanted_rows(pairs, weights=weights, with_chosen=with_chosen)
 
     rows = rows_of(prepared, "training pairs", records, with_chosen=config.retain_weight > 0)
     held_out = None
@@ -222,6 +227,15 @@ def make_trainer(
     if held_out is not None:
         steps.install_held_out(trainer, npo_held_out(held_out, trainer), config, partial)
     return trainer
+
+
+def _weights(config: TrainNpoConfig, pairs: list[Pair]) -> list[list[float]] | None:
+    """The weights of the tokens of the rejected answers that are trained on; None where all count the same."""
+    if config.token_weights is None:
+        return None
+    found = read_weights(config, "rejected", [pair["rejected_ids"] for pair in pairs], task="preference")
+    refuse_no_weight(config, found)
+    return found
 
 
 def npo_held_out(rows: list[dict[str, Any]], trainer: NPOTrainer) -> HeldOut:

@@ -57,8 +57,8 @@ RUNTIME: dict[str, set[str]] = {
         "report_to",
     },
     "train-npo": {
-        "model", "preset", "data", "basis", "mask", "anchor", "eval_data", "save_every", "keep", "resume", "log_every",
-        "report_to",
+        "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "save_every", "keep",
+        "resume", "log_every", "report_to",
     },
     "evaluate": {
         "model", "data", "harmful", "harmless", "task_dir", "batch_size", "rejudge", "baseline", "download_only",

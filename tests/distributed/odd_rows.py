@@ -20,6 +20,7 @@ from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine
 from tests.reference import plain
 from tests.reference.unlearning_plain import Unlearning, unlearning_loss
+from tests.training import small_token_weights
 
 ROWS_PER_STEP, EPOCHS, LR, CLIP, EPS, BETA = 8, 2, 1e-3, 0.5, 1e-6, 0.2
 # The last step has rows for half of the forward passes, for none but one rank, and as many as it can but one.
@@ -67,7 +68,7 @@ def apart_from_plain(directory: Path) -> dict[str, float]:
             accumulation=ROWS_PER_STEP // batch_size // world_size(),
             trainer={"train_sampling_strategy": "sequential", "adam_epsilon": EPS},
             **(engine if world_size() > 1 else {}),
-            **_of_loss(method),
+            **_of_loss(method, data),
         )
         weights = load_file(command.run(config).path / "model" / "model.safetensors")
         found[data.name] = max(float((weights[name] - value).abs().max()) for name, value in expected.items())
@@ -75,19 +76,35 @@ def apart_from_plain(directory: Path) -> dict[str, float]:
 
 
 def _make(method: str, data: Path, num_rows: int) -> None:
-    if not data.exists():
-        (worlds.make_data if method == "sft" else worlds.make_pairs)(data, num_rows, seed=num_rows)
+    if data.exists():
+        return
+    (worlds.make_data if method == "sft" else worlds.make_pairs)(data, num_rows, seed=num_rows)
+    if method == "npo-token":
+        pairs = _weighted(worlds.encoded_pairs(data, data.parent / "model"))
+        answers = [(pair["rejected_ids"], pair["weights"]) for pair in pairs]
+        small_token_weights.store(data.with_name(f"{data.name}-weights"), {"rejected": answers})
 
 
-def _of_loss(method: str) -> dict[str, Any]:
+def _of_loss(method: str, data: Path) -> dict[str, Any]:
     if method in ("sft", "dpo"):
         return {"beta": BETA} if method == "dpo" else {}
-    return {"loss": method, "beta": BETA, "retain_weight": RETAIN}
+    weights = {"token_weights": data.with_name(f"{data.name}-weights")} if method == "npo-token" else {}
+    return {"loss": method, "beta": BETA, "retain_weight": RETAIN, **weights}
+
+
+def _weighted(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Some tokens of rejected answers count less than others, and a third of them not at all."""
+    of_pair = [
+        [(7 * row + place) % 3 / 2 for place in range(len(pair["rejected_ids"]))] for row, pair in enumerate(pairs)
+    ]
+    return [{**pair, "weights": weights} for pair, weights in zip(pairs, of_pair, strict=True)]
 
 
 def _plain_weights(method: str, model: Path, data: Path, num_rows: int) -> dict[str, Tensor]:
     network, reference = (AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32) for _ in range(2))
     rows = worlds.encoded(data, model) if method == "sft" else worlds.encoded_pairs(data, model)
+    if method == "npo-token":
+        rows = _weighted(rows)
 
     def preference_loss(network: nn.Module, pairs: Any) -> Tensor:
         return plain.mean_preference_loss(network, reference, pairs, BETA)

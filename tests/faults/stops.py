@@ -118,12 +118,12 @@ SERIES: dict[str, Series] = {
         at(_REFRESH, "SIGHUP", says="step 2 of 4: saved", stays=True),
     )),
     "train-npo": Series(
-        Command(("train-npo", "model", "--data", "pairs", "--max-steps", "4", "--retain-weight", "1", *_FORGETTING,
-                 "--out", OUT), makes=(OUT, "reference-logps")), (
+        Command(("train-npo", "model", "--data", "pairs", "--max-steps", "4", "--save-every", "2", "--retain-weight",
+                 "1", *_TRAINING, "--out", OUT), makes=(OUT, "reference-logps")), (
         at("pipelines.passes.log_probs:token_log_probs", "SIGUSR1", call=2),
-        at("pipelines.training.data.reference_tokens:make"),
+        at("pipelines.training.data.reference_log_probs:make"),
         interrupted_twice_at("pipelines.training.npo:unlearning_loss_sum"),
-        at("pipelines.training.npo:unlearning_loss_sum", "SIGINT", says="step 1 of 4: saved", stays=True),
+        at(_AT_BOUNDARY, "SIGINT", says="step 1 of 4: saved", stays=True),
         at("pipelines.training.checkpoints.checkpointer:Checkpointer._write", says="step 2 of 4: saved", stays=True),
     )),
     "evaluate": Series(

@@ -32,15 +32,17 @@ def unlearning_loss(
     reference: nn.Module,
     pairs: Sequence[Mapping[str, Any]],
     what: Unlearning,
-    weights: Sequence[Sequence[float]] | None = None,
 ) -> Tensor:
-    """The loss of a whole step: ``-log sigmoid(-x)``, as the papers have it, in float64."""
+    """The loss of a whole step: ``-log sigmoid(-x)``, as the papers have it, in float64.
+
+    A pair may have ``weights`` of its rejected answer's tokens.
+    """
     tokens: list[Tensor] = []
     answers: list[Tensor] = []
     kept: list[Tensor] = []
-    for index, pair in enumerate(pairs):
+    for pair in pairs:
         answer = pair["rejected_ids"]
-        w = torch.tensor(weights[index] if weights is not None else [1.0] * len(answer)).double()
+        w = torch.tensor(pair.get("weights", [1.0] * len(answer))).double()
         now = token_log_probs(model, pair["prompt_ids"], answer).double()
         with torch.no_grad():
             before = token_log_probs(reference, pair["prompt_ids"], answer).double()

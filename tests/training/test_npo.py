@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from data_registry.core.errors import ConfigError
+from data_registry.core.errors import ArtifactError, ConfigError
 from pipelines.commands import build_mask, train_npo
 from pipelines.configs.build_mask import BuildMaskConfig
 from pipelines.configs.train_npo import TrainNpoConfig
@@ -23,6 +23,7 @@ from pipelines.training import npo
 from pipelines.training.metrics import read_metrics
 from tests.distributed import worlds
 from tests.reference.unlearning_plain import Unlearning, token_log_probs, unlearning_loss
+from tests.training import small_token_weights
 
 NUM_PAIRS = 7
 LOSSES = {
@@ -99,17 +100,38 @@ def lines(run: Path, key: str) -> list[float]:
     return [line[key] for line in read_metrics(run / "metrics.jsonl") if key in line]
 
 
+def weighted_pairs(world: Path) -> list[dict[str, Any]]:
+    """The pairs, with weights of the rejected answers' tokens of which a third are 0, and all of the last answer's."""
+    pairs = worlds.encoded_pairs(world / "pairs", world / "model")
+    return [
+        {
+            **pair,
+            "weights": [(row + place) % 3 / 2 * (row < NUM_PAIRS - 1) for place in range(len(pair["rejected_ids"]))],
+        }
+        for row, pair in enumerate(pairs)
+    ]
+
+
+def store(path: Path, pairs: list[dict[str, Any]], side: str = "rejected") -> Path:
+    return small_token_weights.store(path, {side: [(pair[f"{side}_ids"], pair["weights"]) for pair in pairs]})
+
+
 @pytest.mark.parametrize("name", list(LOSSES))
-def test_loss_and_gradient_are_those_of_whole_steps_however_they_are_cut(world: Path, name: str) -> None:
-    what = LOSSES[name]
+@pytest.mark.parametrize("weighted", [False, True])
+def test_loss_and_gradient_are_those_of_whole_steps_however_they_are_cut(
+    world: Path, tmp_path: Path, name: str, weighted: bool
+) -> None:
+    what, given = LOSSES[name], of_loss(LOSSES[name])
+    pairs = worlds.encoded_pairs(world / "pairs", world / "model")
+    if weighted:
+        pairs = weighted_pairs(world)
+        given["token_weights"] = store(tmp_path / "weights", pairs)
     model = moved(network(world / "model"))
-    wanted = unlearning_loss(
-        model, network(world / "model"), worlds.encoded_pairs(world / "pairs", world / "model"), what
-    )
+    wanted = unlearning_loss(model, network(world / "model"), pairs, what)
     wanted.backward()
     gradient = flat(model)
     for batches in ([[0, 1, 2, 3, 4, 5, 6]], [[6], [4, 1, 3], [0, 5], [2]]):
-        loss, found = step_gradient(make_trainer(world, **of_loss(what)), batches)
+        loss, found = step_gradient(make_trainer(world, **given), batches)
         assert loss == pytest.approx(wanted.item(), rel=1e-5)
         assert float((found - gradient).norm()) <= 1e-5 * float(gradient.norm())
     assert float(gradient.norm()) > 1e-3
@@ -173,6 +195,58 @@ def test_weights_of_nothing_change_nothing(world: Path, tmp_path: Path) -> None:
     for line in (line for line in read_metrics(run / "metrics.jsonl") if "loss" in line):
         total = line["safety/loss"] + line["anchor/ce"] + 0.5 * line["prompt/kl"]
         assert line["loss"] == pytest.approx(total, rel=1e-4)
+
+
+def test_weights_of_tokens_at_the_start_and_weights_of_one(world: Path, tmp_path: Path) -> None:
+    pairs = weighted_pairs(world)
+    weights_file = store(tmp_path / "weights", pairs)
+    step = {"batch_size": NUM_PAIRS, "accumulation": 1, "max_steps": 1}
+    run = train_npo.run(options(world, tmp_path / "run", token_weights=weights_file, **step)).path
+    all_weights = [weight for pair in pairs for weight in pair["weights"]]
+    counted = [weight for weight in all_weights if weight]
+    # The mean is over the tokens that have a weight.
+    assert lines(run, "loss")[0] == pytest.approx(math.log(2) * sum(counted) / len(counted), rel=1e-6)
+    assert lines(run, "forget/counted") == pytest.approx([len(counted) / len(all_weights)])
+    records = json.loads((run / "manifest.json").read_text())["inputs"]
+    assert [record["path"] for record in records if record["role"] == "token-weights"] == [str(weights_file)]
+    ones = store(tmp_path / "ones", [{**pair, "weights": [1.0] * len(pair["weights"])} for pair in pairs])
+    plain = weights(train_npo.run(options(world, tmp_path / "plain")).path)
+    same = weights(train_npo.run(options(world, tmp_path / "same", token_weights=ones)).path)
+    assert all(torch.equal(tensor, same[name]) for name, tensor in plain.items())
+
+
+def test_held_out_rows_are_not_weighted_and_rows_of_a_split_have_their_own_weights(world: Path, tmp_path: Path) -> None:
+    pairs = weighted_pairs(world)
+    given = {"token_weights": store(tmp_path / "weights", pairs), "eval_split": 0.4, "max_steps": 1}
+    trainer = make_trainer(world, **given)
+    rows = {tuple(row["input_ids"]): row["token_weights"] for row in trainer.train_dataset}
+    assert 0 < len(rows) < NUM_PAIRS
+    for pair in pairs:
+        found = rows.get((*pair["prompt_ids"], *pair["rejected_ids"]))
+        assert found is None or found == [0.0] * len(pair["prompt_ids"]) + pair["weights"]
+    assert not any("token_weights" in row for row in trainer.held_out._held_out.rows)
+    assert len(trainer.held_out._held_out.rows) + len(rows) == NUM_PAIRS
+
+
+@pytest.mark.parametrize(
+    ("change", "side", "said"),
+    [
+        (lambda pair: {**pair, "rejected_ids": [0, *pair["rejected_ids"][1:]]}, "rejected", "not for the tokens that"),
+        (lambda pair: {**pair, "weights": [0.0] * len(pair["weights"])}, "rejected", "nothing is left to train"),
+        (
+            lambda pair: {**pair, "weights": [1.0] * len(pair["chosen_ids"])},
+            "chosen",
+            "no weights of the side 'rejected'",
+        ),
+    ],
+)
+def test_token_weights_that_cannot_be_used_are_refused(
+    world: Path, tmp_path: Path, change: Any, side: str, said: str
+) -> None:
+    artifact = store(tmp_path / "weights", [change(pair) for pair in weighted_pairs(world)], side)
+    with pytest.raises(ArtifactError, match=said):
+        train_npo.run(options(world, tmp_path / "run", token_weights=artifact))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("place", ["update", "gradient"])

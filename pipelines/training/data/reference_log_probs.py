@@ -49,6 +49,7 @@ def with_reference_logps(
     device: torch.device,
     *,
     per_token: bool = False,
+    sides: Sequence[str] = SIDES,
 ) -> list[Pair]:
     """The pairs with ``ref_chosen_logps`` and ``ref_rejected_logps``, from the store or computed now. Collective.
 
@@ -64,10 +65,11 @@ def with_reference_logps(
         pad_token_id: the id of the token that pads batches.
         device: the device to compute on.
         per_token: whether those of single tokens are needed too.
+        sides: the sides that are needed, of ``chosen`` and ``rejected``; only where those of single tokens are.
     """
     records = [record for record in inputs if record.role in ("model", "data")]
     options = (TokenReferenceLogpsConfig if per_token else ReferenceLogpsConfig)(
-        tokens=_hash_tokens(pairs),
+        tokens=_hash_tokens(pairs, sides),
         precision=config.precision,
         held_in_precision=ds_config is not None,
         attention=config.attention,
@@ -76,12 +78,12 @@ def with_reference_logps(
     target = Path(config.out).absolute().parent / FOLDER / key[:16]
     wanted = Wanted(target, KIND, options, records)
     if find(wanted) is None:
-        values = _compute(pairs, config, source, ds_config, pad_token_id, device, per_token)
-        make(wanted, lambda writer: _write(writer, values))
+        values = _compute(pairs, config, source, ds_config, pad_token_id, device, per_token, sides)
+        make(wanted, lambda writer: _write(writer, values, sides))
     table = pq.read_table(target / FILE).to_pydict()
-    columns = {f"ref_{side}_logps": table[side] for side in SIDES}
+    columns = {f"ref_{side}_logps": table[side] for side in sides}
     if per_token:
-        columns |= {f"ref_{side}_token_logps": table[_TOKENS.format(side)] for side in SIDES}
+        columns |= {f"ref_{side}_token_logps": table[_TOKENS.format(side)] for side in sides}
     return [{**pair, **{name: values[index] for name, values in columns.items()}} for index, pair in enumerate(pairs)]
 
 
@@ -94,18 +96,18 @@ def eval_inputs(inputs: Sequence[InputRecord]) -> list[InputRecord]:
     ]
 
 
-def _hash_tokens(pairs: Sequence[Pair]) -> str:
+def _hash_tokens(pairs: Sequence[Pair], sides: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for pair in pairs:
-        digest.update(json.dumps([pair["prompt_ids"], pair["chosen_ids"], pair["rejected_ids"]]).encode())
+        digest.update(json.dumps([pair["prompt_ids"], *(pair[f"{side}_ids"] for side in sides)]).encode())
     return digest.hexdigest()
 
 
-def _write(writer: ArtifactWriter, values: Sequence[PairLogProbs]) -> None:
+def _write(writer: ArtifactWriter, values: Sequence[PairLogProbs], sides: Sequence[str]) -> None:
     if not is_main():
         return
-    columns = {side: pa.array([pair.sums[index] for pair in values], pa.float64()) for index, side in enumerate(SIDES)}
-    for index, side in enumerate(SIDES):
+    columns = {side: pa.array([pair.sums[index] for pair in values], pa.float64()) for index, side in enumerate(sides)}
+    for index, side in enumerate(sides):
         tokens = [pair.tokens[index] for pair in values if pair.tokens is not None]
         if tokens:
             columns[_TOKENS.format(side)] = pa.array(tokens, pa.list_(pa.float32()))
@@ -121,6 +123,7 @@ def _compute(
     pad_token_id: int,
     device: torch.device,
     per_token: bool,
+    sides: Sequence[str],
 ) -> list[PairLogProbs]:
     with zero3_loading(ds_config):
         model: Any = load_training_model(config, source)
@@ -128,7 +131,7 @@ def _compute(
     engine = reference_engine(model, ds_config, batch_size=config.batch_size, precision=config.precision, device=device)
     arguments = (engine.forward, engine.access.module, pairs, config.batch_size, pad_token_id, device)
     if per_token:
-        values = completion_token_values(*arguments)
+        values = completion_token_values(*arguments, sides)
     else:
         values = [PairLogProbs(sums) for sums in completion_values(*arguments)]
     del engine, model

@@ -11,40 +11,37 @@ from torch import Tensor
 
 from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.pairs import Pair
+from pipelines.training.data.weighting import REFERENCE, TOKEN_WEIGHTS, padded
 
-COLUMNS: Final = ("input_ids", "labels", "token_weights", "ref_logps", "retain_ids", "retain_labels")
-PER_TOKEN: Final = ("token_weights", "ref_logps")
-"""What rows and batches have in float32 for every token of a rejected answer."""
+COLUMNS: Final = ("input_ids", "labels", TOKEN_WEIGHTS, REFERENCE, "retain_ids", "retain_labels")
 
 
 def unwanted_rows(
     pairs: Sequence[Pair],
     *,
-    reference: Sequence[Sequence[float]] | None,
     weights: Sequence[Sequence[float]] | None,
     with_chosen: bool,
 ) -> list[dict[str, Any]]:
     """Rows of tokens for :class:`UnwantedCollator`.
 
     Args:
-        pairs: the tokenised pairs.
-        reference: for each pair the log-probabilities of the tokens of its rejected answer under the starting model.
-        weights: for each pair the weights of these tokens; all are 1 where there are none.
+        pairs: the tokenised pairs, with ``ref_rejected_token_logps`` where the loss compares with the starting model.
+        weights: for each pair the weights of its rejected answer's tokens; all are 1 where there are none.
         with_chosen: whether the chosen answers are needed beside them.
 
     Returns:
         Rows with ``input_ids`` and ``labels`` of prompt and rejected answer; where they are given ``token_weights`` and
-        ``ref_logps``, as long as these and 0 on the prompt; and ``retain_ids`` and ``retain_labels`` of prompt and
-        chosen answer.
+        ``ref_rejected_token_logps``, as long as these and 0 on the prompt; and ``retain_ids`` and ``retain_labels`` of
+        prompt and chosen answer.
     """
     rows = []
     for index, pair in enumerate(pairs):
         prompt, answer = pair["prompt_ids"], pair["rejected_ids"]
         row = {"input_ids": [*prompt, *answer], "labels": [IGNORED] * len(prompt) + answer}
-        for name, values in zip(PER_TOKEN, (weights, reference), strict=True):
+        for name, values in ((TOKEN_WEIGHTS, weights and weights[index]), (REFERENCE, pair.get(REFERENCE))):
             if values is not None:
-                assert len(values[index]) == len(answer), "a number for every token of the answer"
-                row[name] = [0.0] * len(prompt) + list(values[index])
+                assert len(values) == len(answer), "a number for every token of the answer"
+                row[name] = [0.0] * len(prompt) + list(values)
         if with_chosen:
             row["retain_ids"] = [*prompt, *pair["chosen_ids"]]
             row["retain_labels"] = [IGNORED] * len(prompt) + pair["chosen_ids"]
@@ -67,7 +64,7 @@ class UnwantedCollator:
 
         Returns:
             What ``inner`` makes, ``[R, L]``, with ``labels`` on the unwanted answers alone; ``retain_labels``, those on
-            the chosen ones; ``token_weights`` and ``ref_logps`` float32, 0 outside the unwanted answers.
+            the chosen ones; ``token_weights`` and ``ref_rejected_token_logps`` float32, 0 outside the unwanted answers.
         """
         both = [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in rows]
         both += [
@@ -79,18 +76,11 @@ class UnwantedCollator:
         retained[: len(rows)] = IGNORED
         labels[len(rows) :] = IGNORED
         batch["retain_labels"] = retained
-        batch["token_weights"] = _padded(rows, "token_weights", (labels != IGNORED).float())
-        batch["ref_logps"] = _padded(rows, "ref_logps", torch.zeros(labels.shape))
+        others: list[list[float]] = [[] for _ in both[len(rows) :]]
+        weights = [row.get(TOKEN_WEIGHTS) or [float(label != IGNORED) for label in row["labels"]] for row in rows]
+        batch[TOKEN_WEIGHTS] = padded([*weights, *others], labels.shape[1])
+        batch[REFERENCE] = padded([*(row.get(REFERENCE, []) for row in rows), *others], labels.shape[1])
         return batch
-
-
-def _padded(rows: Sequence[Mapping[str, Any]], name: str, absent: Tensor) -> Tensor:
-    """The numbers of rows, with those of ``absent`` where rows have none."""
-    for index, row in enumerate(rows):
-        if name in row:
-            absent[index] = 0.0
-            absent[index, : len(row[name])] = torch.tensor(row[name], dtype=torch.float32)
-    return absent
 
 
 @dataclass(frozen=True)
@@ -115,7 +105,7 @@ def count(batches: Sequence[Mapping[str, Tensor]]) -> Tensor:
     total = torch.zeros(4, dtype=torch.int64)
     for batch in batches:
         inside = batch["labels"][:, 1:] != IGNORED
-        weighted = inside & (batch["token_weights"][:, 1:] != 0)
+        weighted = inside & (batch[TOKEN_WEIGHTS][:, 1:] != 0)
         retained = batch["retain_labels"][:, 1:] != IGNORED
         found = [weighted.sum(), inside.sum(), inside.any(1).sum(), retained.sum()]
         total += torch.stack(found).cpu()
