@@ -54,6 +54,14 @@ def test_a_warmup_that_outlasts_the_run(warmup: float, expected: int) -> None:
     assert all("more than the run's steps, 40: --learning-rate 1e-05 was never reached" in text for text in found)
 
 
+@pytest.mark.parametrize(("last", "expected"), [(-1.9, 0), (-2.1, 1), (-40.0, 1), (-0.5, 0)])
+def test_a_run_that_forgets_more_than_it_was_to(last: float, expected: int) -> None:
+    measured = [{"step": step, "eval_chosen_log_prob": value} for step, value in enumerate((-1.0, -1.5, last))]
+    found = said([*noisy(2.0, 1.0), *measured])
+    assert len(found) == expected
+    assert all(text.startswith("held-out chosen answers became far less likely: -1 nats a token") for text in found)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_losses_that_only_differ_between_steps_have_not_moved(seed: int) -> None:
     # Two standard errors are exceeded by chance once in twenty times, and a fall is then a fall of noise.
