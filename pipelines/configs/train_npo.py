@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pipelines.configs.train import TrainConfig
@@ -46,6 +47,13 @@ class TrainNpoConfig(TrainConfig):
         panel="Forgetting",
         off=0.0,
         ge=0,
+    )
+    data: list[Path] = option(
+        ...,
+        "Prepared preference data, whose rejected answers are forgotten; repeat to train on several together.",
+        short="d",
+        runtime=True,
+        min_length=1,
     )
     epochs: float = option(1.0, "Passes over the data.", panel="Training", gt=0)
     learning_rate: float = option(5e-7, "Peak learning rate.", panel="Training", gt=0)
