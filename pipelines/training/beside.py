@@ -100,7 +100,9 @@ def over_ranks(figures: Figures, num_batches: int, like: Tensor) -> dict[str, fl
         num_batches: the number of accumulated batches of the step.
         like: a tensor on the device to compute on.
     """
-    values = torch.stack([torch.as_tensor(value, device=like.device).double() for value in figures.values()])
+    values = torch.stack(
+        [torch.as_tensor(value, dtype=torch.float64, device=like.device) for value in figures.values()]
+    )
     if world_size() > 1:
         dist.all_reduce(values)
     return dict(zip(figures, (num_batches * values).tolist(), strict=True))
