@@ -48,12 +48,12 @@ RUNTIME: dict[str, set[str]] = {
     "build-basis": {"model", "reference"},
     "build-mask": {"model", "change", "end", "data", "union", "intersect", "minus", "workers"},
     "train-sft": {
-        "model", "preset", "data", "basis", "mask", "anchor", "eval_data", "replay", "save_every", "keep",
-        "resume", "log_every", "report_to",
+        "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "replay", "save_every",
+        "keep", "resume", "log_every", "report_to",
     },
     "train-dpo": {
-        "model", "preset", "data", "basis", "mask", "anchor", "eval_data", "save_every", "keep", "resume", "log_every",
-        "report_to",
+        "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "save_every", "keep",
+        "resume", "log_every", "report_to",
     },
     "evaluate": {
         "model", "data", "harmful", "harmless", "task_dir", "batch_size", "rejudge", "baseline", "download_only",
@@ -84,8 +84,8 @@ RESULT: dict[str, set[str]] = {
         "score", "objective", "beta", "num_samples", "batch_size", "max_length", "drop_too_long", "rank", "seed",
         "ratio", "scope", "skip_top", "order", "include", "exclude",
     },
-    "train-sft": {"packing", "replay_ratio", "replay_mean"},
-    "train-dpo": {"loss", "beta"},
+    "train-sft": {"packing", "replay_ratio", "replay_mean", "normalise"},
+    "train-dpo": {"loss", "beta", "rejected_tokens"},
     "evaluate": {
         "suite", "task", "shots", "chat_prompts", "name", "num_samples", "max_length", "seed", "bootstrap",
         "max_new_tokens", "temperature", "top_p", "system", "backend", "judge", "judge_format", "precision",
@@ -117,7 +117,7 @@ OTHER: dict[str, Any] = {
     "trainer": {"neftune_noise_alpha": 5}, "steps": {"sft": {"seed": 1}},
     "sweep": [0.5], "evaluation": {"num_samples": 3},
     "out": "elsewhere", "attention": "sdpa", "judge": "judge-model", "output": "adapter", "report_to": "tensorboard",
-    "skip_top": 0.01, "score": "magnitude",
+    "skip_top": 0.01, "score": "magnitude", "rejected_tokens": "0.1",
 }  # fmt: skip
 # Two options say the same, or one takes the other's place; the pair is refused together, and each works alone.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
@@ -350,7 +350,7 @@ def test_which_options_need_others() -> None:
         "change", "end", "data", "objective", "beta", "num_samples", "batch_size", "max_length", "drop_too_long",
         "rank", "seed", "zero", "deepspeed",
     }  # fmt: skip
-    assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio", "replay_mean"}
+    assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio", "replay_mean", "normalise"}
     assert found["train-dpo"] == lora | engine | training | {"beta"}
     assert found["chat"] == {"top_p", "seed"}
     assert found["testbed"] == {"seed"}
