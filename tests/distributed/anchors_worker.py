@@ -191,7 +191,9 @@ class PlainAnchor:
             before, now = (_log_probs(each, row["input_ids"]) for each in (self.start, model))
             for place, label in enumerate(row["labels"][1:]):
                 if label != -100:
-                    values.append(-now[place, label] if self.kind.startswith("ce") else _divergence(before[place], now[place]))
+                    values.append(
+                        -now[place, label] if self.kind.startswith("ce") else _divergence(before[place], now[place])
+                    )
         return torch.stack(values).mean()
 
     def at_prompts(self, model: Any, rows: Sequence[Any]) -> Tensor:
