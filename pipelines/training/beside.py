@@ -14,6 +14,7 @@ from pipelines.core.job import world_size
 from pipelines.passes.states import states_seen
 from pipelines.tokens.labels import IGNORED
 from pipelines.training.anchor import Anchor, Figures
+from pipelines.training.data.weighting import TOKEN_WEIGHTS
 from pipelines.training.prompt_anchor import Prompt, PromptAnchor
 
 
@@ -88,8 +89,12 @@ class Beside:
 def _num_tokens(inputs: Mapping[str, Any]) -> Tensor:
     """The number of trained tokens of a batch."""
     if "completion_mask" in inputs:
-        return torch.as_tensor(inputs["completion_mask"]).sum()
-    return (inputs["labels"][:, 1:] != IGNORED).sum()
+        inside = torch.as_tensor(inputs["completion_mask"]) != 0
+    else:
+        inside = torch.as_tensor(inputs["labels"][:, 1:]) != IGNORED
+    if TOKEN_WEIGHTS in inputs:
+        inside = inside & (inputs[TOKEN_WEIGHTS][:, -inside.shape[1] :] != 0)
+    return inside.sum()
 
 
 def over_ranks(figures: Figures, num_batches: int, like: Tensor) -> dict[str, float]:

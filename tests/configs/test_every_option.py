@@ -49,12 +49,12 @@ RUNTIME: dict[str, set[str]] = {
     "build-basis": {"model", "reference"},
     "build-mask": {"model", "change", "end", "data", "union", "intersect", "minus", "workers"},
     "train-sft": {
-        "model", "preset", "data", "basis", "mask", "anchor", "eval_data", "replay", "save_every", "keep",
-        "resume", "log_every", "report_to",
+        "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "replay", "save_every",
+        "keep", "resume", "log_every", "report_to",
     },
     "train-dpo": {
-        "model", "preset", "data", "basis", "mask", "anchor", "eval_data", "save_every", "keep", "resume", "log_every",
-        "report_to",
+        "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "save_every", "keep",
+        "resume", "log_every", "report_to",
     },
     "train-npo": {
         "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "save_every", "keep",
@@ -89,8 +89,8 @@ RESULT: dict[str, set[str]] = {
         "score", "objective", "beta", "num_samples", "batch_size", "max_length", "drop_too_long", "rank", "seed",
         "ratio", "scope", "skip_top", "order", "include", "exclude",
     },
-    "train-sft": {"packing", "replay_ratio", "replay_mean"},
-    "train-dpo": {"loss", "beta"},
+    "train-sft": {"packing", "replay_ratio", "replay_mean", "normalise"},
+    "train-dpo": {"loss", "beta", "rejected_tokens"},
     "train-npo": {"loss", "beta", "gamma", "retain_weight"},
     "evaluate": {
         "suite", "task", "shots", "chat_prompts", "name", "num_samples", "max_length", "seed", "bootstrap",
@@ -123,7 +123,7 @@ OTHER: dict[str, Any] = {
     "trainer": {"neftune_noise_alpha": 5}, "steps": {"sft": {"seed": 1}},
     "sweep": [0.5], "evaluation": {"num_samples": 3},
     "out": "elsewhere", "attention": "sdpa", "judge": "judge-model", "output": "adapter", "report_to": "tensorboard",
-    "skip_top": 0.01, "score": "magnitude", "preset": "recommended",
+    "skip_top": 0.01, "score": "magnitude", "preset": "recommended", "rejected_tokens": "0.1",
 }  # fmt: skip
 # Two options say the same, or one takes the other's place; the pair is refused together, and each works alone.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
@@ -358,7 +358,7 @@ def test_which_options_need_others() -> None:
         "change", "end", "data", "objective", "beta", "num_samples", "batch_size", "max_length", "drop_too_long",
         "rank", "seed", "zero", "deepspeed",
     }  # fmt: skip
-    assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio", "replay_mean"}
+    assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio", "replay_mean", "normalise"}
     assert found["train-dpo"] == lora | engine | training | {"beta"}
     assert found["train-npo"] == lora | engine | training | {"gamma"}
     assert found["chat"] == {"top_p", "seed"}

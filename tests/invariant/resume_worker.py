@@ -28,6 +28,7 @@ from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.artifact import partial_path
 from pipelines.core.job import gather, on_main, rank, world_size
 from pipelines.engine import processes
+from pipelines.token_weights.opening import answer_tokens
 from pipelines.training import sft
 from pipelines.training.checkpoints import storage
 from pipelines.training.checkpoints.checkpointer import Checkpointer
@@ -36,6 +37,7 @@ from pipelines.training.data import reference_log_probs
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
 from tests.invariant import early_stops
+from tests.training.small_token_weights import store
 
 # Epochs of four steps of eight samples, by default two.
 SAMPLES, BATCH, EPOCH = 32, 8, 4
@@ -61,6 +63,9 @@ TURNING: dict[str, Any] = {"refresh_every": "auto", "max_drift": 5.0, "epochs": 
 MASKED: dict[str, Any] = {"mask_at": "gradient"}
 MASKED_UPDATE: dict[str, Any] = {"mask_at": "update"}
 ODD_ROWS: dict[str, Any] = {"rows": "odd-"}
+# Weights of tokens: on rows that leave ranks without any, whose stand-ins weigh nothing.
+WEIGHED: dict[str, Any] = {"token_weights": "rejected", "rejected_tokens": 0.3}
+WEIGHED_ROWS: dict[str, Any] = {"token_weights": "answer", "normalise": "weight"}
 GROUPED: dict[str, Any] = {"trainer": {"train_sampling_strategy": "group_by_length"}}
 # Every step is measured: rising losses end the run long before its last step, and the best weights are older. Where
 # they rise from the first step on, it still goes beyond the steps at which it is stopped.
@@ -88,7 +93,7 @@ TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
         {**SFT, **ALL_IN_UPDATE, **MASKED_UPDATE, "zero": 2, "offload": True},
         (WITHIN_SECOND,),
     ),
-    "sft zero2 lora": ({**SFT, **LORA, **ODD_ROWS, **GROUPED, "zero": 2}, (WITHIN_SECOND,)),
+    "sft zero2 lora": ({**SFT, **LORA, **ODD_ROWS, **WEIGHED_ROWS, **GROUPED, "zero": 2}, (WITHIN_SECOND,)),
     "sft zero3 bf16, update space": (
         {**SFT, **ALL_IN_UPDATE, **TURNING, "zero": 3, "precision": "bf16"},
         (BETWEEN, IN_REFRESH),
@@ -98,7 +103,7 @@ TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "dpo zero0": ({**DPO, **ALL, "zero": 0}, (WITHIN_SECOND,)),
     "dpo zero0 lora": ({**DPO, **LORA, **ODD_ROWS, **GROUPED, "zero": 0}, (WITHIN_SECOND,)),
     "dpo zero2": ({**DPO, "zero": 2, "space": "update"}, (WITHIN_FIRST,)),
-    "dpo zero2 lora": ({**DPO, **LORA, **ODD_ROWS, "zero": 2}, (WITHIN_SECOND,)),
+    "dpo zero2 lora": ({**DPO, **LORA, **ODD_ROWS, **WEIGHED, "zero": 2}, (WITHIN_SECOND,)),
     "dpo zero2, held out": ({**DPO, **HELD_OUT, "zero": 2}, (WITHIN_FIRST, 1)),
     "dpo zero3": ({**DPO, "zero": 3}, (WITHIN_SECOND,)),
     "npo zero2": ({**NPO, **ODD_ROWS, **MASKED, "zero": 2}, (WITHIN_FIRST, 2)),
@@ -135,6 +140,17 @@ class World:
         for seed, pool in enumerate(self.pools, start=2):
             worlds.make_data(pool, 9, seed=seed)
         worlds.make_pairs(self.pairs[0], 9, seed=5)
+        self.weigh()
+
+    def weigh(self) -> None:
+        """Weights for the odd rows, of which a third are 0."""
+        generator = torch.Generator().manual_seed(8)
+        rows = [answer_tokens(row["labels"]) for row in worlds.encoded(self.directory / "odd-sft", self.model)]
+        pairs = [pair["rejected_ids"] for pair in worlds.encoded_pairs(self.directory / "odd-dpo", self.model)]
+        for side, answers in (("answer", rows), ("rejected", pairs)):
+            weights = [(torch.randint(-2, 5, (len(ids),), generator=generator) / 4).clamp(min=0) for ids in answers]
+            lines = [(ids, row.tolist()) for ids, row in zip(answers, weights, strict=True)]
+            store(self.directory / f"weights-{side}", {side: lines})
 
     def config(self, name: str, run: str, mode: dict[str, Any], **more: Any) -> TrainConfig:
         options = {
@@ -155,6 +171,8 @@ class World:
             del options["refresh_every"]
         if "mask_at" in options:
             options["mask"] = self.mask()
+        if "token_weights" in options:
+            options["token_weights"] = self.directory / f"weights-{options['token_weights']}"
         if "replay_ratio" in options:
             options["replay"] = self.pools[0]
         if "eval_every" in options:

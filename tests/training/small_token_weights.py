@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.configs import tools
-from pipelines.core.artifact import ArtifactWriter
-from pipelines.core.making import Wanted, make
+from pipelines.core.artifact import write_artifact
 from pipelines.token_weights.description import KIND, TokenWeightsDescription
 from pipelines.token_weights.storage import WeightedAnswer, write_token_weights
 
@@ -31,8 +30,6 @@ def store(path: Path, sides: Mapping[str, Answers]) -> Path:
         for row, (ids, weights) in enumerate(answers)
     ]
 
-    def write(writer: ArtifactWriter) -> None:
+    with write_artifact(path, KIND, tools.TestbedConfig(out=path), []) as writer:
         write_token_weights(writer.path, description, lines)
-
-    made: Path = make(Wanted(path, KIND, tools.TestbedConfig(out=path)), write).path
-    return made
+    return path
