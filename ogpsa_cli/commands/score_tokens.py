@@ -38,7 +38,8 @@ def show_answers(description: TokenWeightsDescription, number: int) -> None:
     answers = description.first[:number]
     largest = max((piece.weight for answer in answers for piece in answer.pieces), default=0.0)
     how = "in green" if console.is_terminal() else "in «»"
-    console.show(Text(f"the first {len(answers)} answers; tokens that count {how}:", style="bold"))
+    which = "the first answer" if len(answers) == 1 else f"the first {len(answers)} answers"
+    console.show(Text(f"{which}; tokens that count {how}:", style="bold"))
     for answer in answers:
         console.show(_line(answer, largest / 2))
 
