@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from data_registry.core.errors import NumericsError
 from pipelines.configs.score_tokens import ScoreTokensConfig
+from pipelines.core.job import on_main
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.models.loading import load_training_model
@@ -45,6 +48,9 @@ def label_scores(
         device: the device to compute on.
         folder: where batches are kept until the artifact is finished; the same on all processes.
 
+    Returns:
+        One array for each row on the first process, nothing on the others.
+
     Raises:
         InputError: the model cannot be loaded.
         NumericsError: a log-probability is not finite.
@@ -69,15 +75,23 @@ def label_scores(
     found.compute(_look(engine.forward, device), device, together=ds_config is not None)
     del engine, model
     gc.collect()
-    scores: list[Numbers] = [row[_NAME].numpy() for row in found.rows()]
-    for number, of_row in enumerate(scores):
-        if not bool(torch.isfinite(torch.from_numpy(of_row)).all()):
-            raise NumericsError(
-                f"'{source.path_or_id}' gives a token a probability that is no number",
-                where=f"answer {number}",
-                fix="look whether its weights are finite, or compute with --precision fp32",
-            )
+    scores: list[Numbers] = []
+    on_main(lambda: scores.extend(_finite(found, source, folder)))
     return scores
+
+
+def _finite(found: Expectations, source: ModelSource, folder: Path) -> list[Numbers]:
+    """The log-probabilities of all rows; of a model that gives no numbers nothing is kept for another attempt."""
+    scores: list[Numbers] = [row[_NAME].numpy() for row in found.rows()]
+    broken = next((number for number, of_row in enumerate(scores) if not np.isfinite(of_row).all()), None)
+    if broken is None:
+        return scores
+    shutil.rmtree(folder, ignore_errors=True)
+    raise NumericsError(
+        f"'{source.path_or_id}' gives a token a probability that is no number",
+        where=f"answer {broken}",
+        fix="look whether its weights are finite, or compute with --precision fp32",
+    )
 
 
 def _look(forward: Any, device: torch.device) -> Look:
