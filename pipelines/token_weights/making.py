@@ -138,7 +138,6 @@ def make_token_weights(
     scores, against = _scores(config, sources, found, tokenizer, bounds, device, writer)
     if not is_main():
         return
-    shutil.rmtree(writer.path / _PARTS, ignore_errors=True)
     answers = [
         WeightedAnswer(
             answer.row, answer.side, answer.ids, scores[index], weights_of(config, scores[index]),
@@ -146,8 +145,15 @@ def make_token_weights(
         )
         for index, answer in enumerate(found.answers)
     ]  # fmt: skip
+    try:
+        _check_counts(config, answers)
+    except InputError:
+        # With other options all is computed anew, so that nothing of it is worth keeping.
+        shutil.rmtree(writer.path / _PARTS, ignore_errors=True)
+        raise
     description = _description(config, writer.inputs, found, answers, tokenizer)
     write_token_weights(writer.path, description, answers)
+    shutil.rmtree(writer.path / _PARTS, ignore_errors=True)
     writer.summary = _summary(description, answers, bounds)
 
 
@@ -213,6 +219,16 @@ def weights_of(config: ScoreTokensConfig, scores: Numbers) -> Numbers:
     )
 
 
+def _check_counts(config: ScoreTokensConfig, answers: Sequence[WeightedAnswer]) -> None:
+    if not any(answer.weight.any() for answer in answers):
+        raise InputError(
+            f"no token would count: the weights of all {sum(len(answer.ids) for answer in answers)} tokens are 0",
+            fix="raise --threshold, or choose a share of each answer with --map top"
+            if config.asks_model
+            else "look at the data: their answers do not differ",
+        )
+
+
 def _description(
     config: ScoreTokensConfig,
     inputs: Sequence[InputRecord],
@@ -221,13 +237,6 @@ def _description(
     tokenizer: PreTrainedTokenizerBase,
 ) -> TokenWeightsDescription:
     scores, weights = (np.concatenate([getattr(answer, name) for answer in answers]) for name in ("score", "weight"))
-    if not weights.any():
-        raise InputError(
-            f"no token would count: the weights of all {len(weights)} tokens are 0",
-            fix="raise --threshold, or choose a share of each answer with --map top"
-            if config.asks_model
-            else "look at the data: their answers do not differ",
-        )
     by_role = {record.role: record.path for record in inputs}
     used = "edit" if config.rule == "edit" else config.map
     return TokenWeightsDescription(
