@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipelines.inspecting.lineage import Ancestor
     from pipelines.models.summary import ModelSummary
 
+_SHOWN_ANSWERS = 8
 _STYLES = {"intact": "green", "moved": "yellow", "changed": "red", "damaged": "red", "gone": "red"}
 
 
@@ -56,9 +57,20 @@ def _show(found: Inspection) -> None:
         for name, value in console.summary_rows(found.manifest.summary):
             table.add_row(console.text(name, "dim"), console.text(value))
         console.show(table)
+    _show_content(found)
     if found.inputs:
         console.show(Text("made from", style="bold yellow"))
         console.show(_tree(found))
+
+
+def _show_content(found: Inspection) -> None:
+    """Show what an artifact holds where its figures alone do not say it."""
+    from pipelines.token_weights.description import KIND, read_description
+
+    if found.kind == KIND and found.is_intact:
+        from ogpsa_cli.commands.score_tokens import show_answers
+
+        show_answers(read_description(found.path), _SHOWN_ANSWERS)
 
 
 def _verdict(found: Inspection) -> str:

@@ -64,6 +64,8 @@ COMMANDS: tuple[Command, ...] = (
             ("build_basis", "BuildBasisConfig"), is_step=True),
     Command("build-mask", "Choose the single weights that training may move.", _CHAIN,
             ("build_mask", "BuildMaskConfig"), is_step=True),
+    Command("score-tokens", "Say how much each token of answers counts in training.", _CHAIN,
+            ("score_tokens", "ScoreTokensConfig"), is_step=True),
     Command("train-sft", "Fine-tune on safety answers while keeping off these directions.", _CHAIN,
             ("train", "TrainSftConfig"), is_step=True),
     Command("train-dpo", "Train on preference pairs while keeping off these directions.", _CHAIN,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from data_registry.core.errors import ArtifactError
 
 DESCRIPTION_FILE = "weights.json"
 KIND = "token-weights"
@@ -58,7 +62,7 @@ class TokenWeightsDescription(BaseModel):
         num_rows: the number of rows.
         num_tokens: the number of tokens that have a weight, zeros included.
         share_nonzero: the share of tokens whose weight is not 0.
-        score_quantiles: quantiles of the scores of all tokens, by the share of tokens that lie below.
+        score_quantiles: percentiles of the scores of all tokens, from ``p0`` to ``p100``.
         first: the first answers as text.
     """
 
@@ -80,3 +84,15 @@ class TokenWeightsDescription(BaseModel):
     share_nonzero: float
     score_quantiles: dict[str, float]
     first: list[ShownAnswer]
+
+
+def read_description(path: Path) -> TokenWeightsDescription:
+    """The description kept with token weights.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    try:
+        return TokenWeightsDescription.model_validate_json((path / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise ArtifactError(f"'{path}' does not describe token weights", where=str(path / DESCRIPTION_FILE)) from error

@@ -11,11 +11,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ValidationError
 
 from data_registry.core.errors import ArtifactError
 from data_registry.core.manifest import Manifest, open_artifact
-from pipelines.token_weights.description import DESCRIPTION_FILE, KIND, TokenWeightsDescription
+from pipelines.token_weights.description import KIND, TokenWeightsDescription, read_description
 from pipelines.token_weights.storage import read_table
 from pipelines.tokens.labels import IGNORED
 
@@ -137,18 +136,6 @@ def open_token_weights(path: Path, *, hashes: bool = False) -> TokenWeights:
     if not lengths[0].equals(lengths[1]):
         raise ArtifactError(f"the weights in '{path}' are not as many as the tokens", where=str(path))
     return TokenWeights(path, description, manifest, table)
-
-
-def read_description(path: Path) -> TokenWeightsDescription:
-    """The description kept with token weights.
-
-    Raises:
-        ArtifactError: it cannot be read.
-    """
-    try:
-        return TokenWeightsDescription.model_validate_json((path / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise ArtifactError(f"'{path}' does not describe token weights", where=str(path / DESCRIPTION_FILE)) from error
 
 
 def _difference(stored: list[int], wanted: list[int]) -> str:

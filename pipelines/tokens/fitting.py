@@ -106,6 +106,13 @@ def encode_fitting(
     Raises:
         InputError: as for :func:`encode_dataset`; or the rows do not fit, or none is left.
     """
+    return encode_kept(rows, tokenizer, bounds, num_workers=num_workers, name=name)[0]
+
+
+def encode_kept(
+    rows: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, bounds: Bounds, *, num_workers: int = 1, name: str = ""
+) -> tuple[datasets.Dataset, list[int]]:
+    """What :func:`encode_fitting` gives, and for each of its rows the number of the row that it was made of."""
     import pyarrow.compute as pc
 
     encoded = encode_dataset(rows, tokenizer, bounds.cut_at, num_workers=num_workers, name=name)
@@ -115,7 +122,7 @@ def encode_fitting(
         encoded = encoded.select(kept)
     highest = pc.max(pc.list_flatten(ids if kept is None else ids.take(kept))).as_py()
     check_token_ids([[highest]], bounds.limits.num_embeddings, tokenizer)
-    return encoded
+    return encoded, list(range(len(rows))) if kept is None else kept
 
 
 def encode_fitting_pairs(rows: datasets.Dataset, tokenizer: Any, bounds: Bounds, *, name: str) -> list[Pair]:
@@ -130,13 +137,20 @@ def encode_fitting_pairs(rows: datasets.Dataset, tokenizer: Any, bounds: Bounds,
     Raises:
         InputError: as for :func:`encode_pairs`; or the pairs do not fit, or none is left.
     """
+    return encode_kept_pairs(rows, tokenizer, bounds, name=name)[0]
+
+
+def encode_kept_pairs(
+    rows: datasets.Dataset, tokenizer: Any, bounds: Bounds, *, name: str
+) -> tuple[list[Pair], list[int]]:
+    """What :func:`encode_fitting_pairs` gives, and for each pair the number of the row that it was made of."""
     pairs = encode_pairs(rows, tokenizer, bounds.cut_at, name=name)
     kept = rows_that_fit([length_of_pair(pair) for pair in pairs], bounds, name=name, unit="pairs")
     if kept is not None:
         pairs = [pairs[index] for index in kept]
     sequences = (pair[column] for pair in pairs for column in ("prompt_ids", *(f"{side}_ids" for side in SIDES)))
     check_token_ids(sequences, bounds.limits.num_embeddings, tokenizer)
-    return pairs
+    return pairs, list(range(len(rows))) if kept is None else kept
 
 
 def length_of_pair(pair: Pair) -> int:

@@ -23,6 +23,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "sample": {"model": "m", "data": "d", "out": "o"},
     "build-basis": {"model": "m", "reference": ["r"], "out": "o"},
     "build-mask": {"model": "m", "score": "random", "out": "o"},
+    "score-tokens": {"model": "m", "data": "d", "out": "o"},
     "train-sft": {"model": "m", "data": ["d"], "out": "o"},
     "train-dpo": {"model": "m", "data": ["d"], "out": "o"},
     "train-npo": {"model": "m", "data": ["d"], "out": "o"},
@@ -48,6 +49,7 @@ RUNTIME: dict[str, set[str]] = {
     "sample": {"model", "data", "batch_size", "num_procs", "chat_template", "revision"},
     "build-basis": {"model", "reference"},
     "build-mask": {"model", "change", "end", "data", "union", "intersect", "minus", "workers"},
+    "score-tokens": {"model", "data", "against", "batch_size"},
     "train-sft": {
         "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "replay", "save_every",
         "keep", "resume", "log_every", "report_to",
@@ -89,6 +91,7 @@ RESULT: dict[str, set[str]] = {
         "score", "objective", "beta", "num_samples", "batch_size", "max_length", "drop_too_long", "rank", "seed",
         "ratio", "scope", "skip_top", "order", "include", "exclude",
     },
+    "score-tokens": {"side", "max_length", "drop_too_long", "rule", "map", "threshold", "top", "order"},
     "train-sft": {"packing", "replay_ratio", "replay_mean", "normalise"},
     "train-dpo": {"loss", "beta", "rejected_tokens"},
     "train-npo": {"loss", "beta", "gamma", "retain_weight"},
@@ -267,6 +270,8 @@ def contrary_to(command: str, name: str) -> dict[str, Any]:
     }  # fmt: skip
     if command == "build-mask":
         return {"score": "magnitude"} if name == "seed" else {}
+    if command == "score-tokens":
+        return {"rule": "edit"} if name == "threshold" else {}
     return found.get(name, {}) if command in ("merge", "prepare-data", "train-sft", "train-dpo", "train-npo") else {}
 
 
@@ -357,6 +362,9 @@ def test_which_options_need_others() -> None:
     assert found["build-mask"] == engine | {
         "change", "end", "data", "objective", "beta", "num_samples", "batch_size", "max_length", "drop_too_long",
         "rank", "seed", "zero", "deepspeed",
+    }  # fmt: skip
+    assert found["score-tokens"] == engine | {
+        "against", "batch_size", "map", "threshold", "top", "order", "zero", "deepspeed",
     }  # fmt: skip
     assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio", "replay_mean", "normalise"}
     assert found["train-dpo"] == lora | engine | training | {"beta"}

@@ -16,13 +16,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from data_registry.core.manifest import read_manifest
-from pipelines.commands import build_basis, build_mask, train_dpo, train_sft
+from pipelines.commands import build_basis, build_mask, score_tokens, train_dpo, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.build_mask import BuildMaskConfig
+from pipelines.configs.score_tokens import ScoreTokensConfig
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
 from pipelines.core.job import on_main, rank, world_size
 from pipelines.engine import processes
 from pipelines.masks.opening import open_mask
+from pipelines.token_weights.opening import open_token_weights
 from tests.distributed import worlds
 from tests.distributed.equality_worker import CLIP, DECAY, ENGINES, EPS, LR, REFRESH, ROWS, STEPS
 from tests.distributed.ranks import forget_engine, write_findings
@@ -184,6 +186,7 @@ def main(directory: Path) -> None:
     findings |= in_bf16(world, start, chosen)
     findings |= without_clipping(world)
     findings |= scores(world)
+    findings |= token_scores(world)
     if rank() == 0:
         findings["effect"] = min(
             float((weights[n] - start[n])[chosen[n]].abs().max())
@@ -246,6 +249,32 @@ def scores(world: World) -> dict[str, Any]:
             ]
             found[f"{score} by hand"] = by_hand(world, score, masks[0])
     return {"scores": found} if rank() == 0 else {}
+
+
+def token_scores(world: World) -> dict[str, Any]:
+    """How far log-probabilities of tokens are from those of one row at a time, under every engine."""
+    found = {}
+    for name, engine in {"parallel": {}, "zero2": {"zero": 2}, "zero3": {"zero": 3}}.items():
+        forget_engine()
+        out = world.directory / f"tokens-{name}"
+        score_tokens.run(
+            ScoreTokensConfig(
+                model=str(world.model), data=world.data["dpo"], rule="logprob", batch_size=3, precision="fp32",
+                out=out, **engine,
+            )
+        )  # fmt: skip
+        if rank() == 0:
+            network = AutoModelForCausalLM.from_pretrained(world.model, dtype=torch.float32)
+            differences = []
+            pairs = worlds.encoded_pairs(world.data["dpo"], world.model)
+            for line, pair in zip(open_token_weights(out).table.to_pylist(), pairs, strict=True):
+                ids, start = torch.tensor([[*pair["prompt_ids"], *pair["rejected_ids"]]]), len(pair["prompt_ids"])
+                with torch.no_grad():
+                    log_probs = network(ids).logits[0, start - 1 : -1].log_softmax(-1)
+                alone = log_probs.gather(-1, ids[0, start:, None])[:, 0]
+                differences.append(float((torch.tensor(line["score"]) - alone).abs().max()))
+            found[name] = max(differences)
+    return {"token scores": found} if rank() == 0 else {}
 
 
 def by_hand(world: World, score: str, mask: dict[str, Tensor]) -> float:

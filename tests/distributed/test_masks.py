@@ -56,3 +56,8 @@ def test_scores_from_gradients_are_those_of_plain_pytorch_under_every_engine(fou
     assert len(found["scores"]) == 6
     for name, value in found["scores"].items():
         assert max(value if isinstance(value, list) else [value]) < 1e-3, (name, value)
+
+
+def test_token_scores_are_those_of_one_row_at_a_time_under_every_engine(found: dict[str, Any]) -> None:
+    assert set(found["token scores"]) == {"parallel", "zero2", "zero3"}
+    assert max(found["token scores"].values()) < 1e-4, found["token scores"]

@@ -96,6 +96,11 @@ COMMANDS: dict[str, Command] = {
                                           *_ALONE, *_SHORT, "--out", "further"),
                        ("build-mask", "model", "--score", "random", "--minus", OUT, *_ALONE, "--out", "further")]},
     ),
+    "score-tokens": Command(
+        ("score-tokens", "model", "--data", "pairs", "--batch-size", "2", *_ALONE, *_SHORT, "--out", OUT),
+        readers={OUT: [("inspect", OUT)]},
+        goes_on=True,
+    ),
     "train-sft": Command(
         (*_SFT, *_ALONE, "--out", OUT),
         readers={OUT: [("inspect", OUT), _EVALUATE_IT, ("chat", OUT)]},

@@ -95,6 +95,12 @@ SERIES: dict[str, Series] = {
         interrupted_twice_at("pipelines.engine.shards.replicated:ReplicatedAccess.accumulate"),
         at("pipelines.basis.storage:write_rows", "SIGUSR1"),
     )),
+    "score-tokens": Series(COMMANDS["score-tokens"], (
+        at("pipelines.token_weights.making:read_answers"),
+        at("pipelines.token_weights.scoring:token_log_probs", "SIGUSR1", 2, stays=True),
+        interrupted_twice_at("pipelines.token_weights.scoring:token_log_probs", stays=True),
+        at("pipelines.token_weights.making:write_token_weights", "SIGINT", stays=True),
+    )),
     "train-sft": Series(
         Command(("train-sft", "model", "--data", "safety", "--max-steps", "6", "--save-every", "4",
                  "--eval-split", "0.25", "--eval-every", "5", *_TRAINING, "--out", OUT)), (

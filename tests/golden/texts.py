@@ -34,6 +34,7 @@ _PLANS = {
     "prepare-data": "prepare-data testbed-reason --num-samples 8 --tokenizer model --max-length 32 --out new",
     "build-basis": "build-basis model --reference data/assist --reference data/reason --zero 3 --num-procs 2 --out new",
     "build-mask": "build-mask model --score random --exclude *embed* --ratio 0.1 --out new",
+    "score-tokens": "score-tokens model --data data/pairs --rule logprob --side chosen --map top --top 0.2 --out new",
     "train-sft": f"{_SFT} --basis bases/sft",
     "train-sft-naive": f"{_SFT} --packing --replay data/reason --replay-ratio 0.25 --eval-split 0.2 --select best",
     "train-sft-lora": f"{_SFT} --lora-rank 4 --precision fp32 --report-to tensorboard",

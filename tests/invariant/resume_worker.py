@@ -106,7 +106,7 @@ TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "dpo zero2 lora": ({**DPO, **LORA, **ODD_ROWS, **WEIGHED, "zero": 2}, (WITHIN_SECOND,)),
     "dpo zero2, held out": ({**DPO, **HELD_OUT, "zero": 2}, (WITHIN_FIRST, 1)),
     "dpo zero3": ({**DPO, "zero": 3}, (WITHIN_SECOND,)),
-    "npo zero2": ({**NPO, **ODD_ROWS, **MASKED, "zero": 2}, (WITHIN_FIRST, 2)),
+    "npo zero2": ({**NPO, **ODD_ROWS, **MASKED, "token_weights": "rejected", "zero": 2}, (WITHIN_FIRST, 2)),
     "dpo zero3 lora": ({**DPO, **ALL_LORA, "zero": 3}, (WITHIN_SECOND,)),
 }
 ALONE: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -119,9 +119,8 @@ ALONE: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }
 
 
-CONFIGS: dict[str, type[TrainConfig]] = {"sft": TrainSftConfig, "dpo": TrainDpoConfig, "npo": TrainNpoConfig}
-RUNS: dict[type[TrainConfig], Any] = {
-    TrainSftConfig: train_sft.run, TrainDpoConfig: train_dpo.run, TrainNpoConfig: train_npo.run,
+METHODS: dict[str, tuple[type[TrainConfig], Any]] = {
+    "sft": (TrainSftConfig, train_sft.run), "dpo": (TrainDpoConfig, train_dpo.run), "npo": (TrainNpoConfig, train_npo.run),
 }  # fmt: skip
 
 
@@ -164,8 +163,7 @@ class World:
             **more,
         }
         method = options.pop("method")
-        # Both read preference pairs.
-        dpo = method != "sft"
+        dpo = method != "sft"  # Both others read preference pairs.
         options.setdefault("basis", self.basis(options, dpo))
         if options["basis"] is None:
             del options["refresh_every"]
@@ -177,8 +175,7 @@ class World:
             options["replay"] = self.pools[0]
         if "eval_every" in options:
             options["eval_data"] = self.pairs[0] if dpo else self.pools[0]
-        config_class = CONFIGS[method]
-        return config_class(
+        return METHODS[method][0](
             model=str(self.model),
             data=self.directory / f"{options.pop('rows', '')}{'dpo' if dpo else 'sft'}",
             out=self.directory / name.replace(" ", "-").replace(",", "") / run,
@@ -219,8 +216,7 @@ class World:
 
 def call(config: TrainConfig) -> Path:
     forget_engine()
-    command: Any = RUNS[type(config)]
-    path: Path = command(config).path
+    path: Path = next(run for kind, run in METHODS.values() if type(config) is kind)(config).path
     return path
 
 
