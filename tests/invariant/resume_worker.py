@@ -119,9 +119,8 @@ ALONE: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }
 
 
-METHODS: dict[str, tuple[type[TrainConfig], Any]] = {
-    "sft": (TrainSftConfig, train_sft.run), "dpo": (TrainDpoConfig, train_dpo.run), "npo": (TrainNpoConfig, train_npo.run),
-}  # fmt: skip
+KINDS: dict[str, type[TrainConfig]] = {"sft": TrainSftConfig, "dpo": TrainDpoConfig, "npo": TrainNpoConfig}
+RUNS: dict[str, Any] = {"sft": train_sft.run, "dpo": train_dpo.run, "npo": train_npo.run}
 
 
 class World:
@@ -175,7 +174,7 @@ class World:
             options["replay"] = self.pools[0]
         if "eval_every" in options:
             options["eval_data"] = self.pairs[0] if dpo else self.pools[0]
-        return METHODS[method][0](
+        return KINDS[method](
             model=str(self.model),
             data=self.directory / f"{options.pop('rows', '')}{'dpo' if dpo else 'sft'}",
             out=self.directory / name.replace(" ", "-").replace(",", "") / run,
@@ -216,7 +215,7 @@ class World:
 
 def call(config: TrainConfig) -> Path:
     forget_engine()
-    path: Path = next(run for kind, run in METHODS.values() if type(config) is kind)(config).path
+    path: Path = RUNS[config.command.removeprefix("train-")](config).path
     return path
 
 
@@ -337,7 +336,7 @@ def check_mode(world: World, name: str, mode: dict[str, Any], stops: tuple[int, 
     }
 
 
-def _not_again(*args: Any, **kwargs: Any) -> Any:
+def _not_again(*_: Any, **__: Any) -> Any:
     raise AssertionError("reference log-probabilities are those of the starting model")
 
 
