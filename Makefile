@@ -10,10 +10,10 @@ WORKERS ?= 2
 # A worker has whole files, whose fixtures are dear, in the order that tests/conftest.py gives them.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install quickstart test test-fast golden golden-record lint format typecheck clean
+.PHONY: help install quickstart smollm2 test test-fast golden golden-record lint format typecheck clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 install: $(INSTALLED)  ## create the environment in .venv and install ogpsa into it
 
@@ -27,6 +27,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 quickstart: install  ## run the whole chain on the embedded testbed, into ./quickstart
 	$(BIN)/ogpsa quickstart --out $(OUT)
+
+smollm2: install  ## a real model of 135 M parameters on two cores, into runs/smollm2 (an hour)
+	$(BIN)/ogpsa run smollm2
 
 test: install  ## all tests that need no GPU (with a GPU: those too)
 	$(PYTEST) tests

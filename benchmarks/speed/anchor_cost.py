@@ -42,9 +42,9 @@ def make_samples(directory: Path, tokens: int) -> None:
     from pipelines.models.loading import load_model
     from pipelines.models.reference import resolve_model
     from pipelines.passes.distributions import places_of, row_distributions
+    from pipelines.samples.storage import Sample, write_log_probs, write_samples
+    from pipelines.samples.tokens import training_tokens
     from pipelines.sampling.expectations import by_name
-    from pipelines.sampling.storage import Sample, write_log_probs, write_samples
-    from pipelines.sampling.tokens import training_tokens
     from pipelines.tokens.tokenizer import load_source_tokenizer
 
     torch.set_num_threads(1)

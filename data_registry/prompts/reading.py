@@ -42,6 +42,7 @@ def read_prompt_set(spec: PromptSetSpec, base: Path | None = None) -> PromptSet:
             f"nothing says which prompts of '{spec.data}' are harmful",
             fix="add to the set:  layout: {harmful: true}, or {label: {column: ..., harmful: [...], harmless: [...]}}",
         )
+    location = location.on_this_machine()
     path = Path(location.name)
     if location.kind == "local" and path.suffix.lower() == ".txt":
         rows, inputs = _text_rows(path), [_file_record(path)]
@@ -95,7 +96,7 @@ def _locate(spec: PromptSetSpec, base: Path | None) -> tuple[Location, PromptLay
         found = entry.location()
         location = Location(
             found.kind, found.name, spec.subset or found.subset, found.data_dir, spec.split or found.split,
-            spec.revision or found.revision,
+            spec.revision or found.revision, file=found.file,
         )  # fmt: skip
         assert entry.prompts is not None, "the registry checks it"
         kept = entry.prompts.model_copy(update={"where": {**entry.where, **entry.prompts.where}})

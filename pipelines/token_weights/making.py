@@ -22,7 +22,7 @@ from pipelines.evaluation.contract.results import hash_text, hash_tokenizer
 from pipelines.models.limits import limits_of_source
 from pipelines.models.loading import check_loadable
 from pipelines.models.reference import ModelSource, resolve_model
-from pipelines.sampling.tokens import Tokens
+from pipelines.samples.tokens import Tokens
 from pipelines.token_weights import maps
 from pipelines.token_weights.answers import Answers, read_answers, sides_of
 from pipelines.token_weights.description import TokenWeightsDescription

@@ -28,8 +28,8 @@ from pipelines.passes.distributions import batches_by_size
 from pipelines.passes.engine import reference_engine, zero3_loading
 from pipelines.passes.log_probs import add_loss_head, token_log_probs
 from pipelines.passes.states import padded
+from pipelines.samples.tokens import Tokens
 from pipelines.sampling.expectations import Expectations, Look
-from pipelines.sampling.tokens import Tokens
 from pipelines.token_weights.storage import Numbers
 from pipelines.tokens.labels import IGNORED
 

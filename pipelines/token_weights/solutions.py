@@ -9,7 +9,7 @@ from data_registry.core.errors import InputError
 from data_registry.formats.rewriting import question_text, rewriter_prompt
 from data_registry.schema import Message
 from pipelines.models.limits import Limits
-from pipelines.sampling.tokens import Tokens
+from pipelines.samples.tokens import Tokens
 from pipelines.token_weights.alignment import edited
 from pipelines.token_weights.answers import Answers
 from pipelines.tokens.conversations import encode, place_of_row

@@ -31,13 +31,17 @@ class Bounds:
         max_length: the greatest length in tokens (``--max-length``); what lies beyond is cut.
         drop_too_long: whether rows that are too long are left out, instead of cut or refused.
         limits: what the model has room for.
-        left_out: how many rows were left out as too long, by the name of their data set; for the record of the result.
+        left_out: how many rows were left out, by the name of their data set; for the record of the result.
     """
 
     max_length: int
     drop_too_long: bool = False
     limits: Limits = field(default_factory=Limits)
     left_out: dict[str, int] = field(default_factory=dict, compare=False)
+
+    def leave_out(self, name: str, count: int) -> None:
+        """Count rows of a data set that are left out; several sets may have one name."""
+        self.left_out[name] = self.left_out.get(name, 0) + count
 
     @property
     def longest(self) -> int:
@@ -193,6 +197,6 @@ def rows_that_fit(lengths: Sequence[int], bounds: Bounds, *, name: str, unit: st
         "%d of %d %s are longer than %d tokens (%s) and are left out; the first of them: %s",
         len(beyond), len(lengths), unit, limit, why, first,
     )  # fmt: skip
-    bounds.left_out[name] = len(beyond)
+    bounds.leave_out(name, len(beyond))
     left_out = set(beyond)
     return [index for index in range(len(lengths)) if index not in left_out]

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from data_registry.core.errors import ConfigError
+from data_registry.core.manifest import read_manifest
 from pipelines.configs.anchors import Anchors
 from pipelines.configs.train import TrainConfig
-from pipelines.core.job import world_size
+from pipelines.core.job import is_main, world_size
 from pipelines.models.reference import ModelSource
+from pipelines.tokens.fitting import Bounds
 from pipelines.training.anchor import Anchor
 from pipelines.training.beside import Beside
 from pipelines.training.data.anchor_schedule import SharedSchedule, rows_per_step
 from pipelines.training.data.anchors import AnchorRows
 from pipelines.training.data.own_answers import own_answers
 from pipelines.training.data.start_outputs import start_log_probs, start_states
-from pipelines.training.inputs import training_bounds
 from pipelines.training.prompt_anchor import PromptAnchor
+
+logger = logging.getLogger(__name__)
 
 Prompts = Sequence[Sequence[int]]
 
@@ -48,6 +53,7 @@ def make_beside(
     tokenizer: Any,
     device: torch.device,
     rows: Rows,
+    bounds: Bounds,
 ) -> Beside | None:
     """The losses that the options ask for, or None. Collective: the starting model is asked for what they need.
 
@@ -58,6 +64,7 @@ def make_beside(
         tokenizer: the tokenizer that training uses.
         device: the device to compute on.
         rows: what is known of the safety rows.
+        bounds: what rows must keep to; anchor rows that are left out are counted there.
 
     Raises:
         OgpsaError: the rows of an anchor cannot be used.
@@ -65,7 +72,7 @@ def make_beside(
     anchors = config.anchors
     anchor = None
     if anchors is not None:
-        anchor = _anchor(config, anchors, source, ds_config, tokenizer, device, rows.per_sample)
+        anchor = _anchor(config, anchors, source, ds_config, tokenizer, device, rows.per_sample, bounds)
     prompts = None
     if config.prompt_anchor > 0:
         distinct = [list(each) for each in dict.fromkeys(tuple(each) for each in rows.prompts if len(each) > 1)]
@@ -84,11 +91,11 @@ def _anchor(
     tokenizer: Any,
     device: torch.device,
     per_sample: Fraction,
+    bounds: Bounds,
 ) -> Anchor:
     paths = list(anchors.paths)
     if anchors.kind != "ce":
         paths = [own_answers(path, config, source, device) for path in paths]
-    bounds = training_bounds(config, source)
     sets = [AnchorRows(path, anchors.kind, config, tokenizer, bounds) for path in paths]
     mean_square = 1.0
     if anchors.kind == "hidden":
@@ -99,6 +106,29 @@ def _anchor(
             first += len(each)
     num_safety = config.batch_size * config.accumulation * world_size() * per_sample
     number = rows_per_step(num_safety, anchors.ratio)
+    _say_what_is_odd(config, anchors.paths, [len(each) for each in sets], number)
     schedule = SharedSchedule([len(each) for each in sets], anchors.shares, number, config.seed)
     names = [path.name for path in anchors.paths]
     return Anchor(sets, schedule, anchors, names, pad_token_id=int(tokenizer.pad_token_id), mean_square=mean_square)
+
+
+def _say_what_is_odd(config: TrainConfig, paths: Sequence[Path], sizes: Sequence[int], per_step: int) -> None:
+    """Say what is probably not meant: fewer rows than a step takes, and an anchor that holds what training changes."""
+    if not is_main():
+        return
+    if per_step > sum(sizes):
+        logger.warning(
+            "the anchor has %d rows that can be used and every step takes %d: rows come more than once in a step",
+            sum(sizes),
+            per_step,
+        )
+    safety = {read_manifest(path).fingerprint: path for path in config.data}
+    for path in paths:
+        manifest = read_manifest(path)
+        made_from = (manifest.fingerprint, *(record.fingerprint for record in manifest.inputs if record.role == "data"))
+        same = next((safety[each] for each in made_from if each in safety), None)
+        if same is not None:
+            logger.warning(
+                "the anchor '%s' has the prompts of the safety data '%s': it holds the model to what training changes",
+                path, same,
+            )  # fmt: skip

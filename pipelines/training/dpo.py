@@ -76,7 +76,7 @@ def make_trainer(
         records = inputs if config.eval_data is None else eval_inputs(inputs)
         held_out = with_reference_logps(held_out, config, source, records, ds_config, pad_token_id, device)
     rows_of = Rows([pair["prompt_ids"] for pair in pairs])
-    beside = make_beside(config, source, ds_config, tokenizer, device, rows_of)
+    beside = make_beside(config, source, ds_config, tokenizer, device, rows_of, bounds)
     arguments = trainer_arguments(DPOConfig, config, run_files.work_directory(partial), ds_config)
     trainer: ProjectedDPOTrainer = steps.build_trainer(
         ProjectedDPOTrainer, config, source, arguments, datasets.Dataset.from_list(pairs), tokenizer, partial, beside

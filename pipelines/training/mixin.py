@@ -40,7 +40,7 @@ class TransformMixin(EveryRowOnce):
         is_under_way: whether a forward and backward pass of this process is done.
         kept_generation: the model's own generation options, where transformers would not save them.
         checkpointer: writes checkpoints and resumes from them; None without checkpoints.
-        left_out: how many rows were left out as too long, by the name of their data set.
+        left_out: how many rows were left out, by the name of their data set.
         beside: the losses beside that of the safety rows; None without any.
     """
 

@@ -213,7 +213,7 @@ def make_trainer(
         known = records if config.eval_data is None else eval_inputs(records)
         held_out = rows_of(out, "held-out pairs", known, with_chosen=True)
     prompts = Rows([prompt_of(row["input_ids"], row["labels"]) for row in rows])
-    beside = make_beside(config, source, ds_config, tokenizer, device, prompts)
+    beside = make_beside(config, source, ds_config, tokenizer, device, prompts, bounds)
     arguments = trainer_arguments(NPOConfig, config, run_files.work_directory(partial), ds_config)
     trainer: ProjectedNPOTrainer = steps.build_trainer(
         ProjectedNPOTrainer, config, source, arguments, datasets.Dataset.from_list(rows), tokenizer, partial, beside

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipelines.passes.distributions import together
 from pipelines.passes.states import bare_model
 from pipelines.passes.tiled_head import CrossEntropy, Divergence, Head, PlaceLoss, sum_at_places
-from pipelines.sampling.storage import StoredLogProbs
+from pipelines.samples.storage import StoredLogProbs
 from pipelines.tokens.labels import IGNORED
 from pipelines.training.anchor import Figures
 

@@ -54,7 +54,7 @@ def make_trainer(
     tokenizer = inputs.load_training_tokenizer(config, source)
     bounds = inputs.training_bounds(config, source)
     data = sft_data(config, tokenizer, bounds)
-    beside = make_beside(config, source, ds_config, tokenizer, device, _rows_of(config, data))
+    beside = make_beside(config, source, ds_config, tokenizer, device, _rows_of(config, data), bounds)
     arguments = trainer_arguments(SFTConfig, config, run_files.work_directory(partial), ds_config)
     trainer: ProjectedSFTTrainer = steps.build_trainer(
         ProjectedSFTTrainer, config, source, arguments, data.rows, tokenizer, partial, beside

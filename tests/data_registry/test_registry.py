@@ -25,8 +25,11 @@ def test_shipped_entries_are_complete():
         assert entry.problem is None
         assert entry.licence != "not stated"
         assert entry.description.endswith(".")
-        if entry.source.path is not None:
-            assert Path(entry.location().name).is_dir()
+        if entry.source.package is not None:
+            assert entry.citation
+            assert (entry.location().kind, entry.location().name) == ("package", entry.source.package)
+        elif entry.source.path is not None:
+            assert Path(entry.location().name).exists()
         elif entry.source.embedded is None:
             assert entry.citation
             assert entry.homepage.startswith("https://")
@@ -69,8 +72,8 @@ BAD = {
         "{description: x, source: {hub: a/b, splt: y}}",
         "unknown key 'source.splt' (did you mean 'split'?)",
     ),
-    "two sources": ("{description: x, source: {hub: a/b, path: c}}", "one of hub, path and embedded"),
-    "no source": ("{description: x, source: {}}", "one of hub, path and embedded"),
+    "two sources": ("{description: x, source: {hub: a/b, path: c}}", "one of hub, path, embedded and package"),
+    "no source": ("{description: x, source: {}}", "one of hub, path, embedded and package"),
     "no description": ("{source: {hub: a/b}}", "'description' is missing"),
     "unknown format": ("{description: x, source: {hub: a/b}, format: alpacca}", "did you mean 'alpaca'"),
     "unknown column": (

@@ -244,3 +244,31 @@ def test_data_goes_to_the_suites_of_its_task(tmp_path):
         evaluate.run(config(tmp_path / "r2", ["reference-loss", "preference"], [general]))
     with pytest.raises(InputError, match="where sft is needed"):
         evaluate.run(config(tmp_path / "r2", "reference-loss", [pairs]))
+
+
+# --- answer-choice -----------------------------------------------------------------------------------------------
+
+
+def test_answer_choice_is_the_likeliest_of_four_by_the_mean_of_its_tokens(tmp_path, model):
+    pairs = facts(12)
+    # Two answers belong to other prompts, so that not all are right.
+    pairs[2], pairs[7] = (pairs[2][0], pairs[7][1]), (pairs[7][0], pairs[2][1])
+    data = prepared(tmp_path / "facts", [{"prompt": q, "response": a} for q, a in pairs])
+    result = evaluate.run(config(tmp_path / "r", "answer-choice", [data], batch_size=5))
+    answers = list(dict.fromkeys(answer for _, answer in pairs))
+    expected = []
+    for question, answer in pairs:
+        others = sorted((one for one in answers if one != answer), key=lambda one: abs(len(one) - len(answer)))[:3]
+        means = [log_probability(model, question, one) / (len(one.split()) + 1) for one in (answer, *others)]
+        expected.append(float(means[0] > max(means[1:])))
+    assert [item.score for item in read_answers(result.path)] == expected
+    accuracy = result.results.metric("answer-choice/facts", "accuracy")
+    assert accuracy.value == pytest.approx(np.mean(expected))
+    assert 0.5 < accuracy.value < 1
+    assert {item.expected for item in read_answers(result.path)} == set(answers)
+
+
+def test_answer_choice_needs_four_different_answers(tmp_path):
+    data = prepared(tmp_path / "few", [{"prompt": f"what is {n}", "response": f"it is {n % 3}"} for n in range(9)])
+    with pytest.raises(InputError, match="has 3 different answers, and 4 are needed"):
+        evaluate.run(config(tmp_path / "r", "answer-choice", [data]))

@@ -19,10 +19,10 @@ from pipelines.commands import sample
 from pipelines.configs.sample import SampleConfig
 from pipelines.core.config import resolve
 from pipelines.passes.distributions import places_of
+from pipelines.samples.storage import Sample, StoredLogProbs
+from pipelines.samples.tokens import training_tokens
 from pipelines.sampling.expectations import Expectations, log_probs_of_rows, look_at_log_probs
 from pipelines.sampling.prompts import read_prompts
-from pipelines.sampling.storage import Sample, StoredLogProbs
-from pipelines.sampling.tokens import training_tokens
 from pipelines.tokens.chat_template import render_prompt
 from pipelines.tokens.tokenizer import load_tokenizer
 from tests.preparing.small_sources import prepare

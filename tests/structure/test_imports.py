@@ -26,7 +26,7 @@ def allowed(room: str) -> set[str]:
     named = ROOMS[room].allowed
     if EVERYTHING in named:
         package = room.partition("/")[0]
-        return {room, *(other for other in ROOMS if other.partition("/")[0] != package)}
+        return {room, *(set(named) - {EVERYTHING}), *(other for other in ROOMS if other.partition("/")[0] != package)}
     return {room, *named}
 
 

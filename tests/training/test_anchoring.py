@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from data_registry.core.errors import ConfigError
+from data_registry.core.manifest import read_manifest
 from data_registry.prepared import load_prepared
-from pipelines.commands import sample, train_dpo, train_sft
+from pipelines.commands import prepare_data, sample, train_dpo, train_sft
+from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.configs.sample import SampleConfig
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
 from pipelines.core.config import resolve
@@ -139,3 +142,28 @@ def test_the_prompt_of_a_pair_is_held_once(world: Path, tmp_path: Path) -> None:
 def test_what_does_not_go_together_is_refused(config_class: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve(config_class, flags={"model": "m", "data": "d", "out": "o", **options})
+
+
+def test_odd_anchors_are_remarked_and_rows_without_an_answer_are_counted(
+    world: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows, _ = load_prepared(world / "general")
+    times = (1, 30, 1, 30, 30)
+    made = [[{**turn, "content": f"{turn['content']} " * number} for turn in row["messages"]]
+            for row, number in zip(rows, times, strict=True)]  # fmt: skip
+    file = tmp_path / "anchor.jsonl"
+    file.write_text("".join(json.dumps({"messages": each}) + "\n" for each in made))
+    prepare_data.run(PrepareDataConfig(source=str(file), out=tmp_path / "general"))
+    options: dict[str, Any] = {"anchor": tmp_path / "general", "anchor_kind": "ce", "max_steps": 1, "max_length": 60}
+    run, _ = train(world, tmp_path / "cut", anchor_ratio=0.5, **options)
+    left_out = read_manifest(run).summary["left_out"]
+    assert left_out == {"anchor rows whose answer begins beyond --max-length": 3}
+    assert "the anchor has 2 rows that can be used and every step takes 4" in caplog.text
+    assert "prompts of the safety data" not in caplog.text
+    caplog.clear()
+    train(world, tmp_path / "few", anchor_ratio=0.3, **options)
+    assert "rows that can be used" not in caplog.text
+    held = {"anchor": world / "safety", "anchor_log_probs": 8, "max_steps": 1}
+    train(world, tmp_path / "held", **held)
+    assert "the anchor" in caplog.text
+    assert f"has the prompts of the safety data '{world / 'safety'}'" in caplog.text

@@ -25,12 +25,14 @@ class Method(Document):
         dpo_rates: the same in DPO.
         options: options of the training commands beside the settings.
         dpo: options beside these in DPO; None where the method has no DPO.
+        averaged: whether the weights that count are the mean over every tenth step of the second half of training.
     """
 
     rates: list[float] = Field(min_length=1)
     dpo_rates: list[float] = Field(default_factory=list)
     options: dict[str, Any] = Field(default_factory=dict)
     dpo: dict[str, Any] | None = Field(default_factory=dict)
+    averaged: bool = False
 
 
 class Stage(Document):
@@ -54,9 +56,19 @@ class Stage(Document):
 
 
 class Plan(Document):
-    """The study as its file has it."""
+    """The study as its file has it.
+
+    Attributes:
+        settings: options of all training.
+        dpo: options beside these of all DPO.
+        steps: optimizer steps of each task.
+        methods: the methods by name.
+        stages: what is run, in this order.
+        chosen: the rates that were chosen, by task and method.
+    """
 
     settings: dict[str, Any]
+    dpo: dict[str, Any] = Field(default_factory=dict)
     steps: dict[Task, int]
     methods: dict[str, Method]
     stages: dict[str, Stage]

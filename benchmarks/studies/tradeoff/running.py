@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +45,7 @@ class Bench:
     def of(cls, folder: Path, world: int) -> Bench:
         """The bench of a world, whose starting model lies in ``folder``."""
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-        return cls(_weights(model), model, Scorer(world, AutoTokenizer.from_pretrained(folder)))
+        return cls(weights_of(model), model, Scorer(world, AutoTokenizer.from_pretrained(folder)))
 
     def put(self, trained: Weights, alpha: float) -> Any:
         """The model at a share of the way from the start to the trained weights."""
@@ -63,16 +63,19 @@ def measure(run: Run, plan: Plan, materials: Materials, bench: Bench, scratch: P
         lies between start and end), validation safety, and where that is worth measuring the figures of both splits.
     """
     points: list[dict[str, Any]] = []
+    passed: list[Weights] = []
 
     def look(model: Any, step: int, tokens: float) -> None:
+        if plan.methods[run.method].averaged and step > run.steps / 2:
+            passed.append(weights_of(model))
         reached = any(point["validation"]["safe"] >= TARGET for point in points)
         least = 0.0 if step % 80 == 0 else 1.0 if reached else TARGET
         points.append({"step": step, "alpha": 1.0, "tokens": tokens, **_figures(bench.scorer, model, least)})
 
     options, setup = materials.fill(_options(run, plan))
     trained, cost = _train(run, plan, materials, options, scratch, look)
-    points[-1] |= _figures(bench.scorer, trained.model, 0.0)
-    weights = _weights(trained.model)
+    weights = _mean(passed) if passed else weights_of(trained.model)
+    points[-1] |= _figures(bench.scorer, bench.put(weights, 1.0), 0.0)
     for alpha in ALPHAS:
         figures = _figures(bench.scorer, bench.put(weights, alpha), _NEAR)
         points.append({"step": points[-1]["step"], "alpha": alpha, "tokens": trained.tokens, **figures})
@@ -88,10 +91,12 @@ def measure(run: Run, plan: Plan, materials: Materials, bench: Bench, scratch: P
 
 def _options(run: Run, plan: Plan) -> dict[str, Any]:
     method = plan.methods[run.method]
-    options = {**plan.settings, **method.options}
-    if run.task != "sft":
-        options |= method.dpo or {}
-    return options
+    return {**plan.settings, **method.options}
+
+
+def _dpo_options(run: Run, plan: Plan) -> dict[str, Any]:
+    """The options that a run has in DPO alone."""
+    return {**plan.dpo, **(plan.methods[run.method].dpo or {})}
 
 
 def _train(
@@ -112,7 +117,9 @@ def _train(
             return trained, before
         model = _saved(trained.model, model, scratch / "sft-model")
     pairs = materials.safety("safety-dpo")
-    config = _config(TrainDpoConfig, options, common, run.rate, model, pairs, scratch / "dpo")
+    config = _config(
+        TrainDpoConfig, {**options, **_dpo_options(run, plan)}, common, run.rate, model, pairs, scratch / "dpo"
+    )
     trained = train(config, at=every, look=look)
     # The log-probabilities of all pairs by the starting model are computed before training.
     reference = FORWARD * num_tokens(load_prepared(pairs, task="preference")[0])
@@ -130,17 +137,22 @@ def _config(
 def _saved(model: Any, like: Path, folder: Path) -> Path:
     """A model as a directory, adapters folded in, with the tokenizer of another."""
     merged = AutoModelForCausalLM.from_pretrained(like, dtype=torch.float32)
-    merged.load_state_dict(_weights(model), strict=False)
+    merged.load_state_dict(weights_of(model), strict=False)
     merged.save_pretrained(folder)
     AutoTokenizer.from_pretrained(like).save_pretrained(folder)
     return folder
 
 
-def _weights(model: Any) -> Weights:
+def weights_of(model: Any) -> Weights:
     """A copy of all weights, adapters folded in, by the names that they have without adapters."""
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+
+def _mean(passed: Sequence[Weights]) -> Weights:
+    """The mean over weights of several steps."""
+    return {name: torch.stack([weights[name] for weights in passed]).mean(dim=0) for name in passed[0]}
 
 
 def _figures(scorer: Scorer, model: Any, least: float) -> dict[str, Any]:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from data_registry.core.errors import InputError
 from data_registry.formats.choices import options_of
-from pipelines.core.progress import Progress
 from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import SuiteResults
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
 from pipelines.evaluation.statistics.figures import share
 from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite, scoring_settings
-from pipelines.evaluation.suites.sample_losses import sample_losses
-from pipelines.evaluation.suites.scored_rows import length_option, scored_length
-from pipelines.models.limits import limits_of_model
-from pipelines.tokens.conversations import encode_batch
-from pipelines.tokens.fitting import check_token_ids
+from pipelines.evaluation.suites.scored_options import option_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,12 +37,12 @@ class MultipleChoiceSuite(PreparedDataSuite):
 
     def _measure(self, data: PreparedData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SuiteOutcome:
         choices = self._choices[data.name]
-        samples = self._samples(data, model, tokenizer)
-        with Progress(f"scoring {data.name}", total=len(samples), unit="choices") as progress:
-            losses = sample_losses(model, samples, batch_size=self._request.batch_size, progress=progress.advance)
-        totals = iter([loss.total for loss in losses])
+        losses = option_losses(data, choices, model, tokenizer, self._request)
         # The first of equally likely ones.
-        chosen = [options[int(np.argmin([next(totals) for _ in options]))] for options in choices]
+        chosen = [
+            options[int(np.argmin([loss.total for loss in scored]))]
+            for options, scored in zip(choices, losses, strict=True)
+        ]
         right = [row["messages"][-1]["content"].strip() for row in data.rows]
         scores = np.array([float(one == other) for one, other in zip(chosen, right, strict=True)])
         results = SuiteResults(
@@ -77,30 +72,6 @@ class MultipleChoiceSuite(PreparedDataSuite):
             )
         ]
         return SuiteOutcome(results, items)
-
-    def _samples(
-        self, data: PreparedData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-    ) -> list[tuple[list[int], list[int]]]:
-        conversations: list[list[Any]] = []
-        places = []
-        for number, row, options in zip(data.numbers, data.rows, self._choices[data.name], strict=True):
-            for option in options:
-                conversations.append([*row["messages"][:-1], {"role": "assistant", "content": option}])
-                places.append(number)
-        starts = [len(conversation) - 1 for conversation in conversations]
-        max_length = scored_length(model, self._request.max_length)
-        encoded = encode_batch(conversations, tokenizer, max_length, train_from=starts)
-        for number, sample in zip(places, encoded, strict=True):
-            if sample.num_cut:
-                # If one of the choices is cut, they cannot be compared.
-                raise InputError(
-                    f"row {number} of '{data.path}' is longer than {max_length} tokens, which "
-                    + length_option(model, self._request.max_length),
-                    fix=f"leave such rows out:  ogpsa prepare-data DATA --tokenizer {tokenizer.name_or_path} "
-                    f"--max-length {max_length} --drop-too-long --out DIR",
-                )
-        check_token_ids((sample.input_ids for sample in encoded), limits_of_model(model).num_embeddings, tokenizer)
-        return [(sample.input_ids, sample.labels) for sample in encoded]
 
 
 def _choices(data: PreparedData, index: int) -> list[str]:

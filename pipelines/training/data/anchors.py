@@ -13,9 +13,9 @@ from data_registry.core.errors import ConfigError, InputError
 from data_registry.prepared import SAMPLES, load_prepared
 from pipelines.configs.train import TrainConfig
 from pipelines.passes.distributions import TopLogProbs, places_of
-from pipelines.sampling.states import StoredStates
-from pipelines.sampling.storage import LOG_PROBS_FILE, Sample, StoredLogProbs
-from pipelines.sampling.tokens import training_tokens
+from pipelines.samples.states import StoredStates
+from pipelines.samples.storage import LOG_PROBS_FILE, Sample, StoredLogProbs
+from pipelines.samples.tokens import training_tokens
 from pipelines.tokens.conversations import encode_dataset
 from pipelines.tokens.fitting import Bounds, check_token_ids, rows_that_fit
 
@@ -79,6 +79,8 @@ class AnchorRows:
         cut = (self._tokens[number][0][: self._length] for number in fitting)
         check_token_ids(cut, bounds.limits.num_embeddings, tokenizer)
         self._usable = [number for number in fitting if places_of(self._tokens[number][1][: self._length])]
+        if len(self._usable) < len(fitting):
+            bounds.leave_out("anchor rows whose answer begins beyond --max-length", len(fitting) - len(self._usable))
         if not self._usable:
             raise InputError(f"no row of '{path}' has a token of an answer within --max-length {config.max_length}")
 

@@ -28,10 +28,10 @@ from pipelines.passes.distributions import batches_by_size, places_of
 from pipelines.passes.engine import reference_engine, zero3_loading
 from pipelines.passes.states import at_places, bare_model, padded, pass_for_states
 from pipelines.passes.tiled_head import Head, log_probs_at_places
+from pipelines.samples.states import StoredStates, write_states
+from pipelines.samples.storage import StoredLogProbs, write_log_probs
+from pipelines.samples.tokens import Tokens
 from pipelines.sampling.expectations import LOG_PROBS, Expectations, Look, by_name
-from pipelines.sampling.states import StoredStates, write_states
-from pipelines.sampling.storage import StoredLogProbs, write_log_probs
-from pipelines.sampling.tokens import Tokens
 
 FOLDER: Final = "anchor-start"
 KIND: Final = "anchor-start"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines.sampling.storage import Sample
+from pipelines.samples.storage import Sample
 from pipelines.tokens.conversations import encode_batch
 from pipelines.tokens.labels import IGNORED
 

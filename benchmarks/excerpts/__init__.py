@@ -1,0 +1,1 @@
+"""Small real data made from public files: harmful requests with composed refusals, and excerpts of general sets."""

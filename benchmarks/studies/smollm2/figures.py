@@ -1,0 +1,61 @@
+"""What was measured, as one table in Parquet, and as lines to look at while the study runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.studies.smollm2.plan import HERE
+from benchmarks.studies.smollm2.running import RECORD, shares
+from pipelines.evaluation.contract.results import HARMFUL_COMPLIANCE, OVER_REFUSAL, read_results
+
+TABLE: Final = HERE / "results" / "figures.parquet"
+
+
+def points(work: Path) -> Iterator[tuple[dict[str, Any], str, Path]]:
+    """Every point that was measured: the record of its run (empty for the start), its name and its results."""
+    for path in sorted((work / "start" / "results").iterdir()):
+        yield {}, path.name, path
+    for folder in sorted((work / "runs").iterdir()):
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8")) if (folder / RECORD).exists() else {}
+        for path in sorted((folder / "results").iterdir()) if (folder / "results").exists() else ():
+            if (path / "manifest.json").exists():
+                yield {"name": folder.name, **record}, path.name, path
+
+
+def show(work: Path) -> str:
+    """Harmful compliance, over-refusal and losses of every point."""
+    lines = []
+    for record, name, path in points(work):
+        results = read_results(path)
+        found = shares(results)
+        losses = {suite.suite.split("/")[-1]: suite.metrics[0].value for suite in results.suites
+                  if suite.suite.startswith("reference-loss")}  # fmt: skip
+        told = " ".join(f"{key.split('-')[0]} {value:.3f}" for key, value in losses.items())
+        lines.append(
+            f"{record.get('name', 'start'):50} {name:14} complies {100 * found[HARMFUL_COMPLIANCE]:5.1f} "
+            f"over-refuses {100 * found[OVER_REFUSAL]:5.1f}  {told}\n"
+        )
+    return "".join(lines)
+
+
+def keep(work: Path, file: Path) -> None:
+    """Write all figures, one row each."""
+    rows = []
+    for record, name, path in points(work):
+        run = record.get("run", {"task": "none", "method": "start", "rate": None, "seed": None, "steps": 0})
+        side = "test" if name.endswith("test") else "validation"
+        common = {**run, "point": name, "side": side, "chosen": record.get("chosen"), **record.get("cost", {})}
+        for suite in read_results(path).suites:
+            for metric in suite.metrics:
+                rows.append({
+                    **common, "suite": suite.suite, "metric": metric.name, "value": metric.value, "low": metric.low,
+                    "high": metric.high, "items": metric.num_items,
+                })  # fmt: skip
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), file, compression="zstd")
