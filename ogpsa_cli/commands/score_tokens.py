@@ -59,6 +59,7 @@ def _line(answer: ShownAnswer, least: float) -> Text:
         else:
             spans.append((text, counts))
     head = (f"row {answer.row}, {answer.side}: ", "dim")
+    rest = (f" ... and {answer.num_more} tokens more" if answer.num_more else "", "dim")
     if console.is_terminal():
-        return Text.assemble(head, *((text, "green" if counts else "") for text, counts in spans))
-    return Text.assemble(head, *(f"«{text}»" if counts else text for text, counts in spans))
+        return Text.assemble(head, *((text, "green" if counts else "") for text, counts in spans), rest)
+    return Text.assemble(head, *(f"«{text}»" if counts else text for text, counts in spans), rest)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+
+_DIAGONAL: Final = 0
+_DELETION: Final = 1
+_INSERTION: Final = 2
 
 
 def edited(ids: Sequence[int], other: Sequence[int]) -> list[bool]:
@@ -22,31 +27,28 @@ def edited(ids: Sequence[int], other: Sequence[int]) -> list[bool]:
         ``n`` flags: True for a token that is substituted or deleted, False for one that is kept.
     """
     here, there = np.asarray(ids, dtype=np.int64), np.asarray(other, dtype=np.int64)
-    costs = _costs(here, there)
+    steps = _steps(here, there)
     flags = [True] * len(here)
     i, j = len(here), len(there)
     while i > 0 and j > 0:
-        step = int(here[i - 1] != there[j - 1])
-        if costs[i, j] == costs[i - 1, j - 1] + step:
-            flags[i - 1] = bool(step)
-            i, j = i - 1, j - 1
-        elif costs[i, j] == costs[i - 1, j] + 1:
-            i -= 1
-        else:
-            j -= 1
+        step = steps[i - 1, j - 1]
+        if step == _DIAGONAL:
+            flags[i - 1] = bool(here[i - 1] != there[j - 1])
+        i -= int(step != _INSERTION)
+        j -= int(step != _DELETION)
     return flags
 
 
-def _costs(here: npt.NDArray[np.int64], there: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """``[n + 1, m + 1]``: the distance of the first i tokens from the first j; one row at a time."""
+def _steps(here: npt.NDArray[np.int64], there: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """``[n, m]``: the last step of the alignment of the first i + 1 tokens with the first j + 1; one byte each."""
     places = np.arange(len(there) + 1, dtype=np.int32)
-    costs = np.empty((len(here) + 1, len(there) + 1), dtype=np.int32)
-    costs[0] = places
+    steps = np.empty((len(here), len(there)), dtype=np.uint8)
+    before = places
     for i, token in enumerate(here):
-        before = costs[i]
-        best = np.empty_like(before)
-        best[0] = i + 1
-        np.minimum(before[:-1] + (there != token), before[1:] + 1, out=best[1:])
+        diagonal, deletion = before[:-1] + (there != token), before[1:] + 1
+        best = np.concatenate([np.array([i + 1], dtype=np.int32), np.minimum(diagonal, deletion)])
         # An insertion adds 1 to the cost of the place before: a running minimum once the places are subtracted.
-        costs[i + 1] = np.minimum.accumulate(best - places) + places
-    return costs
+        costs = np.minimum.accumulate(best - places) + places
+        steps[i] = np.where(diagonal == costs[1:], _DIAGONAL, np.where(deletion == costs[1:], _DELETION, _INSERTION))
+        before = costs
+    return steps

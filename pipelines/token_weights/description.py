@@ -34,12 +34,14 @@ class ShownAnswer(BaseModel):
         row: the number of its row.
         side: ``answer``, ``chosen`` or ``rejected``.
         pieces: its text in pieces, in order.
+        num_more: how many of its tokens come behind these.
     """
 
     model_config = ConfigDict(extra="forbid")
     row: int
     side: str
     pieces: list[Piece]
+    num_more: int = 0
 
 
 class TokenWeightsDescription(BaseModel):

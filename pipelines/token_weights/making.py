@@ -16,7 +16,7 @@ from data_registry.core.manifest import InputRecord, as_input
 from data_registry.prepared import load_prepared
 from pipelines.configs.score_tokens import ScoreTokensConfig
 from pipelines.core.artifact import ArtifactWriter
-from pipelines.core.job import is_main
+from pipelines.core.job import is_main, on_main
 from pipelines.core.option_files import option_file_inputs
 from pipelines.evaluation.contract.results import hash_text, hash_tokenizer
 from pipelines.models.limits import limits_of_source
@@ -136,8 +136,19 @@ def make_token_weights(
     bounds = Bounds(config.max_length, config.drop_too_long, limits)
     found = read_answers(config, tokenizer, bounds)
     scores, against = _scores(config, sources, found, tokenizer, bounds, device, writer)
-    if not is_main():
-        return
+    on_main(lambda: _finish(config, found, scores, against, tokenizer, bounds, writer))
+
+
+def _finish(
+    config: ScoreTokensConfig,
+    found: Answers,
+    scores: Sequence[Numbers],
+    against: Sequence[Numbers] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    bounds: Bounds,
+    writer: ArtifactWriter,
+) -> None:
+    """Make weights of scores, and write both."""
     answers = [
         WeightedAnswer(
             answer.row, answer.side, answer.ids, scores[index], weights_of(config, scores[index]),
@@ -166,9 +177,13 @@ def _scores(
     device: torch.device,
     writer: ArtifactWriter,
 ) -> tuple[list[Numbers], list[Numbers] | None]:
-    """The raw scores of every answer, and the log-probabilities by the model that the rule compares with, if any."""
+    """The raw scores of every answer, and the log-probabilities by the model that the rule compares with, if any.
+
+    Collective; the first process gets them.
+    """
     if config.rule == "edit":
-        flags = edit_flags(found, tokenizer, bounds.cut_at)
+        flags: list[list[bool]] = []
+        on_main(lambda: flags.extend(edit_flags(found, tokenizer, bounds.cut_at)))
         return [np.array(of_answer, dtype=np.float32) for of_answer in flags], None
     folder = writer.path / _PARTS
     if config.rule == "rewriter":
@@ -176,10 +191,11 @@ def _scores(
         log_probs = label_scores(rows, config, sources.model, device, folder)
         return [np.exp(of_answer) for of_answer in log_probs], None
     rows = [(answer.input_ids, answer.labels) for answer in found.answers]
+    if sources.against is not None:
+        _check_room(config, sources.against, rows, found, tokenizer)
     log_probs = label_scores(rows, config, sources.model, device, folder)
     if sources.against is None:
         return log_probs, log_probs
-    _check_room(config, sources.against, rows, found, tokenizer)
     others = label_scores(rows, config, sources.against, device, folder)
     return [here - there for here, there in zip(log_probs, others, strict=True)], others
 

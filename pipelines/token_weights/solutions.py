@@ -57,7 +57,7 @@ def rewriter_rows(found: Answers, tokenizer: PreTrainedTokenizerBase, limits: Li
     for answer in found.answers:
         row, place = found.rows[answer.row], place_of_row(found.name, found.numbers[answer.row])
         prompt, prediction = _parts(row, answer.side, place)
-        solution = _reference(row) or _text(row, "chosen", answer.side, place)
+        solution = _reference(row, place) or _text(row, "chosen", answer.side, place)
         request = {"role": "user", "content": rewriter_prompt(question_text(prompt), solution, prediction)}
         # Rendered with the answer behind it, as the rows that a rewriter is trained on.
         encoded = encode([request, {"role": "assistant", "content": prediction}], tokenizer, train_from=1)
@@ -91,7 +91,7 @@ def edit_flags(found: Answers, tokenizer: PreTrainedTokenizerBase, max_length: i
     for answer in found.answers:
         row, place = found.rows[answer.row], place_of_row(found.name, found.numbers[answer.row])
         prompt, _ = _parts(row, answer.side, place)
-        reference = _reference(row)
+        reference = _reference(row, place)
         if answer.side == "chosen":
             other = found.tokens["rejected"][answer.row]
         elif reference is not None:
@@ -119,10 +119,20 @@ def _parts(row: Mapping[str, Any], side: str, place: str) -> tuple[list[Message]
     return messages[:-1], messages[-1]["content"]
 
 
-def _reference(row: Mapping[str, Any]) -> str | None:
-    """The right solution that comes with a row; None where it is missing."""
+def _reference(row: Mapping[str, Any], place: str) -> str | None:
+    """The right solution that comes with a row; None where it is missing.
+
+    Raises:
+        InputError: it is no text.
+    """
     reference = row.get(REFERENCE)
-    return reference if isinstance(reference, str) and reference.strip() else None
+    if reference is not None and not isinstance(reference, str):
+        raise InputError(
+            f"the column '{REFERENCE}' holds {type(reference).__name__}, where text is needed",
+            where=place,
+            fix="give the solutions as text when the data are prepared",
+        )
+    return reference if reference is not None and reference.strip() else None
 
 
 def _text(row: Mapping[str, Any], column: str, side: str, place: str) -> str:

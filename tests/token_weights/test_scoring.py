@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -22,6 +23,8 @@ from pipelines.configs.score_tokens import ScoreTokensConfig
 from pipelines.configs.tools import InspectConfig
 from pipelines.core.config import resolve
 from pipelines.token_weights.opening import answer_tokens
+from pipelines.token_weights.storage import WeightedAnswer
+from pipelines.token_weights.texts import shown_answer
 from pipelines.tokens.chat_template import render_prompt
 from pipelines.tokens.conversations import encode_dataset
 from pipelines.tokens.pairs import encode_pairs
@@ -215,3 +218,30 @@ def _short(made: Path, folder: Path) -> Path:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": bare + 10}))
     return model
+
+
+def test_a_model_of_few_positions_is_refused_as_the_other_one_before_anything_is_computed(
+    made: Path, tmp_path: Path
+) -> None:
+    data = make_rows(tmp_path / "data", [pair("a", "red", "blue " * 90)], "preference")
+    with pytest.raises(InputError, match=r"a row has 9[0-9] tokens, and --against has") as caught:
+        weights(made / "model", data, tmp_path / "w", rule="ratio", against=str(_short(made, tmp_path)))
+    assert caught.value.where == "data, row 0"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "short"]
+
+
+def test_solutions_that_are_no_text_are_refused(made: Path, tmp_path: Path) -> None:
+    data = make_rows(tmp_path / "data", [pair("a", "red", "blue", reference=42)], "preference")
+    with pytest.raises(InputError, match="the column 'reference' holds int, where text is needed") as caught:
+        weights(made / "model", data, tmp_path / "w")
+    assert caught.value.where == "data, row 0"
+
+
+def test_text_in_pieces_is_the_whole_text_and_long_answers_are_shown_in_part(made: Path) -> None:
+    tokenizer = load_tokenizer(made / "model")
+    ids = tokenizer("take water and oil , then dry . " * 40)["input_ids"]
+    numbers = np.linspace(0, 1, len(ids), dtype=np.float32)
+    shown = shown_answer(WeightedAnswer(0, "answer", ids, numbers, numbers), tokenizer)
+    assert "".join(piece.text for piece in shown.pieces) == tokenizer.decode(ids[:256])
+    assert (len(shown.pieces), shown.num_more) == (256, len(ids) - 256)
+    assert [piece.score for piece in shown.pieces] == pytest.approx(numbers[:256].tolist())
