@@ -70,6 +70,8 @@ COMMANDS: tuple[Command, ...] = (
             ("train", "TrainSftConfig"), is_step=True),
     Command("train-dpo", "Train on preference pairs while keeping off these directions.", _CHAIN,
             ("train", "TrainDpoConfig"), is_step=True),
+    Command("train-npo", "Forget the rejected answers of preference pairs.", _CHAIN,
+            ("train_npo", "TrainNpoConfig"), is_step=True),
     Command("evaluate", "Measure safety and general ability, with intervals.", _CHAIN,
             ("evaluate", "EvaluateConfig"), is_step=True),
     Command("report", "Put results side by side: table, gain, charts, one HTML page.", _CHAIN,

@@ -50,6 +50,7 @@ class Preset(BaseModel):
     needs: dict[str, str]
     train_sft: PresetValues = Field(alias="train-sft")
     train_dpo: PresetValues = Field(alias="train-dpo")
+    train_npo: PresetValues = Field(default_factory=PresetValues, alias="train-npo")
 
     def values(self, command: str, *, adapters: bool) -> dict[str, Any] | None:
         """The values for a command by field name; None where the preset is not for what it trains."""
@@ -89,6 +90,8 @@ def trains_adapters(options: Mapping[str, Any]) -> bool:
 def preset_problems(name: str, command: str, options: Mapping[str, Any]) -> list[str]:
     """What a preset lacks among the options of a command."""
     preset = load_presets()[name]
+    if not any(preset.values(command, adapters=kind) for kind in (True, False)):
+        return [f"--preset {name} has no values for {command}: leave it out, and give options by hand"]
     problems = [
         f"--preset {name} needs --{field.replace('_', '-')}: {what}"
         for field, what in preset.needs.items()

@@ -19,6 +19,12 @@ from pipelines.configs.heldout import HeldOutConfig
 from pipelines.configs.presets import PresetName, filled, preset_problems, provenance
 from pipelines.configs.projection import REFRESH_EVERY_HELP, ProjectionConfig, RefreshEvery
 from pipelines.configs.sft_data import SftDataConfig
+from pipelines.configs.weighting import (
+    RejectedTokensConfig,
+    SftWeightsConfig,
+    TokenWeightsConfig,
+    weighting_problems,
+)
 from pipelines.core.config import CommandConfig, option
 
 # Options of TRL's trainer that say how it works and what it tells, and not what it makes.
@@ -57,7 +63,7 @@ RUNTIME_TRAINER_OPTIONS = frozenset(
 )
 
 
-class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
+class TrainConfig(TokenWeightsConfig, AnchorConfig, HeldOutConfig, ProjectionConfig):
     """What SFT and DPO training have in common."""
 
     command: ClassVar[str] = ""
@@ -204,6 +210,9 @@ class TrainConfig(AnchorConfig, HeldOutConfig, ProjectionConfig):
             problems.append("--track-change measures to the last step, and --select best saves the weights of another")
         if self.mask is not None:
             problems += _mask_problems(self)
+        if self.token_weights is not None:
+            lost = self.eval_split is not None and self.drop_too_long
+            problems += weighting_problems(len(self.data), self.trainer, numbers_lost=lost)
         return problems
 
     @classmethod
@@ -249,7 +258,7 @@ def _mask_problems(config: TrainConfig) -> list[str]:
     return problems
 
 
-class TrainSftConfig(SftDataConfig, TrainConfig):
+class TrainSftConfig(SftDataConfig, SftWeightsConfig, TrainConfig):
     """Fine-tune a model on safety answers, with what would harm general ability taken out of every step."""
 
     examples: ClassVar[Sequence[str]] = (
@@ -297,7 +306,7 @@ class TrainSftConfig(SftDataConfig, TrainConfig):
         return problems
 
 
-class TrainDpoConfig(TrainConfig):
+class TrainDpoConfig(RejectedTokensConfig, TrainConfig):
     """Train a model on preference pairs with DPO, with what would harm general ability taken out of every step."""
 
     examples: ClassVar[Sequence[str]] = (
@@ -352,3 +361,9 @@ class ReferenceLogpsConfig(CommandConfig):
         ..., "Whether weights are held in that precision rather than cast as they are used."
     )
     attention: str | None = option(None, "Attention implementation.")
+
+
+class TokenReferenceLogpsConfig(ReferenceLogpsConfig):
+    """What they depend on where the log-probabilities of single tokens are stored beside their sums."""
+
+    layout: Literal["tokens"] = option("tokens", "What is stored.")

@@ -117,7 +117,7 @@ HINTS: Final[Mapping[str, str]] = {
     "finetuning_type": _ADAPTERS,
     "use_peft": _ADAPTERS,
     "adapter_name_or_path": "MODEL may be an adapter; training goes on with it",
-    "stage": "leave it out: the command says it, train-sft or train-dpo",
+    "stage": "leave it out: the command says it, train-sft, train-dpo or train-npo",
     "do_train": "leave it out: the command trains",
     "do_eval": "--eval-data DATA or --eval-split SHARE measures a held-out loss",
     "eval_strategy": "--eval-every N, with --eval-data or --eval-split",

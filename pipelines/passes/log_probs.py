@@ -5,9 +5,12 @@ Position i of a result belongs to token i + 1, since no token stands before the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -21,7 +24,9 @@ from pipelines.engine import processes
 from pipelines.passes.dealing import deal
 from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.padding import collate_pairs
-from pipelines.tokens.pairs import Pair
+from pipelines.tokens.pairs import SIDES, Pair
+
+Numbers = npt.NDArray[np.float32]
 
 # The number of logits that are held in float32 at once: 2^25 of them are 128 MiB.
 _MAX_LOGITS: Final = 1 << 25
@@ -85,10 +90,26 @@ def completion_log_probs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tenso
         model: with the loss head (:func:`add_loss_head`).
         batch: a batch that :func:`collate_pairs` made.
     """
-    inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "labels")}
-    log_probs, _ = token_log_probs(model, inputs)
+    log_probs, _ = _of_pairs(model, batch)
     chosen, rejected = log_probs.sum(1).chunk(2)
     return chosen, rejected
+
+
+def _of_pairs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    return token_log_probs(model, {key: batch[key] for key in ("input_ids", "attention_mask", "labels")})
+
+
+@dataclass(frozen=True)
+class PairLogProbs:
+    """Log-probabilities of the completions of a pair that are asked for, the chosen one first.
+
+    Attributes:
+        sums: their sums over a completion.
+        tokens: float32 ``[tokens]`` of each completion; None where only sums are asked for.
+    """
+
+    sums: tuple[float, ...]
+    tokens: tuple[Numbers, ...] | None = None
 
 
 def completion_values(
@@ -100,25 +121,65 @@ def completion_values(
     device: torch.device,
 ) -> list[tuple[float, float]]:
     """(chosen, rejected) log-probabilities of all pairs, in their order, computed by all ranks together."""
+
+    def of_batch(batch: Mapping[str, Tensor]) -> list[PairLogProbs]:
+        chosen, rejected = completion_log_probs(forward, batch)
+        return [PairLogProbs(sums) for sums in zip(chosen.tolist(), rejected.tolist(), strict=True)]
+
+    found = _of_all(of_batch, module, pairs, batch_size, pad_token_id, device, SIDES)
+    return [(each.sums[0], each.sums[1]) for each in found]
+
+
+def completion_token_values(
+    forward: Any,
+    module: torch.nn.Module,
+    pairs: Sequence[Pair],
+    batch_size: int,
+    pad_token_id: int,
+    device: torch.device,
+    sides: Sequence[str] = SIDES,
+) -> list[PairLogProbs]:
+    """As :func:`completion_values`, with those of single tokens; the sums of both sides have the same bits."""
+
+    def of_batch(batch: Mapping[str, Tensor]) -> list[PairLogProbs]:
+        log_probs, labelled = _of_pairs(forward, batch)
+        sums, rows = log_probs.sum(1).tolist(), zip(log_probs.cpu(), labelled.cpu(), strict=True)
+        tokens = [row[inside].numpy().copy() for row, inside in rows]
+        number = len(sums) // len(sides)
+        return [PairLogProbs(tuple(sums[row::number]), tuple(tokens[row::number])) for row in range(number)]
+
+    return _of_all(of_batch, module, pairs, batch_size, pad_token_id, device, sides)
+
+
+def _of_all(
+    of_batch: Callable[[Mapping[str, Tensor]], list[PairLogProbs]],
+    module: torch.nn.Module,
+    pairs: Sequence[Pair],
+    batch_size: int,
+    pad_token_id: int,
+    device: torch.device,
+    sides: Sequence[str],
+) -> list[PairLogProbs]:
+    """What ``of_batch`` gives for all pairs, in their order, computed by all ranks together."""
     parts = list(
         deal(
             range(len(pairs)),
             batch_size,
-            length=lambda index: len(pairs[index]["chosen_ids"]),
+            length=lambda index: len(pairs[index][f"{sides[0]}_ids"]),
             rank=rank(),
             world_size=world_size(),
         )
     )
-    mine: list[tuple[int, float, float]] = []
+    mine: list[tuple[int, PairLogProbs]] = []
     module.eval()
     progress = Progress("reference log-probs", total=len(parts), unit="batches")
     with torch.no_grad(), stopping.deferred(), progress:
         for indices, weight in parts:
             processes.stop_point(device)
-            batch = collate_pairs([pairs[index] for index in indices], pad_token_id)
-            chosen, rejected = completion_log_probs(forward, {key: value.to(device) for key, value in batch.items()})
+            batch = collate_pairs([pairs[index] for index in indices], pad_token_id, sides)
+            found = of_batch({key: value.to(device) for key, value in batch.items()})
             if weight:
-                mine += list(zip(indices, chosen.tolist(), rejected.tolist(), strict=True))
+                mine += list(zip(indices, found, strict=True))
             progress.advance()
         # A signal to stop may have arrived during the last batch.
         processes.stop_point(device)
@@ -127,5 +188,5 @@ def completion_values(
         gathered: list[Any] = [None] * world_size()
         dist.all_gather_object(gathered, mine)
         everything = gathered
-    by_index = {index: (chosen, rejected) for part in everything for index, chosen, rejected in part}
+    by_index = {index: values for part in everything for index, values in part}
     return [by_index[index] for index in range(len(pairs))]

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def collate_pairs(pairs: Sequence[Pair], pad_token_id: int) -> dict[str, Tensor]:
-    """A padded batch of B pairs, the chosen ones first.
+def collate_pairs(pairs: Sequence[Pair], pad_token_id: int, sides: Sequence[str] = SIDES) -> dict[str, Tensor]:
+    """A padded batch of B pairs, all completions of one side after the other, the chosen ones first.
 
     Returns:
-        ``input_ids``, ``attention_mask``, ``labels`` (``IGNORED`` outside the completions), each ``[2 B, L]`` int64;
-        and ``ref_chosen_logps``, ``ref_rejected_logps`` ``[B]`` float32 where the pairs have them.
+        ``input_ids``, ``attention_mask``, ``labels`` (``IGNORED`` outside the completions), each ``[S B, L]`` int64 for
+        S sides; and ``ref_chosen_logps``, ``ref_rejected_logps`` ``[B]`` float32 where the pairs have them.
     """
     import torch
 
-    rows = [(pair["prompt_ids"], pair[f"{side}_ids"]) for side in SIDES for pair in pairs]
+    rows = [(pair["prompt_ids"], pair[f"{side}_ids"]) for side in sides for pair in pairs]
     length = max(len(prompt) + len(completion) for prompt, completion in rows)
     ids = torch.full((len(rows), length), pad_token_id)
     labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)

@@ -82,12 +82,21 @@ _OURS = {
     "ref_model_mixup_alpha": "ogpsa, which stores reference log-probabilities",
 }
 # Where the decision is another one than that of the table above.
-_DECIDED = {("SFTConfig", "loss_type"): "ogpsa, whose SFT is by cross-entropy (nll)"}
+_DECIDED = {
+    ("SFTConfig", "loss_type"): "ogpsa, whose SFT is by cross-entropy (nll)",
+    ("NPOConfig", "packing"): "ogpsa, which pads the answers to be forgotten",
+    ("NPOConfig", "packing_strategy"): "ogpsa, which pads the answers to be forgotten",
+    ("NPOConfig", "average_tokens_across_devices"): "ogpsa, whose means are over all processes",
+}
 # TRL accepts these, but ignores them or falls back with a warning.
 _NOT_OFFERED = {
     ("DPOConfig", "padding_free"): "TRL's DPO trainer pads all the same",
     ("DPOConfig", "dataset_num_proc"): "pairs are tokenised beforehand",
     ("SFTConfig", "dataset_num_proc"): "rows are tokenised beforehand",
+    ("NPOConfig", "dataset_num_proc"): "pairs are tokenised beforehand",
+    ("NPOConfig", "dataset_kwargs"): "pairs are tokenised beforehand",
+    ("NPOConfig", "padding_free"): "the answers to be forgotten are padded all the same",
+    ("NPOConfig", "label_smoothing_factor"): "no loss of train-npo smooths labels",
     ("SFTConfig", "dataset_kwargs"): "rows are tokenised beforehand",
 }
 

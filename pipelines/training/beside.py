@@ -14,6 +14,7 @@ from pipelines.core.job import world_size
 from pipelines.passes.states import states_seen
 from pipelines.tokens.labels import IGNORED
 from pipelines.training.anchor import Anchor, Figures
+from pipelines.training.data.weighting import TOKEN_WEIGHTS
 from pipelines.training.prompt_anchor import Prompt, PromptAnchor
 
 
@@ -82,18 +83,31 @@ class Beside:
         if self._anchor is not None:
             part, more = self._anchor.loss(model, step=step, batch=batch, num_batches=num_batches, measured=measured)
             loss, figures = loss + part * scale, figures | more
-        return loss, _over_ranks(figures, num_batches, loss)
+        return loss, over_ranks(figures, num_batches, loss)
 
 
 def _num_tokens(inputs: Mapping[str, Any]) -> Tensor:
     """The number of trained tokens of a batch."""
     if "completion_mask" in inputs:
-        return torch.as_tensor(inputs["completion_mask"]).sum()
-    return (inputs["labels"][:, 1:] != IGNORED).sum()
+        inside = torch.as_tensor(inputs["completion_mask"]) != 0
+    else:
+        inside = torch.as_tensor(inputs["labels"][:, 1:]) != IGNORED
+    if TOKEN_WEIGHTS in inputs:
+        inside = inside & (inputs[TOKEN_WEIGHTS][:, -inside.shape[1] :] != 0)
+    return inside.sum()
 
 
-def _over_ranks(figures: Figures, num_batches: int, like: Tensor) -> dict[str, float]:
-    values = torch.stack([torch.as_tensor(value, device=like.device).double() for value in figures.values()])
+def over_ranks(figures: Figures, num_batches: int, like: Tensor) -> dict[str, float]:
+    """Sums of figures over ranks, times the number of a step's batches: the log's mean is then the step's. Collective.
+
+    Args:
+        figures: this batch's parts of figures of the step.
+        num_batches: the number of accumulated batches of the step.
+        like: a tensor on the device to compute on.
+    """
+    values = torch.stack(
+        [torch.as_tensor(value, dtype=torch.float64, device=like.device) for value in figures.values()]
+    )
     if world_size() > 1:
         dist.all_reduce(values)
     return dict(zip(figures, (num_batches * values).tolist(), strict=True))

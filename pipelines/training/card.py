@@ -9,7 +9,8 @@ from typing import Any
 from data_registry.core.manifest import InputRecord
 from data_registry.core.redaction import hide
 from data_registry.core.yaml_text import dump
-from pipelines.configs.train import TrainConfig, TrainSftConfig
+from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
+from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.artifact import command_line
 from pipelines.core.environment import package_versions, tool_version
 from pipelines.core.escaping import markdown_block, markdown_code, markdown_text
@@ -88,10 +89,16 @@ _HELD_BY = {
 
 def _mixed_in(config: TrainConfig) -> str:
     text = f" {len(config.data)} data sets are trained on together." if config.data[1:] else ""
+    if isinstance(config, TrainNpoConfig):
+        kept = f", and the chosen ones kept by cross-entropy, weight {config.retain_weight:g}" * bool(
+            config.retain_weight
+        )
+        text += f" The rejected answers are forgotten, by {config.loss} with beta {config.beta:g}{kept}."
     if isinstance(config, TrainSftConfig) and config.pooled_replay is not None:
         text += f" General data is mixed in: {config.replay_ratio:g} of the samples."
     if config.mask is not None:
         text += f" Only the weights of a mask are trained, held at the {config.mask_at}."
+    text += _weighted(config)
     anchors = config.anchors
     if anchors is not None:
         by = _HELD_BY[anchors.kind]
@@ -100,6 +107,23 @@ def _mixed_in(config: TrainConfig) -> str:
         text += (
             " The model is held to the starting model at the safety prompts by divergence, "
             f"weight {config.prompt_anchor:g}."
+        )
+    return text
+
+
+def _weighted(config: TrainConfig) -> str:
+    text = ""
+    if config.token_weights is not None:
+        text += " The tokens of answers have weights."
+        if getattr(config, "normalise", "count") == "weight":
+            text += " The loss is divided by their sum."
+    if isinstance(config, TrainDpoConfig) and config.token_filter is not None:
+        how = config.token_filter
+        whose = "as many tokens as" if how.padded else "the tokens that make up"
+        of = "each batch's padded width" if how.padded else "the answer"
+        text += (
+            f" Of each rejected answer count {whose} {how.share:.4g} of {of}, those least likely against the "
+            "starting model."
         )
     return text
 

@@ -21,12 +21,14 @@ from pipelines.training.arguments import trainer_arguments
 from pipelines.training.checkpoints import run_files
 from pipelines.training.data.heldout import dpo_held_out, split_held_out
 from pipelines.training.data.reference_log_probs import eval_inputs, with_reference_logps
+from pipelines.training.data.weighting import WeightingCollator, weighted_pairs
 from pipelines.training.losses import couples_pairs
 from pipelines.training.mixin import TransformMixin
+from pipelines.training.weighted_pairs import WeightedPairs, with_weighted_references
 
 
-class ProjectedDPOTrainer(TransformMixin, DPOTrainer):
-    """TRL's DPO trainer that projects, on pairs that come tokenised and with reference log-probabilities."""
+class ProjectedDPOTrainer(TransformMixin, WeightedPairs, DPOTrainer):
+    """TRL's DPO trainer that projects and weighs tokens, on tokenised pairs with reference log-probabilities."""
 
     def _prepare_dataset(self, dataset: Any, *arguments: Any, **options: Any) -> Any:
         return dataset
@@ -62,7 +64,12 @@ def make_trainer(
     pairs = encode_fitting_pairs(rows, tokenizer, bounds, name="training pairs")
     inputs = on_main(lambda: inputs_training.training_inputs(config, source, task="preference"))
     pad_token_id = int(tokenizer.pad_token_id)
-    pairs = with_reference_logps(pairs, config, source, inputs, ds_config, pad_token_id, device)
+    is_weighted = config.token_weights is not None or config.token_filter is not None
+    if config.token_weights is not None:
+        pairs = weighted_pairs(config, pairs)
+    pairs = with_reference_logps(pairs, config, source, inputs, ds_config, pad_token_id, device, per_token=is_weighted)
+    if is_weighted:
+        pairs = with_weighted_references(pairs, filtered=config.token_filter is not None)
     held_out = None
     if out is not None:
         held_out = encode_fitting_pairs(out, tokenizer, bounds, name="held-out pairs")
@@ -75,6 +82,9 @@ def make_trainer(
         ProjectedDPOTrainer, config, source, arguments, datasets.Dataset.from_list(pairs), tokenizer, partial, beside
     )
     trainer.left_out = bounds.left_out
+    if is_weighted:
+        trainer.rejected_tokens = config.token_filter
+        trainer.data_collator = WeightingCollator(trainer.data_collator)
     if held_out is not None:
         steps.install_held_out(trainer, dpo_held_out(held_out, alone=couples_pairs(config)), config, partial)
     return trainer

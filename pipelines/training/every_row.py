@@ -112,9 +112,12 @@ def stand_in_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of two tokens for SFT, or a pair of one-token completions for DPO, made from a row of the training data."""
     if "prompt_ids" not in row:
         ids = [row["input_ids"][0]] * 2
-        return {"input_ids": ids, "labels": [-100, -100], "seq_lengths": [2]}
+        weights = {"token_weights": [0.0, 0.0]} if "token_weights" in row else {}
+        return {"input_ids": ids, "labels": [-100, -100], "seq_lengths": [2], **weights}
     ids = [row["prompt_ids"][0]]
-    values = {key: 0.0 for key in row if key.startswith("ref_")}
+    values: dict[str, Any] = {key: 0.0 for key in row if key.startswith("ref_")}
+    # What there is for every token of a completion.
+    values |= {key: [0.0] for key in row if key.endswith(("_token_logps", "_weights"))}
     return {"prompt_ids": ids, "chosen_ids": ids, "rejected_ids": ids, **values}
 
 

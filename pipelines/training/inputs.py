@@ -1,4 +1,4 @@
-"""The inputs of a training run: model, data sets and basis, each checked before work begins."""
+"""The inputs of a training run: model, data sets, basis, mask and token weights, each checked before work begins."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pipelines.core.option_files import option_file_inputs
 from pipelines.models.limits import limits_of_source
 from pipelines.models.lora import lora_settings, refuse_adapters_on_adapter
 from pipelines.models.reference import ModelSource
+from pipelines.token_weights.opening import open_token_weights
 from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_source_tokenizer
 from pipelines.training.masks import mask_input
 
 
 def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> list[InputRecord]:
-    """Records of model, data sets and basis.
+    """Records of model, data sets, basis, mask and token weights.
 
     Raises:
         ConfigError: fresh adapters are asked for on top of an adapter, or options do not go with the basis.
@@ -41,6 +42,9 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
     task_of_anchor = "sft" if config.anchor_kind == "ce" else None
     records += [as_input("anchor", path, load_prepared(path, task=task_of_anchor)[1]) for path in config.anchor]
     records += mask_input(config, source)
+    if config.token_weights is not None:
+        weights = open_token_weights(config.token_weights)
+        records.append(as_input("token-weights", config.token_weights, weights.manifest))
     if config.basis is not None:
         description, manifest = open_basis(config.basis)
         check_options(config, description, records[0].fingerprint)

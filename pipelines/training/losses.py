@@ -19,6 +19,11 @@ _USED_BY = {
 }
 # The value of these on a batch is not a mean over its pairs: aot sorts the pairs, sft takes the mean over all tokens.
 _COUPLED = {"aot", "aot_unpaired", "sft"}
+# Functions of the sums of both answers' log-ratios, in which tokens may have weights. The others take the mean over
+# tokens, sort sums, or leave the reference out.
+_OF_LOG_RATIOS = {
+    "sigmoid", "hinge", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero", "apo_down", "discopop",
+}  # fmt: skip
 # TRL multiplies a loss by the weights in place, which makes the backward pass of these losses fail.
 _NOT_WEIGHTED = {"hinge", "sft"}
 
@@ -63,6 +68,7 @@ def check_loss(config: TrainDpoConfig) -> None:
                 problems.append(f"trainer.use_weighting weighs pairs, which --loss {name} takes apart")
             elif name in _NOT_WEIGHTED:
                 problems.append(f"trainer.use_weighting with --loss {name} fails in TRL's backward pass")
+    problems += _token_problems(config)
     weights = given.get("loss_weights")
     if weights is not None and not (isinstance(weights, list) and all(map(_is_number, weights))):
         problems.append(f"option 'trainer.loss_weights' is {weights!r}, and should be a list of numbers")
@@ -70,6 +76,23 @@ def check_loss(config: TrainDpoConfig) -> None:
         problems.append(f"trainer.loss_weights has {len(weights)} weights for {len(names)} losses ({config.loss})")
     if problems:
         raise ConfigError(problems)
+
+
+def _token_problems(config: TrainDpoConfig) -> list[str]:
+    """What weights of tokens do not go with."""
+    asked = {"--token-weights": config.token_weights, "--rejected-tokens": config.rejected_tokens}
+    named = " and ".join(name for name, value in asked.items() if value is not None)
+    if not named:
+        return []
+    problems = [
+        f"{named}: --loss {name} is no function of the answers' sums of log-ratios; with weights go "
+        f"{_listed(_OF_LOG_RATIOS)}"
+        for name in config.losses
+        if name not in _OF_LOG_RATIOS
+    ]
+    if config.trainer.get("use_weighting"):
+        problems.append(f"{named}: trainer.use_weighting weighs pairs by the log-probabilities of all their tokens")
+    return problems
 
 
 def _is_number(value: Any) -> bool:

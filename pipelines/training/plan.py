@@ -8,12 +8,14 @@ from pathlib import Path
 from data_registry.prepared import SAMPLES, load_prepared
 from pipelines.basis.opening import open_basis
 from pipelines.configs.common import EngineConfig
-from pipelines.configs.train import TrainConfig
+from pipelines.configs.train import TrainConfig, TrainDpoConfig
+from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.job import world_size
 from pipelines.engine.deepspeed_config import deepspeed_config, plan_text
 from pipelines.masks.opening import open_mask
 from pipelines.models.reference import ModelSource
 from pipelines.models.summary import summarize_model
+from pipelines.token_weights.opening import open_token_weights
 from pipelines.training.data.anchor_schedule import rows_per_step
 from pipelines.training.data.plan import DataPlan, Rows
 
@@ -119,15 +121,42 @@ def _projection(config: TrainConfig) -> Rows:
 
 
 def _others(config: TrainConfig) -> Rows:
-    rows = [("frozen", ", ".join(config.freeze))] if config.freeze else []
+    rows = _forgotten(config)
+    rows += [("frozen", ", ".join(config.freeze))] if config.freeze else []
     rows += _anchors(config)
     if config.mask is not None:
         found = open_mask(config.mask).description
         share = found.num_selected / max(1, found.num_parameters)
         how = f"{found.num_selected:,} of {found.num_parameters:,} weights are trained ({share:.2%})"
         rows.append(("mask", f"{how}, held at the {config.mask_at}"))
+    rows += _token_weights(config)
     if config.track_change:
         rows.append(("change", "tracked: each rank keeps a copy of its starting weights"))
+    return rows
+
+
+def _forgotten(config: TrainConfig) -> Rows:
+    if not isinstance(config, TrainNpoConfig):
+        return []
+    text = f"the rejected answers, {config.loss}, beta {config.beta:g}"
+    if config.gamma:
+        text += f", gamma {config.gamma:g}"
+    if config.retain_weight:
+        text += f"; cross-entropy of the chosen ones, weight {config.retain_weight:g}"
+    return [("forgetting", text)]
+
+
+def _token_weights(config: TrainConfig) -> Rows:
+    rows = []
+    if config.token_weights is not None:
+        found = open_token_weights(config.token_weights).description
+        counted = f"{found.share_nonzero:.2%} of {found.num_tokens:,} tokens weigh something"
+        divided = ", divided by their sum" if getattr(config, "normalise", "count") == "weight" else ""
+        rows.append(("token weights", f"{config.token_weights}: {found.rule}, {found.map}; {counted}{divided}"))
+    if isinstance(config, TrainDpoConfig) and config.token_filter is not None:
+        how = config.token_filter
+        of = "a batch's padded width" if how.padded else "each answer"
+        rows.append(("rejected tokens", f"{how.share:.4g} of {of}, the least likely against the starting model"))
     return rows
 
 

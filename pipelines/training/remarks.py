@@ -13,6 +13,8 @@ from pipelines.configs.train import TrainConfig
 _ALL_PARAMETERS = (1e-8, 5e-4)
 _ADAPTERS = (2e-6, 5e-3)
 _SHARE, _DEVIATIONS = 0.01, 2.0
+# Less likely by so many nats a token is another answer: a model that forgets one kind of answer still gives others.
+_LOST = 1.0
 
 
 def remarks(config: TrainConfig, metrics: Sequence[Mapping[str, Any]], *, adapters: bool) -> list[str]:
@@ -23,7 +25,12 @@ def remarks(config: TrainConfig, metrics: Sequence[Mapping[str, Any]], *, adapte
         metrics: the lines of its ``metrics.jsonl``.
         adapters: whether adapters were trained rather than all parameters.
     """
-    found = (_of_learning_rate(config, adapters=adapters), _of_warmup(config, metrics), _of_losses(metrics))
+    found = (
+        _of_learning_rate(config, adapters=adapters),
+        _of_warmup(config, metrics),
+        _of_losses(metrics),
+        _of_chosen(metrics),
+    )
     return [text for text in found if text]
 
 
@@ -60,6 +67,18 @@ def _of_losses(metrics: Sequence[Mapping[str, Any]]) -> str | None:
         return None
     how = "rose" if last > first + noise else "did not move"
     return f"the training loss {how}: {first:.4g} in the first half of the run, {last:.4g} in the second"
+
+
+def _of_chosen(metrics: Sequence[Mapping[str, Any]]) -> str | None:
+    """Whether a run that forgets rejected answers has lost the chosen ones of held-out rows too."""
+    levels = [float(line["eval_chosen_log_prob"]) for line in metrics if "eval_chosen_log_prob" in line]
+    if len(levels) < 2 or levels[-1] > levels[0] - _LOST:
+        return None
+    return (
+        f"held-out chosen answers became far less likely: {levels[0]:.4g} nats a token at the first measurement, "
+        f"{levels[-1]:.4g} at the last; more is forgotten than was meant (--retain-weight and --anchor hold it, and so "
+        "does a lower --learning-rate)"
+    )
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:

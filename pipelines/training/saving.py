@@ -67,7 +67,7 @@ def save_run(
     if held_out is not None:
         final |= {key: value for key, value in last.items() if key.startswith("eval_")}
         final |= held_out.summary() | {"model_of_step": saved_step}
-    by_name = ("projection/leak/", "projection/reference_loss/", "safety/", "anchor/", "prompt/")
+    by_name = ("projection/leak/", "projection/reference_loss/", "safety/", "anchor/", "prompt/", "forget/", "retain/")
     final |= {key: value for key, value in last.items() if key.startswith(by_name)}
     final |= left
     if config.preset is not None:

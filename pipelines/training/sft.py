@@ -20,12 +20,14 @@ from pipelines.training.data.heldout import sft_held_out
 from pipelines.training.data.packing import PackingTest, num_sequences
 from pipelines.training.data.replay import MixtureSampler
 from pipelines.training.data.sft import SftData, sft_data
+from pipelines.training.data.weighting import WeightingCollator
 from pipelines.training.mixin import TransformMixin
 from pipelines.training.prompt_anchor import prompt_of
+from pipelines.training.weighted_rows import WeightedRows
 
 
-class ProjectedSFTTrainer(TransformMixin, SFTTrainer):
-    """TRL's SFT trainer with transforms; without any it is TRL's own.
+class ProjectedSFTTrainer(TransformMixin, WeightedRows, SFTTrainer):
+    """TRL's SFT trainer with transforms and weights of tokens; without any it is TRL's own.
 
     Attributes:
         train_sampler: the sampler that replaces the trainer's own; None for the trainer's own.
@@ -58,6 +60,9 @@ def make_trainer(
         ProjectedSFTTrainer, config, source, arguments, data.rows, tokenizer, partial, beside
     )
     trainer.left_out = bounds.left_out
+    if config.token_weights is not None:
+        trainer.normalise = config.normalise
+        trainer.data_collator = WeightingCollator(trainer.data_collator)
     if data.sampler is not None:
         trainer.train_sampler = data.sampler
     if config.packing:

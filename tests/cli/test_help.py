@@ -173,7 +173,7 @@ def complete(words: str, tmp_path: Path) -> list[str]:
 
 
 def test_the_shell_completes_commands_and_options(tmp_path: Path) -> None:
-    assert complete("ogpsa tr", tmp_path) == ["train-sft", "train-dpo"]
+    assert complete("ogpsa tr", tmp_path) == ["train-sft", "train-dpo", "train-npo"]
     assert complete("ogpsa train-sft --lea", tmp_path) == ["--learning-rate"]
 
 

@@ -26,6 +26,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "score-tokens": {"model": "m", "data": "d", "out": "o"},
     "train-sft": {"model": "m", "data": ["d"], "out": "o"},
     "train-dpo": {"model": "m", "data": ["d"], "out": "o"},
+    "train-npo": {"model": "m", "data": ["d"], "out": "o"},
     "evaluate": {"model": "m", "suite": ["testbed"], "out": "o"},
     "report": {"results": ["r"], "out": "o"},
     "run": {"recipe": "testbed"},
@@ -50,12 +51,16 @@ RUNTIME: dict[str, set[str]] = {
     "build-mask": {"model", "change", "end", "data", "union", "intersect", "minus", "workers"},
     "score-tokens": {"model", "data", "against", "batch_size"},
     "train-sft": {
-        "model", "preset", "data", "basis", "mask", "anchor", "eval_data", "replay", "save_every", "keep",
-        "resume", "log_every", "report_to",
+        "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "replay", "save_every",
+        "keep", "resume", "log_every", "report_to",
     },
     "train-dpo": {
-        "model", "preset", "data", "basis", "mask", "anchor", "eval_data", "save_every", "keep", "resume", "log_every",
-        "report_to",
+        "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "save_every", "keep",
+        "resume", "log_every", "report_to",
+    },
+    "train-npo": {
+        "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "save_every", "keep",
+        "resume", "log_every", "report_to",
     },
     "evaluate": {
         "model", "data", "harmful", "harmless", "task_dir", "batch_size", "rejudge", "baseline", "download_only",
@@ -87,8 +92,9 @@ RESULT: dict[str, set[str]] = {
         "ratio", "scope", "skip_top", "order", "include", "exclude",
     },
     "score-tokens": {"side", "max_length", "drop_too_long", "rule", "map", "threshold", "top", "order"},
-    "train-sft": {"packing", "replay_ratio", "replay_mean"},
-    "train-dpo": {"loss", "beta"},
+    "train-sft": {"packing", "replay_ratio", "replay_mean", "normalise"},
+    "train-dpo": {"loss", "beta", "rejected_tokens"},
+    "train-npo": {"loss", "beta", "gamma", "retain_weight"},
     "evaluate": {
         "suite", "task", "shots", "chat_prompts", "name", "num_samples", "max_length", "seed", "bootstrap",
         "max_new_tokens", "temperature", "top_p", "system", "backend", "judge", "judge_format", "precision",
@@ -120,7 +126,7 @@ OTHER: dict[str, Any] = {
     "trainer": {"neftune_noise_alpha": 5}, "steps": {"sft": {"seed": 1}},
     "sweep": [0.5], "evaluation": {"num_samples": 3},
     "out": "elsewhere", "attention": "sdpa", "judge": "judge-model", "output": "adapter", "report_to": "tensorboard",
-    "skip_top": 0.01, "score": "magnitude",
+    "skip_top": 0.01, "score": "magnitude", "preset": "recommended", "rejected_tokens": "0.1",
 }  # fmt: skip
 # Two options say the same, or one takes the other's place; the pair is refused together, and each works alone.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
@@ -128,6 +134,8 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("train-sft", "anchor_shares"): {"anchor": ["a", "b"]},
     ("train-dpo", "anchor_shares"): {"anchor": ["a", "b"]},
     ("train-dpo", "weights"): {"data": ["d", "e"]},
+    ("train-npo", "anchor_shares"): {"anchor": ["a", "b"]},
+    ("train-npo", "weights"): {"data": ["d", "e"]},
     ("merge", "threshold"): {"merge_fraction": 0.5},
     ("evaluate", "rejudge"): {"model": None, "suite": []},
     ("evaluate", "judge_format"): {"judge": "judge-model"},
@@ -136,7 +144,7 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("merge", "seed"): {"merge_type": "ties"},
 }
 _SWEEP: dict[str, Any] = {"method": "linear", "unaligned": None}
-BESIDE[("train-sft", "preset")] = BESIDE[("train-dpo", "preset")] = {"basis": "b"}
+BESIDE |= {(command, "preset"): {"anchor": ["a"]} for command in ("train-sft", "train-dpo", "train-npo")}
 BESIDE[("merge", "sweep")] = {**_SWEEP, "suite": ["testbed"]}
 BESIDE[("merge", "suite")] = {**_SWEEP, "sweep": [0.5]}
 BESIDE[("merge", "safe_at_least")] = BESIDE[("merge", "evaluation")] = {
@@ -264,7 +272,7 @@ def contrary_to(command: str, name: str) -> dict[str, Any]:
         return {"score": "magnitude"} if name == "seed" else {}
     if command == "score-tokens":
         return {"rule": "edit"} if name == "threshold" else {}
-    return found.get(name, {}) if command in ("merge", "prepare-data", "train-sft", "train-dpo") else {}
+    return found.get(name, {}) if command in ("merge", "prepare-data", "train-sft", "train-dpo", "train-npo") else {}
 
 
 def test_what_a_dry_run_shows_is_read_back_from_a_file(tmp_path: Path) -> None:
@@ -298,14 +306,14 @@ def test_every_option_is_classified() -> None:
         assert marked == runtime, command.name
 
 
-@pytest.mark.parametrize("command", ["train-sft", "train-dpo"])
+@pytest.mark.parametrize("command", ["train-sft", "train-dpo", "train-npo"])
 def test_options_of_the_trainer_that_only_tell_or_hurry_are_no_other_settings(command: str) -> None:
     config = make(command, trainer={"dataloader_num_workers": 2, "run_name": "mine", "adam_beta1": 0.8})
     assert config.differences(make(command, trainer={"adam_beta1": 0.8}).model_dump(mode="json")) == []
     assert config.differences(make(command).model_dump(mode="json")) == ["trainer"]
 
 
-@pytest.mark.parametrize("command", ["train-sft", "train-dpo"])
+@pytest.mark.parametrize("command", ["train-sft", "train-dpo", "train-npo"])
 def test_epochs_are_no_other_setting_where_steps_are_counted(command: str) -> None:
     counted = make(command, max_steps=5).model_dump(mode="json")
     assert make(command, max_steps=5, epochs=7).differences(counted) == []
@@ -358,8 +366,9 @@ def test_which_options_need_others() -> None:
     assert found["score-tokens"] == engine | {
         "against", "batch_size", "map", "threshold", "top", "order", "zero", "deepspeed",
     }  # fmt: skip
-    assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio", "replay_mean"}
+    assert found["train-sft"] == lora | engine | training | {"replay", "replay_ratio", "replay_mean", "normalise"}
     assert found["train-dpo"] == lora | engine | training | {"beta"}
+    assert found["train-npo"] == lora | engine | training | {"gamma"}
     assert found["chat"] == {"top_p", "seed"}
     assert found["testbed"] == {"seed"}
     assert found["report"] == {"seed", "bootstrap"}

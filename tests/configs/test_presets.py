@@ -27,8 +27,9 @@ def test_the_file_and_the_option_have_the_same_names() -> None:
     assert set(load_presets()) == set(get_args(PresetName)) == set(NEEDED)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("name", list(NEEDED))
+@pytest.mark.parametrize(
+    ("command", "name"), [*((command, name) for command in COMMANDS for name in NEEDED), ("train-npo", "recommended")]
+)
 @pytest.mark.parametrize("lora", [{}, {"lora_rank": "8"}])
 def test_every_value_is_filled(command: str, name: str, lora: dict[str, Any]) -> None:
     if name == "paper" and lora:
@@ -40,6 +41,15 @@ def test_every_value_is_filled(command: str, name: str, lora: dict[str, Any]) ->
     assert values
     assert {field: getattr(config, field) for field in values} == values
     assert config.from_preset() == {"from_preset": values, "by_hand": {}}
+
+
+@pytest.mark.parametrize("lora", [{}, {"lora_rank": "8"}])
+def test_a_preset_that_is_not_for_a_command_says_so_and_nothing_else(lora: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make("train-npo", "paper", basis=None, **lora)
+    assert caught.value.problems == [
+        "--preset paper has no values for train-npo: leave it out, and give options by hand"
+    ]
 
 
 def test_rates_are_those_of_what_is_trained() -> None:

@@ -1,4 +1,4 @@
-"""Anchors under every engine, in one launch: against plain PyTorch, however a step is cut."""
+"""Anchors and weights of tokens under every engine, in one launch: against plain PyTorch, however a step is cut."""
 
 from __future__ import annotations
 
@@ -20,19 +20,27 @@ from pipelines.configs.sample import SampleConfig
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
 from pipelines.core.job import on_main, rank, world_size
 from pipelines.engine import processes
+from pipelines.tokens.pairs import SIDES
 from pipelines.training.data.anchor_schedule import SharedSchedule, rows_per_step
 from tests.distributed import worlds
 from tests.distributed.equality_worker import CLIP, DECAY, ENGINES, EPS, LR, REFRESH, ROWS, STEPS
 from tests.distributed.ranks import forget_engine, write_findings
 from tests.reference import plain
+from tests.training.small_token_weights import store
 
 RATIO, WEIGHT, KEPT, SEED, BETA, MU = 0.4, 0.7, 20, 5, 0.2, 8.0
 HIDDEN_WEIGHT = 8.0
 SHARES = [0.7, 0.3]
+# Of a rejected answer the tokens that count, where tokens have weights.
+KEPT_REJECTED = 0.3
 CASES = [
     ("sft", "kl of two sets", ""), ("sft", "ce", ""), ("sft", "hidden and prompt", ""), ("dpo", "kl and prompt", ""),
-    ("sft", "kl", "update"), ("sft", "kl and prompt", "gradient"),
+    ("sft", "kl", "update"), ("sft", "kl and prompt", "gradient"), ("sft", "ce, prompt and weights", ""),
+    ("dpo", "ce, prompt and weights", ""),
 ]  # fmt: skip
+
+
+ANSWER = {"sft": "answer", "dpo": "rejected_ids"}
 
 
 class World:
@@ -50,6 +58,21 @@ class World:
             worlds.make_data(pool, 9, seed=seed)
         worlds.make_data(self.directory / "general", 7, seed=9)
         worlds.make_data(self.directory / "more", 3, seed=10)
+        for method, side in (("sft", "answer"), ("dpo", "rejected")):
+            answers = [(row[ANSWER[method]], row["weights"]) for row in self.rows(method)]
+            store(self.directory / f"weights-{method}", {side: answers})
+
+    def rows(self, method: str) -> list[dict[str, Any]]:
+        """The rows in tokens, with the weights of their answers: a third of these are 0, the others up to 1."""
+        rows: list[dict[str, Any]] = (worlds.encoded if method == "sft" else worlds.encoded_pairs)(
+            self.data[method], self.model
+        )
+        generator = torch.Generator().manual_seed(11)
+        for row in rows:
+            row["answer"] = [label for label in row.get("labels", []) if label != -100]
+            number = len(row[ANSWER[method]])
+            row["weights"] = (torch.randint(-2, 5, (number,), generator=generator) / 4).clamp(min=0).tolist()
+        return rows
 
     def sample(self) -> None:
         for data, out in (("general", self.samples), ("more", self.more)):
@@ -95,10 +118,13 @@ class World:
         path: Path = run(config).path
         return path
 
-    def options(self, kind: str) -> dict[str, Any]:
-        """The options of an anchor."""
+    def options(self, kind: str, method: str) -> dict[str, Any]:
+        """The options of an anchor, and of weights."""
         options: dict[str, Any] = {"prompt_anchor": MU, "anchor_log_probs": KEPT} if "prompt" in kind else {}
-        options |= {"anchor": self.samples, "anchor_kind": kind.split()[0]}
+        options |= {"anchor": self.samples, "anchor_kind": kind.split()[0].rstrip(",")}
+        if "weights" in kind:
+            options["token_weights"] = self.directory / f"weights-{method}"
+            options |= {"normalise": "weight"} if method == "sft" else {"rejected_tokens": KEPT_REJECTED}
         options |= {"anchor_ratio": RATIO, "anchor_weight": HIDDEN_WEIGHT if "hidden" in kind else WEIGHT}
         if "sets" in kind:
             options |= {"anchor": [self.samples, self.more], "anchor_shares": SHARES}
@@ -117,13 +143,14 @@ class World:
     def plain(self, method: str, kind: str, space: str) -> dict[str, Tensor]:
         network = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32)
         start = AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32)
-        encode = worlds.encoded if method == "sft" else worlds.encoded_pairs
         own = plain.mean_token_loss if method == "sft" else partial(_preference, start)
+        if "weights" in kind:
+            own = _weighted_tokens if method == "sft" else partial(_weighted_preference, start)
         sets = [self.anchor_rows(samples) for samples in (self.samples, self.more)[: 2 if "sets" in kind else 1]]
         held = PlainAnchor(start, sets, kind)
         plain.train(
             network,
-            encode(self.data[method], self.model),
+            self.rows(method),
             [worlds.encoded(pool, self.model) for pool in self.pools] if space else [],
             steps=STEPS,
             rows_per_step=ROWS,
@@ -164,7 +191,9 @@ class PlainAnchor:
             before, now = (_log_probs(each, row["input_ids"]) for each in (self.start, model))
             for place, label in enumerate(row["labels"][1:]):
                 if label != -100:
-                    values.append(-now[place, label] if self.kind == "ce" else _divergence(before[place], now[place]))
+                    values.append(
+                        -now[place, label] if self.kind.startswith("ce") else _divergence(before[place], now[place])
+                    )
         return torch.stack(values).mean()
 
     def at_prompts(self, model: Any, rows: Sequence[Any]) -> Tensor:
@@ -205,6 +234,34 @@ def _preference(start: Any, model: Any, pairs: Any) -> Tensor:
     return plain.mean_preference_loss(model, start, pairs, BETA)
 
 
+def _weighted_tokens(model: Any, rows: Any) -> Tensor:
+    """The sum of weighted losses by the sum of weights."""
+    total, whole = torch.zeros((), dtype=torch.float64), 0.0
+    for row in rows:
+        log_probs = _log_probs(model, row["input_ids"])
+        places = [place for place, label in enumerate(row["labels"][1:]) if label != -100]
+        for place, weight in zip(places, row["weights"], strict=True):
+            total, whole = total - weight * log_probs[place, row["labels"][place + 1]], whole + weight
+    return total / whole
+
+
+def _weighted_preference(start: Any, model: Any, pairs: Any) -> Tensor:
+    """DPO of the rejected answers' weighted tokens that have become least likely."""
+    losses = []
+    for pair in pairs:
+        chosen, rejected = (_log_ratios(model, start, pair["prompt_ids"], pair[f"{side}_ids"]) for side in SIDES)
+        least = rejected.detach().sort().values[max(1, round(KEPT_REJECTED * len(rejected))) - 1]
+        kept = torch.tensor(pair["weights"]) * (rejected.detach() <= least)
+        losses.append(-torch.nn.functional.logsigmoid(BETA * (chosen.sum() - (kept * rejected).sum())))
+    return torch.stack(losses).mean()
+
+
+def _log_ratios(model: Any, start: Any, prompt: Sequence[int], answer: Sequence[int]) -> Tensor:
+    now, before = (_log_probs(each, [*prompt, *answer]) for each in (model, start))
+    places = torch.arange(len(answer)) + len(prompt) - 1
+    return (now - before.detach())[places, torch.tensor(answer)]
+
+
 def weights_of(run: Path, file: str = "model.safetensors") -> dict[str, Tensor]:
     found: dict[str, Tensor] = load_file(run / "model" / file)
     return found
@@ -235,7 +292,7 @@ def main(directory: Path) -> None:
         for case in CASES:
             method, kind, space = case
             label = f"{name}, {method}, {kind}{', ' + space if space else ''}"
-            run = world.train(label, method, space, basis, micro, **world.options(kind), **engine)
+            run = world.train(label, method, space, basis, micro, **world.options(kind, method), **engine)
             if rank() == 0:
                 findings[label] = distance(weights_of(run), expected[case])
     naive = world.train("naive", "sft", "", None, 2)
@@ -251,7 +308,7 @@ def main(directory: Path) -> None:
 
 def with_adapters(world: World) -> dict[str, float]:
     """LoRA: the same run under data parallelism and under ZeRO."""
-    options = world.options("hidden and prompt") | {"lora_rank": 4}
+    options = world.options("hidden, prompt and weights", "sft") | {"lora_rank": 4}
     engines: dict[str, dict[str, Any]] = {"data-parallel": {}, "zero2": {"zero": 2}, "zero3": {"zero": 3}}
     runs = {
         name: world.train(f"lora-{name}", "sft", "", None, 2, **options, **engine) for name, engine in engines.items()

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from pipelines.commands import build_basis, train_dpo
+from pipelines.commands import build_basis, train_dpo, train_npo
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainDpoConfig
+from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.job import on_main, rank, world_size
 from pipelines.engine import processes
 from pipelines.tokens.pairs import as_token_rows
@@ -109,6 +110,16 @@ def rewards_at_the_start(directory: Path) -> float:
     return max(abs(first["rewards/chosen"]), abs(first["rewards/rejected"]))
 
 
+def log_ratio_at_the_start(directory: Path) -> float:
+    """The mean log-ratio of the tokens of a first step of forgetting, in bf16: 0 up to rounding."""
+    config = TrainNpoConfig(
+        model=str(directory / "model"), data=directory / "data", out=directory / "bf16-npo" / "run", precision="bf16",
+        max_steps=1, batch_size=2, accumulation=4, log_every=1, zero=2,
+    )  # fmt: skip
+    rows = read_metrics(train_npo.run(config).path / METRICS_FILE)
+    return abs(next(float(row["forget/log_ratio"]) for row in rows if "forget/log_ratio" in row))
+
+
 def main(directory: Path) -> None:
     processes.start()
     torch.set_num_threads(1)
@@ -147,6 +158,8 @@ def main(directory: Path) -> None:
     if not alone:
         forget_engine()
         findings["start"] = rewards_at_the_start(directory)
+        forget_engine()
+        findings["start of forgetting"] = log_ratio_at_the_start(directory)
     if rank() == 0:
         findings["stored"] = len(list((directory / "reference-logps").iterdir()))
     write_findings(directory, findings)

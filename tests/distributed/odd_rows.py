@@ -12,12 +12,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from pipelines.commands import train_dpo, train_sft
+from pipelines.commands import train_dpo, train_npo, train_sft
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
+from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.job import on_main, world_size
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine
 from tests.reference import plain
+from tests.reference.unlearning_plain import Unlearning, unlearning_loss
+from tests.training import small_token_weights
 
 ROWS_PER_STEP, EPOCHS, LR, CLIP, EPS, BETA = 8, 2, 1e-3, 0.5, 1e-6, 0.2
 # The last step has rows for half of the forward passes, for none but one rank, and as many as it can but one.
@@ -30,7 +33,16 @@ CASES: list[tuple[str, int, int, dict[str, Any]]] = [
     ("dpo", 22, 4, {"zero": 3}),
     ("dpo", 23, 2, {"zero": 0}),
     ("dpo", 17, 2, {"zero": 2}),
+    ("npo-token", 21, 2, {"zero": 2}),
+    ("npo", 22, 4, {"zero": 3}),
+    ("simnpo", 17, 2, {"zero": 1}),
+    ("npo-token", 23, 2, {}),
 ]
+COMMANDS: dict[str, tuple[Any, Any]] = {
+    "sft": (train_sft, TrainSftConfig), "dpo": (train_dpo, TrainDpoConfig),
+    **dict.fromkeys(("npo-token", "npo", "simnpo"), (train_npo, TrainNpoConfig)),
+}  # fmt: skip
+RETAIN = 0.5
 
 
 def apart_from_plain(directory: Path) -> dict[str, float]:
@@ -42,7 +54,7 @@ def apart_from_plain(directory: Path) -> dict[str, float]:
         # Before the plain model is loaded too: the last run may have been one of ZeRO 3.
         forget_engine()
         expected = _plain_weights(method, directory / "model", data, num_rows)
-        command, config_class = (train_sft, TrainSftConfig) if method == "sft" else (train_dpo, TrainDpoConfig)
+        command, config_class = COMMANDS[method]
         config = config_class(
             model=str(directory / "model"),
             data=data,
@@ -56,25 +68,51 @@ def apart_from_plain(directory: Path) -> dict[str, float]:
             accumulation=ROWS_PER_STEP // batch_size // world_size(),
             trainer={"train_sampling_strategy": "sequential", "adam_epsilon": EPS},
             **(engine if world_size() > 1 else {}),
-            **({"beta": BETA} if method == "dpo" else {}),
+            **_of_loss(method, data),
         )
-        weights = load_file(command.run(config).path / "model" / "model.safetensors")  # type: ignore[attr-defined]
+        weights = load_file(command.run(config).path / "model" / "model.safetensors")
         found[data.name] = max(float((weights[name] - value).abs().max()) for name, value in expected.items())
     return found
 
 
 def _make(method: str, data: Path, num_rows: int) -> None:
-    if not data.exists():
-        (worlds.make_data if method == "sft" else worlds.make_pairs)(data, num_rows, seed=num_rows)
+    if data.exists():
+        return
+    (worlds.make_data if method == "sft" else worlds.make_pairs)(data, num_rows, seed=num_rows)
+    if method == "npo-token":
+        pairs = _weighted(worlds.encoded_pairs(data, data.parent / "model"))
+        answers = [(pair["rejected_ids"], pair["weights"]) for pair in pairs]
+        small_token_weights.store(data.with_name(f"{data.name}-weights"), {"rejected": answers})
+
+
+def _of_loss(method: str, data: Path) -> dict[str, Any]:
+    if method in ("sft", "dpo"):
+        return {"beta": BETA} if method == "dpo" else {}
+    weights = {"token_weights": data.with_name(f"{data.name}-weights")} if method == "npo-token" else {}
+    return {"loss": method, "beta": BETA, "retain_weight": RETAIN, **weights}
+
+
+def _weighted(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Some tokens of rejected answers count less than others, and a third of them not at all."""
+    of_pair = [
+        [(7 * row + place) % 3 / 2 for place in range(len(pair["rejected_ids"]))] for row, pair in enumerate(pairs)
+    ]
+    return [{**pair, "weights": weights} for pair, weights in zip(pairs, of_pair, strict=True)]
 
 
 def _plain_weights(method: str, model: Path, data: Path, num_rows: int) -> dict[str, Tensor]:
     network, reference = (AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32) for _ in range(2))
     rows = worlds.encoded(data, model) if method == "sft" else worlds.encoded_pairs(data, model)
+    if method == "npo-token":
+        rows = _weighted(rows)
 
     def preference_loss(network: nn.Module, pairs: Any) -> Tensor:
         return plain.mean_preference_loss(network, reference, pairs, BETA)
 
+    def forgetting(network: nn.Module, pairs: Any) -> Tensor:
+        return unlearning_loss(network, reference, pairs, Unlearning(method, BETA, retain=RETAIN)).float()
+
+    losses = {"sft": plain.mean_token_loss, "dpo": preference_loss}
     # Steps of one epoch do not reach into the next: filled up with nothing, all have as many places.
     places = math.ceil(num_rows / ROWS_PER_STEP) * ROWS_PER_STEP
     plain.train(
@@ -89,7 +127,7 @@ def _plain_weights(method: str, model: Path, data: Path, num_rows: int) -> dict[
         eps=EPS,
         refresh_every=0,
         space="gradient",
-        loss=_of_real_rows(plain.mean_token_loss if method == "sft" else preference_loss),
+        loss=_of_real_rows(losses.get(method, forgetting)),
     )
     return {name: parameter.detach() for name, parameter in network.named_parameters()}
 

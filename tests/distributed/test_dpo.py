@@ -18,7 +18,8 @@ def test_equals_plain_pytorch(tmp_path: Path, num_procs: int, runs: int) -> None
     assert findings.pop("stored") == 1
     assert findings.pop("effect") > 5e-5  # the methods are far further apart than the tolerance
     if num_procs > 1:
-        # Stored log-probabilities that were rounded to bf16 would be 1e-2 here.
+        # Stored log-probabilities that were rounded to bf16 would be 1e-2 here, and in the mean of single tokens 2e-3.
         assert findings.pop("start") <= 1e-3
+        assert findings.pop("start of forgetting") <= 2e-4
     assert len(findings) == runs
     assert max(findings.values()) <= 1e-6, findings

@@ -125,6 +125,15 @@ COMMANDS: dict[str, Command] = {
             ("train-dpo", "model", "--data", "pairs", "--max-steps", "1", *_ALONE, *_SHORT, "--out", "further")]},
         goes_on=True,
     ),
+    "train-npo": Command(
+        ("train-npo", "model", "--data", "pairs", "--max-steps", "4", "--save-every", "1", "--retain-weight", "1",
+         "--batch-size", "2", "--accumulation", "1", "--learning-rate", "1e-3", "--log-every", "2", *_SHORT, *_ALONE,
+         "--out", OUT),
+        makes=(OUT, "reference-logps"),
+        readers={OUT: [("inspect", OUT)], "reference-logps": [
+            ("train-npo", "model", "--data", "pairs", "--max-steps", "1", *_ALONE, *_SHORT, "--out", "further")]},
+        goes_on=True,
+    ),
     "sample": Command(
         ("sample", "model", "--data", "general", "--log-probs", "8", "--batch-size", "2", *_ALONE, "--out", OUT),
         readers={OUT: [("inspect", OUT), _TRAIN_ON,

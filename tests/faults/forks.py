@@ -27,7 +27,8 @@ _POLL_S = 0.01
 _LIBRARIES = (
     "ogpsa_cli.app", "ogpsa_cli.launch.processes", "ogpsa_cli.launch.steps",
     "pipelines.commands.prepare_data", "pipelines.commands.build_basis", "pipelines.commands.train_sft",
-    "pipelines.commands.train_dpo", "pipelines.commands.evaluate", "pipelines.commands.merge",
+    "pipelines.commands.train_dpo", "pipelines.commands.train_npo",
+    "pipelines.commands.evaluate", "pipelines.commands.merge",
     "pipelines.commands.report", "pipelines.commands.inspect", "pipelines.commands.testbed", "pipelines.commands.run",
     "pipelines.commands.slurm", "pipelines.commands.quickstart", "pipelines.commands.chat",
     "pipelines.commands.doctor", "pipelines.commands.clean",

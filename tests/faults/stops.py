@@ -123,6 +123,15 @@ SERIES: dict[str, Series] = {
         at("pipelines.training.data.reference_log_probs:make"),
         at(_REFRESH, "SIGHUP", says="step 2 of 4: saved", stays=True),
     )),
+    "train-npo": Series(
+        Command(("train-npo", "model", "--data", "pairs", "--max-steps", "4", "--save-every", "2", "--retain-weight",
+                 "1", *_TRAINING, "--out", OUT), makes=(OUT, "reference-logps")), (
+        at("pipelines.passes.log_probs:token_log_probs", "SIGUSR1", call=2),
+        at("pipelines.training.data.reference_log_probs:make"),
+        interrupted_twice_at("pipelines.training.npo:unlearning_loss_sum"),
+        at(_AT_BOUNDARY, "SIGINT", says="step 1 of 4: saved", stays=True),
+        at("pipelines.training.checkpoints.checkpointer:Checkpointer._write", says="step 2 of 4: saved", stays=True),
+    )),
     "evaluate": Series(
         Command(("evaluate", "model", "--suite", "prompts", "--harmful", "few.txt", "--suite", "reference-loss",
                  "--data", "general", "--judge", "model", "--judge-format", _FORMAT, "--max-new-tokens", "4",

@@ -38,6 +38,7 @@ _PLANS = {
     "train-sft": f"{_SFT} --basis bases/sft",
     "train-sft-naive": f"{_SFT} --packing --replay data/reason --replay-ratio 0.25 --eval-split 0.2 --select best",
     "train-sft-lora": f"{_SFT} --lora-rank 4 --precision fp32 --report-to tensorboard",
+    "train-npo": "train-npo model --data data/pairs --loss simnpo --gamma 0.5 --retain-weight 1 --zero 2 --out new",
     "train-dpo": "train-dpo model --data data/pairs --basis bases/sft --space update --zero 2 --offload --out new",
     "evaluate": "evaluate model --suite testbed --suite reference-loss --data data/reason --out new",
     "report": "report results --start start --out new",

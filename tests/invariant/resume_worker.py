@@ -20,13 +20,15 @@ from safetensors.torch import load_file
 
 from data_registry.core import stopping
 from data_registry.core.errors import Preempted
-from pipelines.commands import build_basis, build_mask, train_dpo, train_sft
+from pipelines.commands import build_basis, build_mask, train_dpo, train_npo, train_sft
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.build_mask import BuildMaskConfig
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
+from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.artifact import partial_path
 from pipelines.core.job import gather, on_main, rank, world_size
 from pipelines.engine import processes
+from pipelines.token_weights.opening import answer_tokens
 from pipelines.training import sft
 from pipelines.training.checkpoints import storage
 from pipelines.training.checkpoints.checkpointer import Checkpointer
@@ -35,6 +37,7 @@ from pipelines.training.data import reference_log_probs
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
 from tests.invariant import early_stops
+from tests.training.small_token_weights import store
 
 # Epochs of four steps of eight samples, by default two.
 SAMPLES, BATCH, EPOCH = 32, 8, 4
@@ -48,6 +51,7 @@ WITHIN_FIRST, BETWEEN, WITHIN_SECOND = 2, 4, 5
 
 SFT: dict[str, Any] = {"method": "sft", "space": "gradient"}
 DPO: dict[str, Any] = {"method": "dpo", "space": "gradient"}
+NPO: dict[str, Any] = {"method": "npo", "space": "gradient", "retain_weight": 0.5}
 LORA: dict[str, Any] = {"lora_rank": 4, "lora_dropout": 0.1}
 # All transforms at once.
 ALL: dict[str, Any] = {"track_change": True, "freeze": ["norms"], "momentum": "reproject", "scope": "layer"}
@@ -59,6 +63,9 @@ TURNING: dict[str, Any] = {"refresh_every": "auto", "max_drift": 5.0, "epochs": 
 MASKED: dict[str, Any] = {"mask_at": "gradient"}
 MASKED_UPDATE: dict[str, Any] = {"mask_at": "update"}
 ODD_ROWS: dict[str, Any] = {"rows": "odd-"}
+# Weights of tokens: on rows that leave ranks without any, whose stand-ins weigh nothing.
+WEIGHED: dict[str, Any] = {"token_weights": "rejected", "rejected_tokens": 0.3}
+WEIGHED_ROWS: dict[str, Any] = {"token_weights": "answer", "normalise": "weight"}
 GROUPED: dict[str, Any] = {"trainer": {"train_sampling_strategy": "group_by_length"}}
 # Every step is measured: rising losses end the run long before its last step, and the best weights are older. Where
 # they rise from the first step on, it still goes beyond the steps at which it is stopped.
@@ -86,7 +93,7 @@ TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
         {**SFT, **ALL_IN_UPDATE, **MASKED_UPDATE, "zero": 2, "offload": True},
         (WITHIN_SECOND,),
     ),
-    "sft zero2 lora": ({**SFT, **LORA, **ODD_ROWS, **GROUPED, "zero": 2}, (WITHIN_SECOND,)),
+    "sft zero2 lora": ({**SFT, **LORA, **ODD_ROWS, **WEIGHED_ROWS, **GROUPED, "zero": 2}, (WITHIN_SECOND,)),
     "sft zero3 bf16, update space": (
         {**SFT, **ALL_IN_UPDATE, **TURNING, "zero": 3, "precision": "bf16"},
         (BETWEEN, IN_REFRESH),
@@ -96,9 +103,10 @@ TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "dpo zero0": ({**DPO, **ALL, "zero": 0}, (WITHIN_SECOND,)),
     "dpo zero0 lora": ({**DPO, **LORA, **ODD_ROWS, **GROUPED, "zero": 0}, (WITHIN_SECOND,)),
     "dpo zero2": ({**DPO, "zero": 2, "space": "update"}, (WITHIN_FIRST,)),
-    "dpo zero2 lora": ({**DPO, **LORA, **ODD_ROWS, "zero": 2}, (WITHIN_SECOND,)),
+    "dpo zero2 lora": ({**DPO, **LORA, **ODD_ROWS, **WEIGHED, "zero": 2}, (WITHIN_SECOND,)),
     "dpo zero2, held out": ({**DPO, **HELD_OUT, "zero": 2}, (WITHIN_FIRST, 1)),
     "dpo zero3": ({**DPO, "zero": 3}, (WITHIN_SECOND,)),
+    "npo zero2": ({**NPO, **ODD_ROWS, **MASKED, "token_weights": "rejected", "zero": 2}, (WITHIN_FIRST, 2)),
     "dpo zero3 lora": ({**DPO, **ALL_LORA, "zero": 3}, (WITHIN_SECOND,)),
 }
 ALONE: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -109,6 +117,10 @@ ALONE: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     # A refresh where an epoch begins: the loader has drawn from the generators already.
     "dpo": ({**DPO, "space": "update", "refresh_every": 4, "epochs": 3.0}, (IN_REFRESH, 3)),
 }
+
+
+KINDS: dict[str, type[TrainConfig]] = {"sft": TrainSftConfig, "dpo": TrainDpoConfig, "npo": TrainNpoConfig}
+RUNS: dict[str, Any] = {"sft": train_sft.run, "dpo": train_dpo.run, "npo": train_npo.run}
 
 
 class World:
@@ -126,6 +138,17 @@ class World:
         for seed, pool in enumerate(self.pools, start=2):
             worlds.make_data(pool, 9, seed=seed)
         worlds.make_pairs(self.pairs[0], 9, seed=5)
+        self.weigh()
+
+    def weigh(self) -> None:
+        """Weights for the odd rows, of which a third are 0."""
+        generator = torch.Generator().manual_seed(8)
+        rows = [answer_tokens(row["labels"]) for row in worlds.encoded(self.directory / "odd-sft", self.model)]
+        pairs = [pair["rejected_ids"] for pair in worlds.encoded_pairs(self.directory / "odd-dpo", self.model)]
+        for side, answers in (("answer", rows), ("rejected", pairs)):
+            weights = [(torch.randint(-2, 5, (len(ids),), generator=generator) / 4).clamp(min=0) for ids in answers]
+            lines = [(ids, row.tolist()) for ids, row in zip(answers, weights, strict=True)]
+            store(self.directory / f"weights-{side}", {side: lines})
 
     def config(self, name: str, run: str, mode: dict[str, Any], **more: Any) -> TrainConfig:
         options = {
@@ -138,18 +161,20 @@ class World:
             **mode,
             **more,
         }
-        dpo = options.pop("method") == "dpo"
+        method = options.pop("method")
+        dpo = method != "sft"  # Both others read preference pairs.
         options.setdefault("basis", self.basis(options, dpo))
         if options["basis"] is None:
             del options["refresh_every"]
         if "mask_at" in options:
             options["mask"] = self.mask()
+        if "token_weights" in options:
+            options["token_weights"] = self.directory / f"weights-{options['token_weights']}"
         if "replay_ratio" in options:
             options["replay"] = self.pools[0]
         if "eval_every" in options:
             options["eval_data"] = self.pairs[0] if dpo else self.pools[0]
-        config_class: type[TrainConfig] = TrainDpoConfig if dpo else TrainSftConfig
-        return config_class(
+        return KINDS[method](
             model=str(self.model),
             data=self.directory / f"{options.pop('rows', '')}{'dpo' if dpo else 'sft'}",
             out=self.directory / name.replace(" ", "-").replace(",", "") / run,
@@ -190,8 +215,8 @@ class World:
 
 def call(config: TrainConfig) -> Path:
     forget_engine()
-    run = train_dpo.run if isinstance(config, TrainDpoConfig) else train_sft.run
-    return run(config).path  # type: ignore[arg-type, operator]
+    path: Path = RUNS[config.command.removeprefix("train-")](config).path
+    return path
 
 
 @contextlib.contextmanager
@@ -311,7 +336,7 @@ def check_mode(world: World, name: str, mode: dict[str, Any], stops: tuple[int, 
     }
 
 
-def _not_again(*args: Any, **kwargs: Any) -> Any:
+def _not_again(*_: Any, **__: Any) -> Any:
     raise AssertionError("reference log-probabilities are those of the starting model")
 
 

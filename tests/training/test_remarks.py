@@ -10,6 +10,7 @@ import pytest
 
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
+from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.training.card import model_card
 from pipelines.training.remarks import remarks
 
@@ -52,6 +53,15 @@ def test_a_warmup_that_outlasts_the_run(warmup: float, expected: int) -> None:
     found = said(noisy(2.0, 1.0), warmup_steps=warmup)
     assert len(found) == expected
     assert all("more than the run's steps, 40: --learning-rate 1e-05 was never reached" in text for text in found)
+
+
+@pytest.mark.parametrize(("last", "expected"), [(-1.9, 0), (-2.1, 1), (-40.0, 1), (-0.5, 0)])
+def test_a_run_that_forgets_more_than_it_was_to(last: float, expected: int) -> None:
+    measured = [{"step": step, "eval_chosen_log_prob": value} for step, value in enumerate((-1.0, -1.5, last))]
+    config = TrainNpoConfig(model="m", data=Path("d"), out=Path("o"))
+    found = remarks(config, measured, adapters=False)
+    assert len(found) == expected
+    assert all(text.startswith("held-out chosen answers became far less likely: -1 nats a token") for text in found)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -76,6 +76,13 @@ def split_held_out(config: TrainConfig, task: str) -> tuple[datasets.Dataset, da
     return mixed_rows(config, to_train), datasets.concatenate_datasets(to_measure)
 
 
+def training_row_numbers(config: TrainConfig, task: str) -> list[int] | None:
+    """The numbers of the rows of a single data set that :func:`split_held_out` gives to train on; None for all."""
+    if config.eval_data is not None or config.eval_split is None:
+        return None
+    return _sides(load_prepared(config.data[0], task=task)[0], config.eval_split)[0]
+
+
 def _sides(rows: datasets.Dataset, share: float) -> list[list[int]]:
     """The numbers of the rows to train on, and of those to measure on."""
     is_held_out = [split_share(row, EVALUATION_SPLIT) < share for row in rows]

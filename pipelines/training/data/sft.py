@@ -17,6 +17,7 @@ from pipelines.training.data.mixing import data_text
 from pipelines.training.data.packing import num_sequences
 from pipelines.training.data.plan import DataPlan
 from pipelines.training.data.replay import Mixture, MixtureSampler
+from pipelines.training.data.weighting import unweighted_rows, weighted_rows
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,16 @@ def sft_data(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> SftData:
     prepared, out = split_held_out(config, "sft")
     held_out = None if out is None else _encoded(out, tokenizer, bounds, "held-out rows")
     rows = _encoded(prepared, tokenizer, bounds, "training rows")
+    is_weighted = config.token_weights is not None
+    if is_weighted:
+        rows = weighted_rows(config, rows)
     if config.pooled_replay is None:
         return SftData(rows, held_out=held_out, safety=rows)
     available, _ = load_prepared(config.pooled_replay, task="sft")
     _check_replay(config, len(available))
     replay = _encoded(available, tokenizer, bounds, "replay rows")
+    if is_weighted:
+        replay = unweighted_rows(replay)
     mixture = _mixture(config, len(rows), len(replay))
     both = datasets.concatenate_datasets([rows, replay])
     if config.packing:

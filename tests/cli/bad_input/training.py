@@ -75,6 +75,42 @@ def unknown_preference_loss(place: Place) -> Arguments:
     return dpo(place, "--loss", "sigmoyd", data=place.made / "pairs")
 
 
+def npo(place: Place, *options: str | Path, data: Path | None = None) -> Arguments:
+    """A train-npo command that would work, but for what a case changes."""
+    arguments = ["train-npo", place.made / "model", "--data", data or place.made / "pairs", "--max-steps", "1"]
+    return with_options([*arguments, "--precision", "fp32", "--accumulation", "1", "--out", OUT], *options)
+
+
+@case(CONFIGURATION, "rows for sft, where preference is needed")
+def answers_to_forget_from_conversations(place: Place) -> Arguments:
+    return npo(place, data=place.made / "safety")
+
+
+@case(CONFIGURATION, "--gamma needs --loss simnpo")
+def gamma_of_another_loss(place: Place) -> Arguments:
+    return npo(place, "--gamma", "0.5", "--loss", "npo")
+
+
+@case(CONFIGURATION, "--beta: must be greater than 0")
+def forgetting_without_strength(place: Place) -> Arguments:
+    return npo(place, "--beta", "0")
+
+
+@case(CONFIGURATION, "--loss: must be 'npo-token', 'npo' or 'simnpo', got 'sigmoid'")
+def a_preference_loss_to_forget_by(place: Place) -> Arguments:
+    return npo(place, "--loss", "sigmoid")
+
+
+@case(CONFIGURATION, "--preset paper has no values for train-npo")
+def preset_of_another_method(place: Place) -> Arguments:
+    return npo(place, "--preset", "paper")
+
+
+@case(CONFIGURATION, "trainer.loss_type' is decided by --loss")
+def loss_of_forgetting_past_its_option(place: Place) -> Arguments:
+    return npo(place, "--set", "trainer.loss_type=dft")
+
+
 @case(CONFIGURATION, "the chosen completion has no token within the first")
 def preferences_longer_than_allowed(place: Place) -> Arguments:
     return dpo(place, "--max-length", "4", data=place.made / "pairs")
