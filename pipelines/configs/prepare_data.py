@@ -100,7 +100,6 @@ class PrepareDataConfig(CommandConfig):
         "Most pairs of a right and a wrong answer to one prompt, drawn with --seed.",
         panel="Samples",
         needs="format=samples",
-        off=5,
         ge=1,
     )
     missing: Literal["drop", "gold"] = option(
@@ -108,7 +107,6 @@ class PrepareDataConfig(CommandConfig):
         "Prompts without a right answer: drop leaves them out; gold takes the data's own answer as the chosen one.",
         panel="Samples",
         needs="format=samples",
-        off="drop",
     )
     system: str | None = option(
         None, "System message to put before every conversation, in place of the row's own.", panel="Selection"
