@@ -16,8 +16,8 @@ from data_registry.sources.pairing import GRADES, RIGHT, UNSURE, WRONG
 from pipelines.core.progress import Progress
 from pipelines.evaluation.judges.refusal.judge import judge
 from pipelines.evaluation.suites.final_number import final_number
+from pipelines.samples.storage import Sample
 from pipelines.sampling.prompts import Prompts
-from pipelines.sampling.storage import Sample
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from pipelines.configs.sample import SampleConfig
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.config import resolve
 from pipelines.core.making import Wanted, make
-from pipelines.sampling.storage import Sample, write_samples
+from pipelines.samples.storage import Sample, write_samples
 from tests.preparing.small_sources import config, prepare, write
 
 R, W, U = "right", "wrong", "unsure"
