@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from data_registry.core.arrow_values import DAMAGE, checked
 from data_registry.core.errors import ArtifactError, InputError, first_line
 from data_registry.core.manifest import Manifest, is_artifact, open_artifact
-from data_registry.schema import COLUMNS, Task, arrow_schema
+from data_registry.schema import COLUMNS, EXTRA, Task, arrow_schema
 
 if TYPE_CHECKING:
     import datasets
@@ -58,7 +58,8 @@ def load_prepared(
         rows = datasets.load_from_disk(str(path))
         if not isinstance(rows, datasets.Dataset) or set(COLUMNS[found]) - set(rows.column_names):
             raise ArtifactError(f"'{path}' does not hold the columns {', '.join(COLUMNS[found])}", where=str(path))
-        _check_rows(rows, arrow_schema(cast("Task", found)))
+        extra = [name for name in EXTRA[found] if name in rows.column_names]
+        _check_rows(rows, arrow_schema(cast("Task", found), extra))
     except (pyarrow.ArrowException, *DAMAGE) as error:
         raise ArtifactError(f"the rows of '{path}' cannot be read: {first_line(error)}", where=str(path)) from error
     return rows, manifest
@@ -74,9 +75,12 @@ def _check_rows(rows: datasets.Dataset, schema: pa.Schema) -> None:
 
     for column in schema:
         if rows.data.schema.field(column.name).type != column.type:
-            raise pa.ArrowInvalid(f"column '{column.name}' is not a list of messages")
+            what = "text" if column.type == pa.string() else "a list of messages"
+            raise pa.ArrowInvalid(f"column '{column.name}' is not {what}")
     for batch in checked(rows.data.to_batches(), as_text=True):
         for column in schema:
+            if column.type == pa.string():
+                continue
             messages = batch.column(column.name)
             entries = messages.flatten()
             fields = [] if messages.null_count or entries.null_count else entries.flatten()

@@ -1,7 +1,8 @@
 """The normal form: conversations for SFT, and prompt, chosen and rejected for preferences, checked and hashed.
 
 An SFT row is ``{"messages": [{"role", "content"}, ...]}``; a preference row is ``{"prompt": [...], "chosen": [...],
-"rejected": [...]}``. These are TRL's conversational formats.
+"rejected": [...]}``. These are TRL's conversational formats. A preference row may have ``reference`` besides: the right
+solution as text, or null.
 """
 
 from __future__ import annotations
@@ -18,9 +19,15 @@ if TYPE_CHECKING:
 
 Task = Literal["sft", "preference"]
 Message = dict[str, str]
-Row = dict[str, list[Message]]
+Row = dict[str, Any]
+"""A row in normal form: its messages by column, and the columns of ``EXTRA`` that it has."""
 
 COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {"sft": ("messages",), "preference": ("prompt", "chosen", "rejected")}
+
+REFERENCE: Final = "reference"
+"""The right solution of a preference row's question, as text, whatever its two answers are; null where unknown."""
+EXTRA: Final[Mapping[str, tuple[str, ...]]] = {"sft": (), "preference": (REFERENCE,)}
+"""Columns of text that rows may have beside their messages. They are carried along, and make no row another one."""
 
 UNREADABLE: Final = "unreadable"
 EMPTY: Final = "empty"
@@ -114,7 +121,7 @@ def sft_row(messages: Sequence[Message]) -> Row:
 
 
 def preference_row(prompt: Sequence[Message], chosen: Sequence[Message], rejected: Sequence[Message]) -> Row:
-    """A prompt with two answers as a preference row.
+    """A prompt with two answers as a preference row, without a reference.
 
     Raises:
         RejectedRow: as for :func:`sft_row`, of either conversation, or both answers are the same.
@@ -215,9 +222,14 @@ def _feed(digest: Any, parts: Sequence[bytes] | Iterator[bytes]) -> None:
         digest.update(part)
 
 
-def arrow_schema(task: Task) -> pa.Schema:
-    """The Arrow schema of prepared rows."""
+def arrow_schema(task: Task, extra: Sequence[str] = ()) -> pa.Schema:
+    """The Arrow schema of prepared rows.
+
+    Args:
+        task: what they are for.
+        extra: those columns of ``EXTRA`` that they have.
+    """
     import pyarrow as pa
 
     messages = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
-    return pa.schema(dict.fromkeys(COLUMNS[task], messages))
+    return pa.schema({**dict.fromkeys(COLUMNS[task], messages), **dict.fromkeys(extra, pa.string())})

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeGuard
 from data_registry.core.unreadable import Unreadable
 from data_registry.formats.judgements import JUDGEMENTS
 from data_registry.formats.meanings import MEANINGS, MESSAGE_MEANINGS, Kind, Meaning, normal
-from data_registry.schema import UNREADABLE, Message, RejectedRow, Row, Task, message
+from data_registry.schema import EXTRA, UNREADABLE, Message, RejectedRow, Row, Task, message
 from data_registry.values import decoded, is_missing, says_something
 
 Fields = Mapping[str, Any]
@@ -117,6 +117,11 @@ def columns_of(row: Mapping[str, Any], columns: Columns) -> dict[str, str]:
             if not is_missing(value):
                 found.setdefault(name, column)
     return found
+
+
+def extra_of(layout: Layout, task: Task) -> tuple[str, ...]:
+    """The columns of text that rows of this layout have beside their messages."""
+    return tuple(name for name in EXTRA[task] if layout.columns.get(name))
 
 
 def as_spelled(columns: Columns, names: Iterable[str]) -> Columns:

@@ -23,6 +23,7 @@ from data_registry.formats.transcripts import is_transcript, split_pair, turns_a
 from data_registry.schema import (
     EMPTY,
     FILTERED,
+    REFERENCE,
     ROLES,
     UNDECIDED,
     UNREADABLE,
@@ -38,7 +39,10 @@ from data_registry.values import as_mark, says_something
 
 
 def read_preference(fields: Fields, task: Task, tags: Tags) -> Row:
-    """Prompt, chosen and rejected as text or messages; whole conversations with the prompt in both will do too."""
+    """Prompt, chosen and rejected as text or messages; whole conversations with the prompt in both will do too.
+
+    The reference, where there is one, is text.
+    """
     chosen = _conversation(fields, fields["chosen"])
     if task == "sft":
         return sft_row(chosen)
@@ -46,7 +50,9 @@ def read_preference(fields: Fields, task: Task, tags: Tags) -> Row:
     if len(rejected) == 1 and rejected[0]["role"] == "assistant" and chosen[0]["role"] != "assistant":
         # Where the chosen one is the whole conversation, the other may be the last answer alone.
         rejected = [*chosen[:-1], *rejected]
-    return preference_row(*split_pair(chosen, rejected))
+    pair = preference_row(*split_pair(chosen, rejected))
+    reference = text(fields.get(REFERENCE), REFERENCE)
+    return {**pair, REFERENCE: reference} if reference.strip() else pair
 
 
 def _conversation(fields: Fields, value: object) -> list[Message]:
@@ -146,11 +152,22 @@ PREFERENCE: Final = Format(
         "prompt": ("prompt", "instruction", "question", "query", "user_input", "user_prompt"),
         "chosen": ("chosen",),
         "rejected": ("rejected",),
+        REFERENCE: (REFERENCE,),
         **ASKED,
     },
     ("chosen",),
     read_preference,
     lambda fields: "rejected" in fields and _is_preference(fields),
+)
+SAMPLES: Final = Format(
+    "samples",
+    "answers that 'ogpsa sample --grade' made: pairs of a right and a wrong one",
+    ("preference",),
+    {name: (name,) for name in ("prompt", "chosen", "rejected", REFERENCE)},
+    ("prompt", "chosen", "rejected"),
+    read_preference,
+    # Its rows are made of samples, and are never found in a file.
+    lambda fields: False,
 )
 SAFERLHF: Final = Format(
     "saferlhf",

@@ -12,7 +12,8 @@ from data_registry.formats.choices import CHOICES
 from data_registry.formats.conversations import MESSAGES, SHAREGPT, TRANSCRIPTS
 from data_registry.formats.layout import TAGS, Columns, Format, Layout, columns_of, missing_fields
 from data_registry.formats.pairs import ALPACA, GSM8K, PROMPT_COMPLETION, PROMPT_RESPONSE, QUESTION_ANSWER
-from data_registry.formats.preferences import PREFERENCE, SAFERLHF
+from data_registry.formats.preferences import PREFERENCE, SAFERLHF, SAMPLES
+from data_registry.formats.rewrites import REWRITE
 from data_registry.formats.transcripts import check_no_transcript
 from data_registry.schema import EMPTY, UNREADABLE, RejectedRow, Row, Task
 
@@ -45,6 +46,8 @@ for _format in (
     CHOICES,
     PREFERENCE,
     SAFERLHF,
+    SAMPLES,
+    REWRITE,
     PROMPT_RESPONSE,
 ):
     register(_format)

@@ -97,7 +97,7 @@ def check_no_transcript(row: Row) -> None:
         RejectedRow: there is such a message.
     """
     for part in row.values():
-        for entry in part:
+        for entry in part if isinstance(part, list) else ():
             if entry["role"] != "user":
                 continue
             text = entry["content"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from data_registry.core.shown import clipped, shown
 from data_registry.core.unreadable import Unreadable
 from data_registry.formats.columns import ColumnCheck, without
-from data_registry.formats.layout import Layout, columns_of
+from data_registry.formats.layout import Layout, columns_of, extra_of
 from data_registry.formats.registry import read_row
 from data_registry.schema import (
     DUPLICATE,
@@ -142,7 +142,7 @@ class RowReader:
                 rows.append(row)
                 hashes.append(digest)
                 numbers.append(number)
-        batch = pa.RecordBatch.from_pylist(rows, schema=arrow_schema(self.task))
+        batch = pa.RecordBatch.from_pylist(rows, schema=arrow_schema(self.task, extra_of(self._layout, self.task)))
         origin = Chunk(chunk.where, (), chunk.unit, [])
         seen = set(self._columns.seen)
         return Outcome(batch, hashes, numbers, origin, num_read, rejected, counts, unused, seen)

@@ -129,8 +129,34 @@ def _count_lines(counts: Counts, manifest: Manifest) -> Iterator[str]:
     ]
     width = len(f"{counts.read:,}")
     yield from (f"  {number:>{width},} {text}" for number, text in numbers if number)
+    yield from _question_lines(manifest)
     if not any(record.role == "tokenizer" for record in manifest.inputs):
         yield "  lengths in tokens were not checked: --tokenizer MODEL does that"
+
+
+def _question_lines(manifest: Manifest) -> Iterator[str]:
+    """Lines that say what became of the questions of samples, and of their answers; none for other sources."""
+    account: dict[str, int] = manifest.summary.get("questions", {})
+    if not account:
+        return
+    only_wrong = account["only_wrong"]
+    gold = account["with_reference"]
+    wrong = f"{gold:,} of them paired with the data's own answer" if gold else "left out (--missing gold)"
+    yield f"  {account['questions']:,} questions:"
+    numbers = [
+        (account["with_pairs"], "have right and wrong answers, and gave pairs"),
+        (account["only_right"], "have only right answers, and gave none"),
+        (only_wrong, f"have only wrong answers: {wrong}"),
+        (account["neither"], "have no answer that could be used"),
+    ]
+    width = len(f"{account['questions']:,}")
+    yield from (f"    {number:>{width},} {text}" for number, text in numbers)
+    answers = [
+        (account["duplicates"], "answers left out: the same question had the same answer before"),
+        (account["cut_off"], f"answers cut off at the length limit: {account['right_cut_off']:,} right ones left out"),
+        (account["unsure"], "answers left out: the judge could not tell"),
+    ]
+    yield from (f"  {number:,} {text}" for number, text in answers if number)
 
 
 def _name_lines(manifest: Manifest) -> Iterator[str]:

@@ -17,5 +17,9 @@ def execute(config: SampleConfig) -> int:
     kind = [] if config.log_probs else ["--anchor-kind", "ce"]
     then = ["ogpsa", "train-sft", config.model, "--data", "DATA", "--anchor", str(result.path), *kind, "--out", "RUN"]
     details = console.summary_lines(result.manifest.summary)
-    console.finished("samples", result, console.command_text(then), details=details)
+    commands = [console.command_text(then)]
+    if config.grade != "none":
+        pairs = ["ogpsa", "prepare-data", str(result.path), "--format", "samples", "--out", "PAIRS"]
+        commands.insert(0, console.command_text(pairs))
+    console.finished("samples", result, *commands, details=details)
     return 0

@@ -8,7 +8,13 @@ from data_registry.prepared import KIND, load_prepared
 from data_registry.preparing.selection import Counts
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.core.making import Made, Wanted, find, make
-from pipelines.preparing.request import choose_layout, format_description, look_at_columns, open_request
+from pipelines.preparing.request import (
+    choose_layout,
+    format_description,
+    look_at_columns,
+    look_at_questions,
+    open_request,
+)
 from pipelines.preparing.rows import write_rows
 from pipelines.preparing.token_check import (
     PreviewRow,
@@ -88,6 +94,7 @@ def plan(config: PrepareDataConfig) -> list[tuple[str, str]]:
     if config.split != "all":
         rows.append(("split", f"{config.split}, {config.heldout_fraction:g} of the questions held out"))
     rows.append(("rows", "all" if request.num_samples is None else f"{request.num_samples}, seed {config.seed}"))
+    rows += look_at_questions(request)
     rows.append(("length", _length_text(config)))
     rows.append(("output", str(config.out) if config.out else "none: --out is missing"))
     return rows

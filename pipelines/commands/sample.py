@@ -35,10 +35,13 @@ def plan(config: SampleConfig) -> list[tuple[str, str]]:
     sample_inputs(config, source)
     prompts = read_prompts(config.data, config.num_samples, config.seed)
     log_probs = "none" if config.log_probs == 0 else f"the {config.log_probs} most likely tokens, and the rest together"
+    behind = "" if config.answer_after is None else f", of what stands behind '{config.answer_after}'"
+    grades = [] if config.grade == "none" else [("grades", f"{config.grade}{behind}, by the answers of {config.data}")]
     return [
         ("model", f"{source.path_or_id}, {source.fingerprint()[:12]}"),
         ("prompts", f"{len(prompts.messages)} of {prompts.num_distinct} in {prompts.num_rows} rows of {config.data}"),
         ("answers", f"{config.answers} each, {decoding_of(config).describe()}, by {config.backend}"),
         ("log-probabilities", log_probs),
+        *grades,
         ("output", str(config.out)),
     ]

@@ -23,6 +23,7 @@ class PrepareDataConfig(CommandConfig):
         "ogpsa prepare-data gsm8k --num-samples 200 --out data/gsm8k",
         "ogpsa prepare-data my_safety.jsonl --format alpaca --out data/safety",
         "ogpsa prepare-data PKU-Alignment/PKU-SafeRLHF --split train --out data/saferlhf",
+        "ogpsa prepare-data samples/gsm8k --format samples --seed 42 --out data/pairs",
         "ogpsa prepare-data --list",
     )
 
@@ -84,7 +85,7 @@ class PrepareDataConfig(CommandConfig):
     num_samples: int | None = option(
         None, "Keep this many rows, drawn with --seed.", panel="Selection", short="n", ge=1
     )
-    seed: int = seed_option(0, "Seed of the draw.", panel="Selection")
+    seed: int = seed_option(0, "Seed of the draw of rows, and of the draw of pairs from samples.", panel="Selection")
     split: Literal["all", "train", "heldout"] = option(
         "all",
         "Keep the training part or the held-out part. A row's part depends on its content alone, not on the order.",
@@ -94,6 +95,19 @@ class PrepareDataConfig(CommandConfig):
         0.1, "Share of rows that belong to the held-out part.", panel="Selection",
         needs="split=train or split=heldout", gt=0, lt=1,
     )  # fmt: skip
+    pairs_per_prompt: int = option(
+        5,
+        "Most pairs of a right and a wrong answer to one prompt, drawn with --seed.",
+        panel="Samples",
+        needs="format=samples",
+        ge=1,
+    )
+    missing: Literal["drop", "gold"] = option(
+        "drop",
+        "Prompts without a right answer: drop leaves them out; gold takes the data's own answer as the chosen one.",
+        panel="Samples",
+        needs="format=samples",
+    )
     system: str | None = option(
         None, "System message to put before every conversation, in place of the row's own.", panel="Selection"
     )

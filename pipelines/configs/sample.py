@@ -17,6 +17,7 @@ class SampleConfig(OutputConfig):
         "ogpsa sample MODEL --data data/general --out samples/general",
         "ogpsa sample MODEL --data data/general --log-probs 64 --precision bf16 --num-procs 8 --out samples/general",
         "ogpsa sample MODEL --data data/gsm8k --answers 4 --temperature 1 --top-p 0.95 --out samples/gsm8k",
+        "ogpsa sample MODEL --data data/gsm8k --answers 10 --temperature 0.7 --grade number --out samples/graded",
         "ogpsa sample MODEL --data lookalikes-train --log-probs 64 --out samples/lookalikes",
         "ogpsa train-sft MODEL --data data/safety --anchor samples/general --out runs/anchored",
     )
@@ -50,6 +51,22 @@ class SampleConfig(OutputConfig):
         ge=0,
     )
 
+    grade: Literal["none", "exact", "number", "refusal"] = option(
+        "none",
+        "Grade answers by those of the data set. exact: the same text, but for case, white space and a full stop. "
+        "number: the same final number, as the suite gsm8k reads it. refusal: the built-in judge says the same of "
+        "both.",
+        panel="Grades",
+        off="none",
+    )
+    answer_after: str | None = option(
+        None,
+        "Compare what stands behind the last occurrence of this text, such as 'The answer is'. Answers without it are "
+        "wrong, and counted.",
+        panel="Grades",
+        needs="grade=exact or grade=number",
+    )
+
     num_procs: int | None = option(
         None,
         "Processes to start on this machine, one copy of the model each; by default one per GPU, or one without "
@@ -64,3 +81,10 @@ class SampleConfig(OutputConfig):
     )
     revision: str | None = option(None, "Revision of a model on the hub.", panel="Model", runtime=True)
     trust_remote_code: bool = option(False, "Run Python code that the model's repository brings.", panel="Model")
+
+    def problems(self) -> Sequence[str]:
+        """What contradicts each other."""
+        problems = [*super().problems()]
+        if self.answer_after is not None and not self.answer_after.strip():
+            problems.append("--answer-after is empty")
+        return problems

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,17 @@ from data_registry.core.manifest import InputRecord
 from data_registry.formats.columns import ColumnCheck, without
 from data_registry.formats.detection import detect, spelled
 from data_registry.formats.layout import Layout, columns_of, fields_of
+from data_registry.formats.preferences import SAMPLES
 from data_registry.formats.registry import AUTO, FORMATS, find_format, make_layout
 from data_registry.registry.entry import Entry
 from data_registry.registry.listing import list_entries
-from data_registry.schema import RejectedRow, Task
+from data_registry.schema import EXTRA, RejectedRow, Task
 from data_registry.sources.base import Source
 from data_registry.sources.files import kind_of
+from data_registry.sources.graded_samples import GradedSamples
 from data_registry.sources.opening import Location, is_hub_id, open_source
+from data_registry.sources.pairing import QUESTIONS
+from data_registry.values import says_something
 from pipelines.configs.prepare_data import PrepareDataConfig
 
 logger = logging.getLogger(__name__)
@@ -76,7 +80,8 @@ def open_request(config: PrepareDataConfig) -> Request:
     if location.kind == "embedded" and (config.subset or config.source_split):
         raise ConfigError("--subset and --source-split are not for the embedded testbed", where=config.source)
     num_samples = config.num_samples or (entry.num_samples if entry else None)
-    if config.seed != type(config).model_fields["seed"].default and num_samples is None:
+    is_drawn = num_samples is not None or config.format == SAMPLES.name
+    if config.seed != type(config).model_fields["seed"].default and not is_drawn:
         raise ConfigError("--seed needs --num-samples: it has no effect where all rows are taken")
     location = replace(
         location,
@@ -86,12 +91,28 @@ def open_request(config: PrepareDataConfig) -> Request:
         streaming=config.streaming,
     )
     return Request(
-        open_source(location),
+        _graded_samples(location, config) if config.format == SAMPLES.name else open_source(location),
         location,
         entry,
         {**(entry.where if entry else {}), **config.where},
         num_samples,
         tuple(dict.fromkeys([*(entry.ignore_columns if entry else ()), *config.ignore_columns])),
+    )
+
+
+def _graded_samples(location: Location, config: PrepareDataConfig) -> Source:
+    if location.kind != "local":
+        raise ConfigError(
+            "--format samples reads a folder that 'ogpsa sample --grade' made, and no data set by name",
+            where=config.source,
+        )
+    if location.subset or location.split:
+        raise ConfigError("--subset and --source-split are not for samples", where=config.source)
+    return GradedSamples(
+        Path(location.name).expanduser(),
+        pairs_per_prompt=config.pairs_per_prompt,
+        seed=config.seed,
+        use_reference=config.missing == "gold",
     )
 
 
@@ -151,7 +172,8 @@ def choose_layout(request: Request, config: PrepareDataConfig) -> tuple[Layout, 
         where = request.source.name
         layout = detect(sample, task=asked, columns=config.columns, tags=config.tags, where=where)
     layout = spelled(layout, sample)
-    return layout, _choose_task(layout, asked, request, sample)
+    task = _choose_task(layout, asked, request, sample)
+    return _with_extra(layout, task, {*config.columns, *(entry.columns if entry is not None else ())}, request), task
 
 
 def _choose_task(layout: Layout, asked: Task | None, request: Request, sample: Sequence[Mapping[str, Any]]) -> Task:
@@ -170,6 +192,25 @@ def _choose_task(layout: Layout, asked: Task | None, request: Request, sample: S
     task = "preference" if 2 * pairs > len(sample) else "sft"
     logger.info("rows are made into %s; '%s' can give %s (--task)", task, layout.format, " or ".join(tasks))
     return task
+
+
+def _with_extra(layout: Layout, task: Task, declared: Collection[str], request: Request) -> Layout:
+    """The layout with those fields beside messages that its rows are to have: they were named, or are there.
+
+    Raises:
+        ConfigError: one was named, and rows for the task have no place for it.
+    """
+    columns = dict(layout.columns)
+    for name in {name for names in EXTRA.values() for name in names} & set(columns):
+        if name in declared and name not in EXTRA[task]:
+            raise ConfigError(f"rows for {task} have no '{name}', which --set columns.{name} names")
+        rows = request.source.sample()
+        # A prepared data set keeps its columns, whatever is in them.
+        is_there = request.source.layout_hint is not None and any(name in row for row in rows)
+        is_there |= any(says_something(row.get(column)) for row in rows for column in columns[name])
+        if name not in EXTRA[task] or not (name in declared or is_there):
+            columns[name] = ()
+    return replace(layout, columns=columns)
 
 
 def _check_columns(columns: Mapping[str, str], sample: Sequence[Mapping[str, Any]], where: str) -> None:
@@ -212,3 +253,11 @@ def look_at_columns(request: Request, layout: Layout, task: Task) -> list[tuple[
             refused.setdefault(outcome.reason, outcome.detail)
     shown = [("not used", ", ".join(list(unused)[:12]))] if unused else []
     return [*shown, *((f"{reason} rows", detail) for reason, detail in refused.items())]
+
+
+def look_at_questions(request: Request) -> list[tuple[str, str]]:
+    """What the questions of samples give, as a pair of a heading and a text; empty for other sources."""
+    if not isinstance(request.source, GradedSamples):
+        return []
+    account = request.source.account
+    return [("questions", ", ".join(f"{account[kind]} {told}" for kind, told in QUESTIONS.items()))]

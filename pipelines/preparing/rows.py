@@ -7,11 +7,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from data_registry.core.errors import InputError
-from data_registry.formats.layout import Layout
+from data_registry.formats.columns import without
+from data_registry.formats.layout import Layout, extra_of
 from data_registry.preparing.arrow_folder import ArrowFolder, Staging
 from data_registry.preparing.reading import RowReader
 from data_registry.preparing.selection import REJECTED, Draw, RejectedFile, Selection
 from data_registry.schema import DUPLICATE, REASONS, Task, arrow_schema
+from data_registry.sources.graded_samples import GradedSamples
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.parallel import ordered_map
@@ -57,7 +59,8 @@ def write_rows(
         check=check,
         ignore=request.ignore,
     )
-    schema, entry = arrow_schema(task), request.entry
+    extra = extra_of(without(layout, request.ignore), task)
+    schema, entry = arrow_schema(task, extra), request.entry
     about = {} if entry is None else entry.model_dump(include={"description", "licence", "citation", "homepage"})
     draw = None if request.num_samples is None else Draw(request.num_samples, config.seed)
     selection = Selection(draw)
@@ -75,6 +78,10 @@ def write_rows(
         folder.finish()
         selection.counts.kept = folder.num_rows
     writer.summary = _summarise(request, layout, task, selection)
+    if extra:
+        writer.summary["extra_columns"] = list(extra)
+    if isinstance(request.source, GradedSamples):
+        writer.summary["questions"] = request.source.account
 
 
 def _read_all(

@@ -1,7 +1,8 @@
 """Samples on disk: a data set of conversations that end with the model's own answers, and a file of log-probabilities.
 
 Samples are a folder that ``datasets.load_from_disk`` opens. Its column ``messages`` is that of a prepared data set, so
-that every command that reads one takes samples too. ``log-probs.safetensors`` has, for the T places of all rows one
+that every command that reads one takes samples too; ``extracted``, ``grade`` and ``reference`` are null where answers
+were not graded. ``log-probs.safetensors`` has, for the T places of all rows one
 after the other, ``ids`` ``[T, K]`` int32, ``log_probs`` ``[T, K]`` float32 and ``rest`` ``[T]`` float32
 (:class:`pipelines.passes.distributions.TopLogProbs`); ``tokens`` ``[T]`` int32, the tokens that follow the places; and
 ``starts`` ``[rows + 1]`` int64: the places of row i are ``starts[i]`` to ``starts[i + 1]``.
@@ -37,6 +38,9 @@ class Sample:
         sample: the number of the answer among those to its prompt, from 0.
         finish: how the answer ended, ``"end"`` or ``"length"``: an answer that was cut off has no end of turn.
         num_tokens: the tokens that the model made, the end of turn included.
+        extracted: what was compared of the answer; None where it does not have it, or was not graded.
+        grade: ``"right"``, ``"wrong"`` or ``"unsure"``; None where it was not graded.
+        reference: the answer that it was graded by.
     """
 
     messages: list[Message]
@@ -44,6 +48,9 @@ class Sample:
     sample: int
     finish: str
     num_tokens: int
+    extracted: str | None = None
+    grade: str | None = None
+    reference: str | None = None
 
 
 def write_samples(folder: Path, samples: Sequence[Sample]) -> None:
@@ -57,6 +64,9 @@ def write_samples(folder: Path, samples: Sequence[Sample]) -> None:
             "sample": pa.int64(),
             "finish": pa.string(),
             "num_tokens": pa.int64(),
+            "extracted": pa.string(),
+            "grade": pa.string(),
+            "reference": pa.string(),
         }
     )
     with ArrowFolder(folder, schema, description="A model's own answers.") as rows:
@@ -66,6 +76,7 @@ def write_samples(folder: Path, samples: Sequence[Sample]) -> None:
                     {
                         "messages": each.messages, "prompt_row": each.prompt, "sample": each.sample,
                         "finish": each.finish, "num_tokens": each.num_tokens,
+                        "extracted": each.extracted, "grade": each.grade, "reference": each.reference,
                     }
                     for each in samples
                 ],

@@ -26,6 +26,7 @@ from pipelines.models.reference import ModelSource
 from pipelines.samples.storage import Sample, write_log_probs, write_samples
 from pipelines.samples.tokens import training_tokens
 from pipelines.sampling.expectations import log_probs_of_rows, look_at_log_probs
+from pipelines.sampling.grading import Grader, graded, references_of
 from pipelines.sampling.prompts import Prompts, read_prompts
 from pipelines.tokens.fitting import Bounds, rows_that_fit
 from pipelines.tokens.tokenizer import load_source_tokenizer
@@ -49,6 +50,8 @@ def sample_inputs(config: SampleConfig, source: ModelSource) -> list[InputRecord
     if config.backend == "vllm":
         check_installed()
     prompts = read_prompts(config.data, config.num_samples, config.seed)
+    if config.grade != "none":
+        references_of(Grader(config.grade, config.answer_after), config.grade, prompts, str(config.data))
     return [source.input_record(), prompts.record, *option_file_inputs({"chat template": config.chat_template})]
 
 
@@ -98,10 +101,15 @@ def make_samples(config: SampleConfig, source: ModelSource, device: torch.device
             model.to(device)
         _look(config, source, samples, model, tokenizer, device, writer.path)
     if is_main():
+        figures = None
+        if config.grade != "none":
+            samples, figures = graded(samples, prompts, config.grade, config.answer_after, str(config.data))
         write_samples(writer.path, samples)
         for part in (_ANSWERING, _LOOKING):
             shutil.rmtree(writer.path / part, ignore_errors=True)
         writer.summary = _summary(prompts, answers, samples, num_beyond)
+        if figures is not None:
+            writer.summary["grades"] = figures
 
 
 def _items(prompts: Prompts, answers: int) -> list[PromptItem]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from data_registry.core.manifest import InputRecord, as_input
 from data_registry.prepared import load_prepared
 from data_registry.prompts.reading import prompt_set_names, read_prompt_set
 from data_registry.prompts.specs import PromptSet, PromptSetSpec
-from data_registry.schema import Message
+from data_registry.schema import REFERENCE, Message
 
 if TYPE_CHECKING:
     import datasets
@@ -33,6 +33,9 @@ class Prompts:
         num_distinct: the number of different prompts in the data set, of which these were drawn.
         num_rows: the number of rows of the data set.
         record: the record of the data set.
+        references: the answer that the data set has to each prompt, the reference where it has one besides; None for a
+            prompt set, which has none.
+        num_ambiguous: how many of the prompts have other answers in other rows.
     """
 
     messages: list[list[Message]]
@@ -40,6 +43,8 @@ class Prompts:
     num_distinct: int
     num_rows: int
     record: InputRecord
+    references: list[str] | None = None
+    num_ambiguous: int = 0
 
 
 def read_prompts(path: Path, num_samples: int | None, seed: int) -> Prompts:
@@ -64,16 +69,26 @@ def read_prompts(path: Path, num_samples: int | None, seed: int) -> Prompts:
             )
         named = read_prompt_set(PromptSetSpec(data=str(path)))
         first, num_rows, record = _first_of_set(named), len(named.prompts), _record(named)
+        references, ambiguous = None, set[int]()
     else:
         dataset, manifest = load_prepared(path)
         if len(dataset) == 0:
             raise InputError(f"the data set '{path}' is empty")
-        first, num_rows, record = _first_of_each(dataset), len(dataset), as_input("data", path, manifest)
+        first, references, ambiguous = _first_of_each(dataset)
+        num_rows, record = len(dataset), as_input("data", path, manifest)
     rows = list(first)
     if num_samples is not None and num_samples < len(rows):
         chosen = np.random.default_rng(seed).permutation(len(rows))[:num_samples]
         rows = [rows[index] for index in sorted(chosen.tolist())]
-    return Prompts([first[row] for row in rows], rows, len(first), num_rows, record)
+    return Prompts(
+        [first[row] for row in rows],
+        rows,
+        len(first),
+        num_rows,
+        record,
+        None if references is None else [references[row] for row in rows],
+        len(ambiguous.intersection(rows)),
+    )
 
 
 def _first_of_set(prompts: PromptSet) -> dict[int, list[Message]]:
@@ -90,17 +105,26 @@ def _record(prompts: PromptSet) -> InputRecord:
     return InputRecord(role="data", path=prompts.name, kind="prompts", fingerprint=fingerprint)
 
 
-def _first_of_each(dataset: datasets.Dataset) -> dict[int, list[Message]]:
-    """The prompts by the number of the first row that asks them."""
-    seen: set[str] = set()
-    found: dict[int, list[Message]] = {}
+def _first_of_each(dataset: datasets.Dataset) -> tuple[dict[int, list[Message]], dict[int, str], set[int]]:
+    """By the number of the first row that asks it: each prompt, its answer, and whether other rows answer otherwise."""
+    seen: dict[str, int] = {}
+    prompts: dict[int, list[Message]] = {}
+    answers: dict[int, str] = {}
+    ambiguous: set[int] = set()
     for number, row in enumerate(dataset):
         prompt = _before_answer(row["messages"]) if "messages" in row else list(row["prompt"])
-        key = json.dumps(prompt, sort_keys=True)
-        if key not in seen:
-            seen.add(key)
-            found[number] = prompt
-    return found
+        answer = _answer(row)
+        first = seen.setdefault(json.dumps(prompt, sort_keys=True), number)
+        if first == number:
+            prompts[number], answers[number] = prompt, answer
+        elif answers[first] != answer:
+            ambiguous.add(first)
+    return prompts, answers, ambiguous
+
+
+def _answer(row: Mapping[str, Any]) -> str:
+    answer = row["messages"] if "messages" in row else row["chosen"]
+    return str(row.get(REFERENCE) or answer[-1]["content"])
 
 
 def _before_answer(messages: Sequence[Message]) -> list[Message]:

@@ -88,6 +88,31 @@ def test_the_papers_recipe_has_its_hyper_parameters(changed: dict[str, str]) -> 
     assert (steps["basis-dpo"]["num_samples"], steps["basis-dpo"]["objective"]) == (200, "sft-pairs")
 
 
+def test_the_recipe_of_allo_has_the_published_values() -> None:
+    chain = load_chain(RunConfig(recipe="allo-paper"))
+    steps = {step.name: dict(step.config) for step in chain.steps}
+    every = {"schedule": "cosine", "weight_decay": 0.0, "max_grad_norm": 1.0, "precision": "bf16", "zero": 3}
+    one = {"epochs": 1, "beta": 0.1, **every}
+    published = {
+        "samples": {"answers": 10, "temperature": 0.7, "top_p": 0.95, "max_new_tokens": 1024},
+        "pairs": {"pairs_per_prompt": 5, "seed": 42},
+        "warmup": {"learning_rate": 1e-6, "warmup_steps": 0.1, "max_length": 1200, "track_change": True, **one},
+        "forget": {"learning_rate": 5e-7, "warmup_steps": 0.03, "max_length": 2048, "loss": "npo-token", **one},
+        "improve": {"learning_rate": 5e-6, "warmup_steps": 0.1, "max_length": 1200, "rejected_tokens": "0.1", **one},
+        "rewriter": {"learning_rate": 2e-5, "warmup_steps": 0.03, "max_length": 2048, "epochs": 3, **every},
+    }
+    for name, values in published.items():
+        assert {key: steps[name][key] for key in values} == values, name
+    batches = {
+        name: steps[name]["batch_size"] * steps[name]["accumulation"] * steps[name]["num_procs"]
+        for name in ("warmup", "forget", "improve", "rewriter")
+    }
+    assert batches == {"warmup": 32, "forget": 128, "improve": 128, "rewriter": 128}
+    # The answers that are scored are cut where forgetting cuts them, or their tokens would not be the same.
+    assert steps["tokens"]["max_length"] == steps["forget"]["max_length"]
+    assert (steps["forget-mask"]["ratio"], steps["improve-mask"]["ratio"]) == (0.05, 0.10)
+
+
 def test_the_papers_two_models_differ_by_the_model_alone() -> None:
     """What holds for one of them holds for the other."""
     qwen, llama = (

@@ -77,12 +77,12 @@ RESULT: dict[str, set[str]] = {
     "prepare-data": {
         "source", "format", "task", "columns", "tags", "where", "source_split", "subset", "revision", "num_samples",
         "seed", "split", "heldout_fraction", "system", "trust_remote_code", "max_length", "ignore_columns",
-        "drop_too_long",
+        "drop_too_long", "pairs_per_prompt", "missing",
     },
     "import-model": {"dtype"},
     "sample": {
         "num_samples", "seed", "answers", "max_new_tokens", "temperature", "top_p", "backend", "log_probs", "precision",
-        "trust_remote_code",
+        "trust_remote_code", "grade", "answer_after",
     },
     "build-basis": {
         "objective", "beta", "num_samples", "seed", "dtype", "batch_size", "max_length", "drop_too_long",
@@ -374,7 +374,7 @@ def test_which_options_need_others() -> None:
     assert found["report"] == {"seed", "bootstrap"}
     assert found["prepare-data"] == {
         "tags", "heldout_fraction", "chat_template", "trust_remote_code", "max_length", "preview",
-        "drop_too_long",
+        "drop_too_long", "pairs_per_prompt", "missing",
     }  # fmt: skip
 
 

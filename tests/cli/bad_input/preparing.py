@@ -215,3 +215,34 @@ def working_directory_as_output(place: Place) -> Arguments:
     made = place.made / "general"
     (place.here / "manifest.json").write_text((made / "manifest.json").read_text())
     return ["prepare-data", place.rows("rows.jsonl", [ALPACA]), "--out", ".", "--overwrite"]
+
+
+@case(CONFIGURATION, "is a data set, and no samples, which --format samples reads.*ogpsa sample MODEL")
+def pairs_of_a_data_set_without_answers_of_a_model(place: Place) -> Arguments:
+    return prepare(place.made / "general", "--format", "samples")
+
+
+@case(CONFIGURATION, "rows.jsonl' is no folder of samples")
+def pairs_of_a_file(place: Place) -> Arguments:
+    return prepare(place.rows("rows.jsonl", [ALPACA]), "--format", "samples", "--seed", "42")
+
+
+@case(CONFIGURATION, "--pairs-per-prompt needs --format samples.*--missing needs --format samples")
+def options_of_samples_for_a_file(place: Place) -> Arguments:
+    return prepare(place.rows("rows.jsonl", [ALPACA]), "--pairs-per-prompt", "5", "--missing", "drop")
+
+
+@case(CONFIGURATION, "2 of 2 rows .* cannot be used.*there is no 'correction' among the columns question, solution")
+def corrected_answers_without_their_corrections(place: Place) -> Arguments:
+    row = {"question": "q", "solution": "s", "prediction": "p"}
+    return prepare(place.rows("rows.jsonl", [row, {**row, "question": "r"}]), "--format", "rewrite")
+
+
+@case(CONFIGURATION, "prompts without answers, so that --grade number has nothing to grade by")
+def grades_of_prompts_without_answers(place: Place) -> Arguments:
+    return ["sample", place.made / "model", "--data", "lookalikes-train", "--grade", "number", "--out", OUT]
+
+
+@case(CONFIGURATION, r"the answer of row 0 of '.*safety' has no number, and --grade number grades by it")
+def numbers_of_answers_without_numbers(place: Place) -> Arguments:
+    return ["sample", place.made / "model", "--data", place.made / "safety", "--grade", "number", "--out", OUT]
