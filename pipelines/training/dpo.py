@@ -22,6 +22,7 @@ from pipelines.training.checkpoints import run_files
 from pipelines.training.data.heldout import dpo_held_out, split_held_out
 from pipelines.training.data.reference_log_probs import eval_inputs, with_reference_logps
 from pipelines.training.data.weighting import WeightingCollator, weighted_pairs
+from pipelines.training.dropout import switch_off_dropout
 from pipelines.training.losses import couples_pairs
 from pipelines.training.mixin import TransformMixin
 from pipelines.training.weighted_pairs import WeightedPairs, with_weighted_references
@@ -81,6 +82,8 @@ def make_trainer(
     trainer: ProjectedDPOTrainer = steps.build_trainer(
         ProjectedDPOTrainer, config, source, arguments, datasets.Dataset.from_list(pairs), tokenizer, partial, beside
     )
+    if arguments.disable_dropout:
+        switch_off_dropout(trainer.model)
     trainer.left_out = bounds.left_out
     if is_weighted:
         trainer.rejected_tokens = config.token_filter

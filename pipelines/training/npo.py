@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from trl import SFTConfig, SFTTrainer
-from trl.trainer.utils import disable_dropout_in_model
 
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.train_npo import TrainNpoConfig
@@ -37,6 +36,7 @@ from pipelines.training.data.weighting import (
     read_weights,
     refuse_no_weight,
 )
+from pipelines.training.dropout import switch_off_dropout
 from pipelines.training.mixin import TransformMixin
 from pipelines.training.prompt_anchor import prompt_of
 from pipelines.training.unlearning import UnlearningLoss, log_ratios, unlearning_loss_sum
@@ -223,7 +223,7 @@ def make_trainer(
     trainer.left_out = bounds.left_out
     if not config.lora_dropout:
         # As for DPO: the starting model had none when its log-probabilities were computed.
-        disable_dropout_in_model(trainer.model)
+        switch_off_dropout(trainer.model)
     if held_out is not None:
         steps.install_held_out(trainer, npo_held_out(held_out, trainer), config, partial)
     return trainer

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.studies.tradeoff.figures import at, change, share, spread
-from benchmarks.studies.tradeoff.tables import ALL_GAPS, FRONTIER, MAIN, TARGET, Results
+from benchmarks.studies.tradeoff.tables import ALL_GAPS, FRONTIER, MAIN, TARGET, WORLDS, Results
 from pipelines import drawing
 from pipelines.drawing import COLOURS, HATCHES, INK, LINES, MARKERS, QUIET
 
@@ -98,7 +98,7 @@ def _frontier(results: Results) -> Any:
 
 def _gaps(results: Results) -> Any:
     """Damage under references of all kinds: bars for over-refusal above, for general ability below."""
-    results = results.within((0, 1, 2), seed=0)
+    results = results.within(WORLDS, seed=0)
     # Where one method was run there is nothing to compare.
     names = [name for name in ALL_GAPS if len(results.runs("sft", name)) > 1]
     methods = [method for method in MAIN if any(method in results.runs("sft", name) for name in names)]

@@ -286,15 +286,7 @@ FRONTIER: Final = (
     "replay, separate",
     "update space",
 )
-MAIN: Final = (
-    "KL",
-    "KL 50 %",
-    "KL + prompt anchor",
-    "KL + prompt anchor 0.3",
-    "replay, separate",
-    "hidden states",
-    "update space",
-)
+MAIN: Final = ("KL", "KL + prompt anchor 0.1", "KL + prompt anchor", "replay, separate", "update space")
 _LACKING: Final = (
     ("no howto", ("howto",)),
     ("no lookup", ("fact", "kind")),
@@ -308,6 +300,7 @@ _LOOKALIKES: Final = (
     "complete",
     "complete, 48 look-alikes of 5",
 )
+LOOKALIKE_METHODS: Final = ("KL", "KL + prompt anchor 0.1", "replay, separate", "update space")
 TABLES: Final[dict[str, Table]] = {
     "sft": lambda results: matched(results, "sft", least=_SEVERAL),
     "screened": screened,
@@ -315,12 +308,14 @@ TABLES: Final[dict[str, Table]] = {
     "fresh": lambda results: matched(results, "sft", FRESH),
     "targets": lambda results: targets(results, "sft", results.plan.methods),
     "paired": lambda results: paired(results, "sft"),
-    "gaps": lambda results: gaps(results.within((0, 1, 2), seed=0), "sft", ALL_GAPS, MAIN),
+    "gaps": lambda results: gaps(results.within(WORLDS, seed=0), "sft", ALL_GAPS, MAIN),
     "gaps-untouched": lambda results: gaps(results.within(UNTOUCHED, seed=0), "sft", ALL_GAPS, MAIN),
     "lacking": lambda results: skills(results, "sft", _LACKING, MAIN),
     "unseen": unseen,
-    "lookalikes": lambda results: lookalikes(results, _LOOKALIKES, ("KL", "KL + prompt anchor")),
+    "lookalikes": lambda results: lookalikes(results, _LOOKALIKES, LOOKALIKE_METHODS),
+    "dpo": lambda results: matched(results, "dpo"),
     "sft-dpo": lambda results: matched(results, "sft-dpo"),
+    "paired-dpo": lambda results: paired(results, "dpo"),
     "costs": costs,
     "coverage": coverage,
 }
