@@ -103,7 +103,9 @@ COMMANDS: dict[str, Command] = {
     ),
     "score-tokens": Command(
         ("score-tokens", "model", "--data", "pairs", "--batch-size", "2", *_ALONE, *_SHORT, "--out", OUT),
-        readers={OUT: [("inspect", OUT)]},
+        readers={OUT: [("inspect", OUT),
+                       ("train-dpo", "model", "--data", "pairs", "--token-weights", OUT, "--max-steps", "1", *_ALONE,
+                        *_SHORT, "--out", "further")]},
         goes_on=True,
     ),
     "train-sft": Command(
