@@ -108,7 +108,7 @@ def _write_rows(folder: Path, answers: Answers, judged: Sequence[Judged]) -> Non
 
     columns = ("id", "group", "prompt", "answer", "label", "judge", "outcome", "most_likely", "evidence")
     schema = pa.schema([("row", pa.int64()), *((name, pa.string()) for name in columns)])
-    rows = []
+    rows: list[tuple[int, dict[str, object]]] = []
     for found in judged:
         for verdict in found.verdicts:
             number = int(verdict.id)
@@ -118,9 +118,9 @@ def _write_rows(folder: Path, answers: Answers, judged: Sequence[Judged]) -> Non
                 label.value if label is not None else None,
                 verdict.judge, verdict.outcome, verdict.label, verdict.evidence,
             )  # fmt: skip
-            rows.append({"row": number, **dict(zip(columns, values, strict=True))})
-    rows.sort(key=lambda row: int(row["row"]))
-    parquet.write_table(pa.Table.from_pylist(rows, schema), folder / ROWS_FILE, compression="zstd")
+            rows.append((number, {"row": number, **dict(zip(columns, values, strict=True))}))
+    rows.sort(key=lambda row: row[0])
+    parquet.write_table(pa.Table.from_pylist([row for _, row in rows], schema), folder / ROWS_FILE, compression="zstd")
 
 
 def _write_disagreements(folder: Path, answers: Answers, judged: Sequence[Judged]) -> None:

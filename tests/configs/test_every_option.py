@@ -144,19 +144,13 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("merge", "threshold"): {"merge_fraction": 0.5},
     ("evaluate", "rejudge"): {"model": None, "suite": []},
     ("evaluate", "judge_format"): {"judge": "judge-model"},
-    **{
-        ("judge", name): {"judge": ["judge-model"]}
-        for name in ("judge_format", "batch_size", "num_procs", "precision", "trust_remote_code")
-    },
     ("merge", "method"): {"safe": None},
     ("merge", "density"): {"merge_type": "ties"},
     ("merge", "seed"): {"merge_type": "ties"},
 }
-BY_COMMAND: dict[tuple[str, str], Any] = {
-    ("judge", "judge"): ["judge-model"],
-    ("judge", "columns"): {"prompt": "asked"},
-    ("judge", "labels"): {"evasive": "partial_refusal"},
-}
+_FOR_MODELS = ("judge_format", "batch_size", "num_procs", "precision", "trust_remote_code")
+BESIDE |= {("judge", name): {"judge": ["judge-model"]} for name in _FOR_MODELS}
+OF_JUDGE = {"judge": ["judge-model"], "columns": {"prompt": "asked"}, "labels": {"evasive": "partial_refusal"}}
 _SWEEP: dict[str, Any] = {"method": "linear", "unaligned": None}
 BESIDE |= {(command, "preset"): {"anchor": ["a"]} for command in ("train-sft", "train-dpo", "train-npo")}
 BESIDE[("merge", "sweep")] = {**_SWEEP, "suite": ["testbed"]}
@@ -170,8 +164,8 @@ OPTIONS = [(command.name, name) for command in COMMANDS for name in command.conf
 def other_value(command: str, name: str) -> Any:
     """A value that differs from the default and from what the command is given anyway."""
     info = BY_NAME[command].config_class().model_fields[name]
-    if (command, name) in BY_COMMAND:
-        return BY_COMMAND[command, name]
+    if command == "judge" and name in OF_JUDGE:
+        return OF_JUDGE[name]
     if name in OTHER:
         return OTHER[name]
     default = LEAST[command].get(name, None if info.is_required() else info.get_default(call_default_factory=True))
