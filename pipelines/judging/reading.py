@@ -10,6 +10,7 @@ from typing import Any, Final
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
 from data_registry.core.manifest import InputRecord
+from data_registry.core.visible import visible
 from data_registry.formats.layout import as_spelled
 from data_registry.formats.layout import text as text_of
 from data_registry.formats.meanings import normal
@@ -83,7 +84,8 @@ def read_answers_file(config: JudgeConfig) -> Answers:
         group = _group(row, columns.get("group"), config.prompts, place)
         finish = "end" if answer is not None else "missing"
         answers.append(StoredAnswer(suite, str(number), group, "", question, question, answer, None, finish, 0, 0))
-        ids.append(str(row[columns["id"]]) if "id" in columns and says_something(row.get(columns["id"])) else "")
+        name = row.get(columns["id"]) if "id" in columns else None
+        ids.append(visible(str(name)) if says_something(name) else "")
         labels.append(_label(row, columns.get("label"), config.labels, unknown, place))
     if unknown:
         raise unknown_labels(columns["label"], unknown)
@@ -164,12 +166,16 @@ def _text(row: Mapping[str, Any], column: str, place: str) -> str | None:
     value = row.get(column)
     if is_missing(value):
         return None
+    fix = "give prompts and answers as text, one of each in a row"
     try:
-        return text_of(value, column)
+        text = text_of(value, column)
+        text.encode()
     except RejectedRow as error:
-        raise InputError(
-            str(error), where=place, fix="give prompts and answers as text, one of each in a row"
-        ) from error
+        raise InputError(str(error), where=place, fix=fix) from error
+    except UnicodeEncodeError as error:
+        what = f"the text in column '{column}' holds half of a surrogate pair, which is no character"
+        raise InputError(what, where=place, fix=fix) from error
+    return text
 
 
 def _group(row: Mapping[str, Any], column: str | None, stated: str | None, place: str) -> str:

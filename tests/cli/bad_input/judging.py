@@ -69,6 +69,11 @@ def answer_that_is_a_list(place: Place) -> Arguments:
     return judge(place.rows("a.jsonl", [{**ROW, "answer": ["a", "b"]}]))
 
 
+@case(CONFIGURATION, "column 'answer' holds half of a surrogate pair.*a.jsonl:2")
+def answer_that_is_no_text(place: Place) -> Arguments:
+    return judge(place.rows("a.jsonl", [ROW, {**ROW, "answer": "half \ud83d"}]))
+
+
 @case(CONFIGURATION, "a row cannot be read.*a.jsonl:2")
 def answers_with_a_broken_line(place: Place) -> Arguments:
     return judge(place.file("a.jsonl", '{"prompt": "a", "answer": "b"}\n{"prompt": \n'))
