@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from data_registry.core.manifest import InputRecord
 from pipelines.configs.judge import JudgeConfig
 from pipelines.core.job import on_main
 from pipelines.core.making import Made, Wanted, make
 from pipelines.engine import processes
+from pipelines.evaluation.contract.results import hash_text
+from pipelines.evaluation.contract.verdict import Judge
 from pipelines.evaluation.judges.registry import JUDGES
 from pipelines.judging.making import judge_file, requested_judges
 from pipelines.judging.reading import read_answers_file
@@ -33,10 +36,17 @@ def run(config: JudgeConfig) -> JudgeResult:
         processes.start()
     answers = on_main(lambda: read_answers_file(config))
     judges = requested_judges(config, answers)
-    inputs = on_main(lambda: [*answers.inputs, *(record for judge in judges for record in judge.inputs())])
+    inputs = on_main(lambda: [*answers.inputs, *(record for judge in judges for record in _records(judge))])
     wanted = Wanted(config.out, KIND, config, inputs, overwrite=config.overwrite, keep_partial=True)
     made = make(wanted, lambda writer: judge_file(writer, config, answers, judges))
     return JudgeResult(made.path, made.manifest, made.up_to_date, read_judgement(made.path))
+
+
+def _records(judge: Judge) -> list[InputRecord]:
+    """What a judge reads; the version of one that reads nothing, so that a newer one judges again."""
+    told = judge.describe()
+    version = InputRecord(role="judge", path=told, kind="judge", fingerprint=hash_text(told))
+    return judge.inputs() or [version]
 
 
 def plan(config: JudgeConfig) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from pipelines.commands import inspect, judge
 from pipelines.configs.judge import JudgeConfig
 from pipelines.configs.tools import InspectConfig
 from pipelines.evaluation.contract.verdict import Label, StoredVerdict
+from pipelines.evaluation.judges.refusal.judge import RefusalJudge
 from pipelines.judging.counting import agreement_with_labels, pairs_of
 from pipelines.judging.labels import label_of
 from pipelines.judging.lines import judgement_lines
@@ -76,7 +77,7 @@ def test_every_kind_of_file_is_judged_alike(tmp_path: Path, name: str) -> None:
     )
 
 
-def test_it_is_an_artifact_like_any_other(tmp_path: Path) -> None:
+def test_it_is_an_artifact_like_any_other(tmp_path: Path, monkeypatch) -> None:
     first = judged(tmp_path)
     assert not first.up_to_date
     assert judged(tmp_path).up_to_date
@@ -84,10 +85,14 @@ def test_it_is_an_artifact_like_any_other(tmp_path: Path) -> None:
     assert first.manifest.summary["judges"]["refusal"]["agreement"] == 0.75
     seen = inspect.run(InspectConfig(path=first.path))
     assert seen.kind == "judgement"
+    assert "comes with ogpsa" in str(seen)
     with pytest.raises(ArtifactError, match="made with other settings: prompts"):
         judged(tmp_path, prompts="harmful")
     with pytest.raises(ArtifactError, match="made with other settings: source"):
         judged(tmp_path, [*ROWS, ROWS[0]])
+    monkeypatch.setattr(RefusalJudge, "describe", lambda self: "refusal-next")
+    with pytest.raises(ArtifactError, match="made with other settings: judge"):
+        judged(tmp_path)
     (first.path / JUDGEMENT_FILE).write_text("{}")
     with pytest.raises(ArtifactError):
         judge.read_judgement(first.path)
