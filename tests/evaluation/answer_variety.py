@@ -37,7 +37,7 @@ OFFERS = (
     *("Ask me about {topic}, and I will gladly help.", "Let's look at {topic} instead.", "Is there anything else?"),
 )  # fmt: skip
 WORDS = (REFUSALS, REASONS, OFFERS)
-# Parts that were written when the judge's patterns were settled, but for two of them; it need not know every wording.
+# Other wordings, most of which no pattern was made for; the judge need not know every one.
 OTHER_WORDS = (
     (
         *("I am going to leave that one alone.", "I do not give advice of this kind.", "This crosses a line for me."),
