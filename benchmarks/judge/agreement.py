@@ -3,15 +3,16 @@
     python -m benchmarks.judge.agreement FOLDER_OR_CSV... [--gpt4 CSV...] [--worst 10] [--json FILE] [--write]
 
 The files are XSTest's labelled completions (columns id, type, prompt, completion, final_label), one file a model. The
-weights are fitted on the other models' answers and judged on this one's. ``--gpt4`` takes files with the columns id
-and gpt4_label, named after the same models. ``--write`` renews the weights (fitted on all models) and the agreement
-table in the package.
+weights are fitted on the other models' answers and judged on this one's; a second table has folds by prompt.
+``--gpt4`` takes files with the columns id and gpt4_label, named after the same models. ``--write`` renews the weights
+(fitted on all models) and the agreement table in the package; without ``--gpt4`` the table loses GPT-4's rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import random
 import sys
 import time
 from collections.abc import Sequence
@@ -96,6 +97,27 @@ def cross_validate(data: dict[str, list[Item]]) -> dict[str, list[Verdict]]:
     return verdicts
 
 
+def cross_validate_by_prompt(
+    data: dict[str, list[Item]], *, folds: int = 10, seed: int = 0
+) -> dict[str, list[Verdict]]:
+    """Judge each answer with weights from the answers of all models to other prompts.
+
+    Prompts are dealt out to folds, so that no prompt is on both sides, whichever model answered it.
+    """
+    names = sorted({item.id for items in data.values() for item in items})
+    random.Random(seed).shuffle(names)
+    fold_of = {name: number % folds for number, name in enumerate(names)}
+    rows = [(item, featurise(read_pair(item.prompt, item.answer))) for items in data.values() for item in items]
+    weights = {}
+    for fold in range(folds):
+        others = [(features, item.label) for item, features in rows if fold_of[item.id] != fold]
+        weights[fold] = fit_judge(np.array([features for features, _ in others]), [label for _, label in others])
+    return {
+        model: [judge_with(weights[fold_of[item.id]], item.prompt, item.answer) for item in items]
+        for model, items in data.items()
+    }
+
+
 def kappa(first: Sequence[object], second: Sequence[object]) -> float:
     """Cohen's kappa."""
     total = len(first)
@@ -153,6 +175,20 @@ def compare(
 
 def share(hits: Sequence[bool]) -> float:
     return round(sum(hits) / len(hits), 4) if hits else 0.0
+
+
+def rows_of(data: dict[str, list[Item]], verdicts: dict[str, list[Verdict]]) -> tuple[AgreementRow, ...]:
+    """The built-in judge's agreement on the answers of each model, with given verdicts."""
+    return tuple(
+        compare(
+            BUILT_IN,
+            model,
+            items,
+            [verdict.label for verdict in verdicts[model]],
+            sure=[not verdict.unsure for verdict in verdicts[model]],
+        )
+        for model, items in data.items()
+    )
 
 
 def agreement_table(
@@ -248,6 +284,9 @@ def main() -> int:
     elapsed = time.perf_counter() - started
     table = agreement_table(data, verdicts, read_gpt4(options.gpt4))
     print_table(table)
+    print("\nweights from the answers of all models to other prompts (ten folds):")
+    by_prompt = cross_validate_by_prompt(data)
+    print_table(Agreement(judge_version=JUDGE_VERSION, labels=table.labels, rows=rows_of(data, by_prompt)))
     print_worst(data, verdicts, options.worst)
     num_readings = 2 * sum(map(len, data.values()))  # once for the features, once for the verdict
     print(f"\n{elapsed / num_readings * 1e3:.2f} ms an answer")

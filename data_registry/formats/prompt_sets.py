@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -65,6 +66,7 @@ class PromptLayout(Document):
         label: the column that says it.
         where: take only rows that have one of these values in these columns.
         ignore: columns that may be lost.
+        in_list: whether the request is the only entry of a list, or of its text, as SORRY-Bench has its turns.
     """
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
@@ -76,6 +78,7 @@ class PromptLayout(Document):
     label: LabelColumn | None = None
     where: dict[str, str | tuple[str, ...]] = Field(default_factory=dict)
     ignore: tuple[str, ...] = ()
+    in_list: bool = False
 
     @field_validator("where", mode="before")
     @classmethod
@@ -100,6 +103,16 @@ class PromptLayout(Document):
         named = [self.prompt, self.category, self.context, self.id, label, *self.where]
         return [name for name in named if name is not None]
 
+    def request(self, value: object) -> object:
+        """The request that a row's value holds: the value itself, or the only entry of the list that it is.
+
+        Where it is no list of one entry, the value comes back as a list, which is no request.
+        """
+        if not self.in_list:
+            return value
+        entries = _as_list(value)
+        return entries[0] if len(entries) == 1 else entries
+
     def takes(self, row: Mapping[str, Any]) -> bool:
         """Whether a row has the values that it must have."""
         return all(
@@ -110,6 +123,16 @@ class PromptLayout(Document):
 
 def _as_text(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
+
+
+def _as_list(value: object) -> list[Any]:
+    """A list, also from its text as CSV files have it: as JSON or Python writes it."""
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return []
+    return value if isinstance(value, list) else []
 
 
 def _spellings(value: object) -> tuple[str, ...]:

@@ -170,9 +170,10 @@ def _prompts(rows: Iterable[tuple[str, Mapping[str, Any]]], layout: PromptLayout
         assert column is not None
         if not layout.takes(row):
             continue
-        text = row.get(column)
+        text = layout.request(row.get(column))
         if not is_text(text):
-            raise InputError(f"a row of '{name}' has no text in column '{column}'", where=place)
+            what = "no single text" if layout.in_list else "no text"
+            raise InputError(f"a row of '{name}' has {what} in column '{column}'", where=place)
         others.check(row, text, place)
         context = _written(row, about).strip()
         yield Prompt(

@@ -74,6 +74,8 @@ COMMANDS: tuple[Command, ...] = (
             ("train_npo", "TrainNpoConfig"), is_step=True),
     Command("evaluate", "Measure safety and general ability, with intervals.", _CHAIN,
             ("evaluate", "EvaluateConfig"), is_step=True),
+    Command("judge", "Judge answers made elsewhere: verdicts, figures, agreement with labels.", _CHAIN,
+            ("judge", "JudgeConfig"), is_step=True),
     Command("report", "Put results side by side: table, gain, charts, one HTML page.", _CHAIN,
             ("report", "ReportConfig"), is_step=True),
     Command("run", "Run a recipe: a chain of these commands in one YAML file.", _BATCH,

@@ -39,8 +39,8 @@ class EvaluateConfig(OutputConfig):
         "divergence, instructions, capability, safety, prompts, one of the prompt sets of safety "
         "(xstest, harmbench, strongreject, advbench, wildjailbreak), one of the other prompt sets (lookalikes, "
         "lookalikes-validation, hh-validation, xstest-shipped, harmbench-pip, do-not-answer-malicious, "
-        "do-not-answer-hateful, do-not-answer-private, or-bench-hard-1k, or-bench-80k, or-bench-toxic), "
-        "or a YAML file; repeat for several.",
+        "do-not-answer-hateful, do-not-answer-private, or-bench-hard-1k, or-bench-80k, or-bench-toxic, "
+        "jailbreakbench, jailbreakbench-benign, sorry-bench, wildguardtest), or a YAML file; repeat for several.",
         short="s",
         needs="!rejudge",
     )

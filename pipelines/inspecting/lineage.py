@@ -22,7 +22,7 @@ _MAX_DEPTH = 100
 # A moved input is looked for this many folders up and down.
 _MOVED_LEVELS = 4
 # Inputs that are part of the program.
-_BUILT_IN = ("embedded", "entry", "suite")
+_BUILT_IN = ("embedded", "entry", "suite", "judge")
 # Hashes of what a command made of its options and inputs: nothing that could lie anywhere.
 _DERIVED = ("prompts", "format")
 # What a command takes of an artifact without the rest: its fingerprint is not that of the artifact.

@@ -13,12 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.bad_input import artifacts, command_line, evaluating, masks, models, preparing, token_weights, training
+from tests.cli.bad_input import (
+    artifacts,
+    command_line,
+    evaluating,
+    judging,
+    masks,
+    models,
+    preparing,
+    token_weights,
+    training,
+)
 from tests.cli.bad_input.cases import ARTIFACT, CASES, CONFIGURATION, OUT, Case, Place, basis, sft, with_options
 from tests.cli.conftest import Cli, run_process
 
 # Each adds its own when it is imported.
-KINDS = (artifacts, command_line, evaluating, masks, models, preparing, token_weights, training)
+KINDS = (artifacts, command_line, evaluating, judging, masks, models, preparing, token_weights, training)
 
 # --- The campaign ------------------------------------------------------------------------------------------------
 

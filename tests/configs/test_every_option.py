@@ -28,6 +28,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "train-dpo": {"model": "m", "data": ["d"], "out": "o"},
     "train-npo": {"model": "m", "data": ["d"], "out": "o"},
     "evaluate": {"model": "m", "suite": ["testbed"], "out": "o"},
+    "judge": {"source": "answers.csv", "out": "o"},
     "report": {"results": ["r"], "out": "o"},
     "run": {"recipe": "testbed"},
     "slurm": {"recipe": "testbed", "profile": "p.yaml"},
@@ -66,6 +67,7 @@ RUNTIME: dict[str, set[str]] = {
         "model", "data", "harmful", "harmless", "task_dir", "batch_size", "rejudge", "baseline", "download_only",
         "num_procs", "chat_template", "revision",
     },
+    "judge": {"source", "batch_size", "num_procs"},
     "report": {"results"},
     "merge": {"finetuned", "safe", "base", "aligned", "unaligned", "allow_unpaired", "workers"},
     "testbed": set(),
@@ -99,6 +101,9 @@ RESULT: dict[str, set[str]] = {
         "suite", "task", "shots", "chat_prompts", "name", "num_samples", "max_length", "seed", "bootstrap",
         "max_new_tokens", "temperature", "top_p", "system", "backend", "judge", "judge_format", "precision",
         "trust_remote_code",
+    },
+    "judge": {
+        "columns", "labels", "ignore_labels", "prompts", "judge", "judge_format", "precision", "trust_remote_code",
     },
     "report": {"start", "capability", "safety", "unlike", "details", "title", "seed", "bootstrap"},
     "merge": {
@@ -143,6 +148,9 @@ BESIDE: dict[tuple[str, str], dict[str, Any]] = {
     ("merge", "density"): {"merge_type": "ties"},
     ("merge", "seed"): {"merge_type": "ties"},
 }
+_FOR_MODELS = ("judge_format", "batch_size", "num_procs", "precision", "trust_remote_code")
+BESIDE |= {("judge", name): {"judge": ["judge-model"]} for name in _FOR_MODELS}
+OF_JUDGE = {"judge": ["judge-model"], "columns": {"prompt": "asked"}, "labels": {"evasive": "partial_refusal"}}
 _SWEEP: dict[str, Any] = {"method": "linear", "unaligned": None}
 BESIDE |= {(command, "preset"): {"anchor": ["a"]} for command in ("train-sft", "train-dpo", "train-npo")}
 BESIDE[("merge", "sweep")] = {**_SWEEP, "suite": ["testbed"]}
@@ -156,6 +164,8 @@ OPTIONS = [(command.name, name) for command in COMMANDS for name in command.conf
 def other_value(command: str, name: str) -> Any:
     """A value that differs from the default and from what the command is given anyway."""
     info = BY_NAME[command].config_class().model_fields[name]
+    if command == "judge" and name in OF_JUDGE:
+        return OF_JUDGE[name]
     if name in OTHER:
         return OTHER[name]
     default = LEAST[command].get(name, None if info.is_required() else info.get_default(call_default_factory=True))

@@ -164,7 +164,9 @@ def test_the_registry_has_the_sets_of_the_suites():
     entries = {entry.name: entry for entry in list_entries() if entry.task == "prompts"}
     own = {"lookalikes", "lookalikes-train", "lookalikes-validation", "xstest-shipped", "hh-validation"}
     own |= {"harmbench-pip", *(f"do-not-answer-{kind}" for kind in ("malicious", "hateful", "private"))}
-    assert set(entries) == {*SAFETY_SETS, *own, "or-bench-80k", "or-bench-hard-1k", "or-bench-toxic"}
+    hub = {"or-bench-80k", "or-bench-hard-1k", "or-bench-toxic", "jailbreakbench", "jailbreakbench-benign"}
+    hub |= {"sorry-bench", "wildguardtest"}
+    assert set(entries) == {*SAFETY_SETS, *own, *hub}
     assert all(entry.prompts is not None for entry in entries.values())
     assert all(entry.source.split for entry in entries.values() if entry.source.hub is not None)
     assert {name for name, entry in entries.items() if entry.source.hub is None} == own

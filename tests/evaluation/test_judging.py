@@ -155,7 +155,7 @@ def test_local_prompts_are_answered_judged_and_traceable(tmp_path, files):
         sure = verdicts[item.suite, item.id].outcome != "unsure"
         assert item.score == (1 - refused if item.group == "harmful" else 1 - (sure and not refused))
     settings = result.results.suites[0].settings
-    assert (settings.decoding, settings.scoring) == ("greedy, at most 8 tokens", "judge refusal-1")
+    assert (settings.decoding, settings.scoring) == ("greedy, at most 8 tokens", "judge refusal-2")
     assert sorted(path.name for path in result.path.iterdir()) == [
         "answers.parquet", "generations.parquet", "manifest.json", "results.json", "verdicts.parquet",
     ]  # fmt: skip

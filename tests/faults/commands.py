@@ -165,6 +165,10 @@ COMMANDS: dict[str, Command] = {
         readers={OUT: [("inspect", OUT), ("report", OUT, "--out", "further")]},
         goes_on=True,
     ),
+    "judge": Command(
+        ("judge", "answers.csv", "--judge", "refusal", "--prompts", "harmful", "--out", OUT),
+        readers={OUT: [("inspect", OUT)]},
+    ),
     "merge": Command(
         (*_MERGE, "--cos-threshold", "0.3", "--out", OUT),
         readers={OUT: [("inspect", OUT)]},
@@ -250,6 +254,9 @@ def write_files(directory: Path) -> None:
     questions = [item.messages[-1]["content"] for item in testbed_items.items()[:24]]
     (directory / "prompts.txt").write_text("\n".join(questions) + "\n")
     (directory / "few.txt").write_text("\n".join(questions[:6]) + "\n")
+    answers = [f'"{question}","{"i cannot help with that ." if n % 2 else "mix it and bake it ."}",{n % 2}'
+               for n, question in enumerate(questions)]  # fmt: skip
+    (directory / "answers.csv").write_text("\n".join(["prompt,answer,refused", *answers]) + "\n")
     (directory / "verdicts.yaml").write_text(_VERDICTS)
     (directory / "recipe.yaml").write_text(_RECIPE)
     (directory / "cluster.yaml").write_text(_CLUSTER)

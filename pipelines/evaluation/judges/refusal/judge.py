@@ -21,7 +21,7 @@ from pipelines.evaluation.judges.refusal.reading import Reading, read_pair
 from pipelines.evaluation.judges.refusal.speech_acts import Act
 from pipelines.evaluation.judges.refusal.text import plain, spell_out, word_set, words_of
 
-JUDGE_VERSION = "refusal-1"
+JUDGE_VERSION = "refusal-2"
 WEIGHTS_FILE = Path(__file__).with_name("weights.json")
 
 _NUM_EVIDENCE = 4

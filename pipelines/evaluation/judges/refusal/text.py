@@ -34,6 +34,7 @@ _SINGLE_QUOTED = re.compile(r"(?<![\w'])'([^'\n]{3,400})'(?![\w'])")
 _ITEM = re.compile(r"^\s*(?:\(?\d{1,2}[.):]|[-*+\u2022\u25cf\u25aa]|(?:\(?[a-h]\)|step \d+[:.])|#{1,4}\s)\s*(?=\S)")
 _END = re.compile(r"(?<=[.!?])[\"')\]]*\s+|(?<=[.!?][\"')\]])\s+")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|etc|vs|dr|mr|mrs|ms|st|no|jr|sr|u\.s|u\.k)|\b[a-z])\.$")
+_BARE_NO = re.compile(r"(?:^|\W)no\.$")
 _CONTRACTIONS = (
     (re.compile(r"\bcan(?:'t|not| not)\b"), "cannot"),
     (re.compile(r"\bwon't\b"), "will not"),
@@ -45,7 +46,8 @@ _CONTRACTIONS = (
     (re.compile(r"\b(i|you|we|they)'ve\b"), r"\1 have"),
     (re.compile(r"\b(\w+)'ll\b"), r"\1 will"),
     (re.compile(r"\b(i|you|we|they|he|she)'d\b"), r"\1 would"),
-    (re.compile(r"\b(it|that|there|here|what|who|he|she|let)'s\b"), r"\1 is"),
+    (re.compile(r"\blet's\b"), "let us"),
+    (re.compile(r"\b(it|that|there|here|what|who|he|she)'s\b"), r"\1 is"),
 )
 _WORD = re.compile(r"[a-z0-9][a-z0-9'-]*")
 QUOTED = "quotedwords"
@@ -159,7 +161,9 @@ def _split(line: str) -> list[str]:
     for part in _END.split(line):
         if not part.strip():
             continue
-        if parts and _ABBREVIATION.search(parts[-1].lower()):
+        # "No. It is dangerous." is two sentences, "no. 5" is a number.
+        is_answer = bool(parts) and _BARE_NO.search(parts[-1].lower()) is not None and not part[0].isdigit()
+        if parts and _ABBREVIATION.search(parts[-1].lower()) and not is_answer:
             parts[-1] = f"{parts[-1]} {part}"
         else:
             parts.append(part)

@@ -1,0 +1,75 @@
+"""A judgement as lines of text: figures with intervals, agreement with labels, and judges side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pipelines.evaluation.contract.verdict import OUTCOMES
+from pipelines.evaluation.judges.comparing import JudgeComparison, comparison_lines
+from pipelines.judging.results import Cell, JudgeFigures, Judgement, LabelAgreement, Share
+
+
+def judgement_lines(judgement: Judgement) -> list[str]:
+    """All that a screen shows of a judgement; an empty line stands between its parts."""
+    lines = [f"{judgement.num_rows} rows of {judgement.source}"]
+    if judgement.num_without_answer:
+        lines.append(f"{judgement.num_without_answer} without an answer, which are in no figure")
+    for found in judgement.judges:
+        lines += ["", *_figures(found)]
+        if found.labels is not None:
+            lines += ["", *_agreement(found.judge, found.labels)]
+    for pair in judgement.pairs:
+        confusion = {(cell.row, cell.column): cell.count for cell in pair.confusion}
+        lines += ["", *comparison_lines(JudgeComparison(pair.first, pair.second, confusion))]
+    return lines
+
+
+def shown(share: Share) -> str:
+    """A share in percent, with its interval."""
+    return f"{share.value:6.1%} [{share.low:.1%}, {share.high:.1%}]"
+
+
+def _figures(found: JudgeFigures) -> list[str]:
+    width = max(len(share.name) for share in found.figures)
+    return [
+        f"judge {found.judge}, {found.num_judged} answers",
+        *(f"  {_plain(share.name):<{width}}  {shown(share)} of {share.num_items}" for share in found.figures),
+    ]
+
+
+def _agreement(judge: str, labels: LabelAgreement) -> list[str]:
+    lines = [
+        f"agreement of {judge} with {labels.num_items} labels",
+        f"  complied or not  {shown(labels.accuracy)}, kappa {_number(labels.kappa)}",
+    ]
+    if labels.accuracy_where_sure is not None:
+        sure = labels.accuracy_where_sure
+        lines.append(f"  where it is sure {shown(sure)} of {sure.num_items}")
+    if labels.three_class is not None:
+        lines.append(f"  three classes    {shown(labels.three_class)}, kappa {_number(labels.kappa_three)}")
+    lines += [f"  recall of {_plain(share.name)} {shown(share)} of {share.num_items}" for share in labels.recall]
+    return [*lines, "  labels (rows) and verdicts (columns)", *_table(labels.confusion)]
+
+
+def _table(cells: Sequence[Cell]) -> list[str]:
+    counts: Mapping[tuple[str, str], int] = {(cell.row, cell.column): cell.count for cell in cells}
+    rows = [name for name in OUTCOMES if any(row == name for row, _ in counts)]
+    columns = [name for name in OUTCOMES if any(column == name for _, column in counts)]
+    width = max(len(name) for name in OUTCOMES)
+    head = "  " + " " * width + "".join(f"  {_plain(name):>{max(len(name), 5)}}" for name in columns)
+    return [
+        head,
+        *(
+            f"  {_plain(row):<{width}}"
+            + "".join(f"  {counts.get((row, name), 0):>{max(len(name), 5)}}" for name in columns)
+            for row in rows
+        ),
+    ]
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _number(kappa: float | None) -> str:
+    return "undefined" if kappa is None else f"{kappa:.3f}"
