@@ -32,7 +32,10 @@ RATIO, WEIGHT, KEPT, SEED, BETA, MU = 0.4, 0.7, 20, 5, 0.2, 8.0
 HIDDEN_WEIGHT = 8.0
 SHARES = [0.7, 0.3]
 # Of a rejected answer the tokens that count, where tokens have weights.
-KEPT_REJECTED = 0.3
+KEPT_REJECTED = 0.2
+# How far the last token that counts is from the first that does not, in every answer: where this is within rounding,
+# engines may choose differently, and no comparison of weights would mean anything.
+GAPS: list[float] = []
 CASES = [
     ("sft", "kl of two sets", ""), ("sft", "ce", ""), ("sft", "hidden and prompt", ""), ("dpo", "kl and prompt", ""),
     ("sft", "kl", "update"), ("sft", "kl and prompt", "gradient"), ("sft", "ce, prompt and weights", ""),
@@ -250,7 +253,11 @@ def _weighted_preference(start: Any, model: Any, pairs: Any) -> Tensor:
     losses = []
     for pair in pairs:
         chosen, rejected = (_log_ratios(model, start, pair["prompt_ids"], pair[f"{side}_ids"]) for side in SIDES)
-        least = rejected.detach().sort().values[max(1, round(KEPT_REJECTED * len(rejected))) - 1]
+        number, ascending = max(1, round(KEPT_REJECTED * len(rejected))), rejected.detach().sort().values
+        least = ascending[number - 1]
+        # Before the first step all are 0.
+        if bool(rejected.detach().any()) and number < len(rejected):
+            GAPS.append(float(ascending[number] - least))
         kept = torch.tensor(pair["weights"]) * (rejected.detach() <= least)
         losses.append(-torch.nn.functional.logsigmoid(BETA * (chosen.sum() - (kept * rejected).sum())))
     return torch.stack(losses).mean()
@@ -300,6 +307,7 @@ def main(directory: Path) -> None:
     if rank() == 0:
         findings["effect"] = min(distance(expected[case], weights_of(naive)) for case in CASES if case[0] == "sft")
         findings["weight 0"] = distance(weights_of(unweighted), weights_of(naive))
+        findings["smallest gap"] = min(GAPS)
         findings["sampled rows"] = len(load_prepared(world.samples)[0])
     if not alone:
         findings |= with_adapters(world)

@@ -18,5 +18,6 @@ def test_equals_plain_pytorch_however_a_step_is_cut(num_procs: int, tmp_path: Pa
     assert findings.pop("sampled rows") == 7
     assert findings.pop("effect") > 100 * TOLERANCE
     assert findings.pop("weight 0") == 0
+    assert findings.pop("smallest gap") > 100 * TOLERANCE
     assert len(findings) == (2 * 8 if num_procs == 1 else 6 * 8 + 2)
     assert max(findings.values()) <= TOLERANCE, findings
