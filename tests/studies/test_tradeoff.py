@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.studies.tradeoff import figures, outcomes, tables
 from benchmarks.studies.tradeoff.__main__ import PAGE, TABLE
+from benchmarks.studies.tradeoff.cells import fill
 from benchmarks.studies.tradeoff.outcomes import Outcome, Point, read_table, write_table
 from benchmarks.studies.tradeoff.plan import Run, read_plan, stage_runs
 from benchmarks.studies.tradeoff.references import REFERENCES, reference_pools
@@ -134,10 +135,10 @@ def test_spread_is_over_worlds() -> None:
 
 def test_the_page_is_filled_between_its_marks() -> None:
     page = "a\n<!-- table: one -->\n\nold | old\n\n<!-- end -->\nb\n"
-    assert tables.fill(page, {"one": "| new |"}) == "a\n<!-- table: one -->\n\n| new |\n\n<!-- end -->\nb\n"
+    assert fill(page, {"one": "| new |"}) == "a\n<!-- table: one -->\n\n| new |\n\n<!-- end -->\nb\n"
 
 
 def test_the_page_shows_the_results_that_are_kept() -> None:
     page = PAGE.read_text(encoding="utf-8")
     results = tables.Results(read_plan(), *read_table(TABLE))
-    assert tables.fill(page, {name: table(results) for name, table in tables.TABLES.items()}) == page
+    assert fill(page, {name: table(results) for name, table in tables.TABLES.items()}) == page
