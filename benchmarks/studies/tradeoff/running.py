@@ -114,7 +114,8 @@ def watched(
             passed.append(weights_of(model))
         so_far = max((point["validation"]["safe"] for point in points), default=0.0)
         ahead = [target for target in targets or (TARGET,) if target > so_far]
-        add(model, 0.0 if step % 80 == 0 else min(ahead, default=_NOWHERE), step=step, alpha=1.0, tokens=tokens)
+        least = min(ahead, default=_NOWHERE if fully else 1.0)
+        add(model, 0.0 if step % 80 == 0 else least, step=step, alpha=1.0, tokens=tokens)
 
     trained, cost = training(look)
     weights = _mean(passed) if passed else weights_of(trained.model)
@@ -219,6 +220,11 @@ def weights_of(model: Any) -> Weights:
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+
+def _mean(passed: Sequence[Weights]) -> Weights:
+    """The mean over weights of several steps."""
+    return {name: torch.stack([weights[name] for weights in passed]).mean(dim=0) for name in passed[0]}
 
 
 def _figures(scorer: Scorer, model: Any, least: float, *, fully: bool) -> dict[str, Any]:
