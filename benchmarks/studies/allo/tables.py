@@ -30,7 +30,7 @@ Table = Callable[[Results], str]
 
 
 def arms(results: Results, task: Task) -> str:
-    """Every arm with its chosen rate, at matched safety."""
+    """Every arm with its chosen rate, at matched safety; figures are those of the runs that reach the target."""
     lines = [head("arm", "rate", "runs (worlds)", "target reached", "safe", "over-refusal", "general",
                   "norm of the change")]  # fmt: skip
     starts = results.starts(results.plan.tasks[task].start)
@@ -41,8 +41,8 @@ def arms(results: Results, task: Task) -> str:
         lines.append(row(
             arm, f"{results.plan.chosen[task][arm]:g}", f"{len(runs)} ({len({world for world, _ in runs})})",
             f"{len(reached)} of {len(runs)}",
-            *(text(spread(at(runs, "mixed", TARGET, share(name)))) for name in HEADLINES),
-            f"{spread(at(runs, 'mixed', TARGET, _norm)).mean:.1f}",
+            *([text(spread(at(reached, "mixed", TARGET, share(name)))) for name in HEADLINES]
+              + [f"{spread(at(reached, 'mixed', TARGET, _norm)).mean:.1f}"] if reached else [""] * 4),
         ))  # fmt: skip
     return "\n".join(lines)
 
