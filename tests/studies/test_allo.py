@@ -14,7 +14,7 @@ from benchmarks.studies.allo.materials import CONFIGS, MaskMaterials
 from benchmarks.studies.allo.pairing import paired
 from benchmarks.studies.allo.plan import read_plan
 from benchmarks.studies.allo.results import collect, keep, read_results
-from benchmarks.studies.allo.running import TARGETS, measure
+from benchmarks.studies.allo.running import TARGETS, measure, wanted
 from benchmarks.studies.allo.tables import TABLES
 from benchmarks.studies.allo.tokens import area_under_curve, shuffle
 from benchmarks.studies.tradeoff import scoring
@@ -82,8 +82,9 @@ def test_every_planned_run_has_options_that_the_commands_take(tmp_path: Path) ->
     for run in {(run.task, run.method) for run in runs}:
         options = {**plan.settings, **plan.methods[run[1]].options}
         for phase in plan.tasks[run[0]].phases:
-            given = {**options, **phase.options, "mask": "m" if "mask" in options else None, "model": "m",
-                     "data": ["d"], "learning-rate": 1e-4, "out": tmp_path}  # fmt: skip
+            made = {name: "made" for name in ("mask", "token-weights") if name in options}
+            given = {**wanted(phase, options | made), **phase.options, "model": "m", "data": ["d"],
+                     "learning-rate": 1e-4, "out": tmp_path}  # fmt: skip
             CONFIGS[phase.train].model_validate({key.replace("-", "_"): value for key, value in given.items()})
 
 

@@ -38,7 +38,7 @@ def _train(
         rate = run.rate if number == len(phases) - 1 else plan.chosen[phase.train][run.method]
         steps = round(phase.share * run.steps)
         out = scratch / f"phase-{number}"
-        given = {**_wanted(phase, options), "learning-rate": rate, "max-steps": steps, "seed": run.seed}
+        given = {**wanted(phase, options), "learning-rate": rate, "max-steps": steps, "seed": run.seed}
         trained, spent = _phase(phase, given, materials, model, out, _later(look, done, cost.tokens))
         cost, done = cost + spent, done + steps
         if number < len(phases) - 1:
@@ -60,7 +60,7 @@ def _phase(
     return trained, Cost(before + trained.tokens, trained.cpu_s + trained.setup_s)
 
 
-def _wanted(phase: Phase, options: Mapping[str, Any]) -> dict[str, Any]:
+def wanted(phase: Phase, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a method that a phase takes: forgetting alone has token weights, DPO alone a filter of tokens."""
     not_for = {"npo": ("rejected-tokens",), "dpo": ("token-weights",)}.get(phase.train, ())
     return {name: value for name, value in options.items() if name not in not_for}
