@@ -23,7 +23,7 @@ from benchmarks.studies.tradeoff.outcomes import Outcome, Point
 from benchmarks.studies.tradeoff.plan import Run, stage_runs
 from benchmarks.studies.tradeoff.workers import Worker
 from data_registry.testbed import MODEL_DIR
-from data_registry.testbed.suite import OVER_REFUSAL_GROUP
+from data_registry.testbed.suite import OVER_REFUSAL_GROUP, SPLITS, items
 from pipelines.commands import prepare_data, score_tokens
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.configs.score_tokens import ScoreTokensConfig
@@ -34,8 +34,8 @@ ARMS = ("all", "top 10 %", "random 10 %")
 @pytest.fixture
 def few_items(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thirtieth of the items, which is enough to be counted."""
-    all_items = scoring._items
-    monkeypatch.setattr(scoring, "_items", lambda world, split: all_items(world, split)[::30])
+    few = {split: items(split)[::30] for split in SPLITS}
+    monkeypatch.setattr(scoring, "_items", lambda world, split: few[split])
 
 
 @pytest.mark.usefixtures("few_items")

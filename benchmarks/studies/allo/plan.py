@@ -22,11 +22,13 @@ class Phase(Document):
     Attributes:
         train: which command.
         share: its share of the task's steps.
+        rate: its learning rate, where it is not the last phase, which has that of the run.
         options: its options beside those of the settings and the method.
     """
 
     train: Trains
     share: float = 1.0
+    rate: float | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -36,12 +38,17 @@ class Chain(Document):
     Attributes:
         start: the model that it starts from: the testbed's, that after some steps of refusals, or one whose
             pretraining was stopped early, which is trained on its own right and wrong answers.
-        phases: the training commands, one after the other; the last has the rate of the run, and those before it the
-            rate that was chosen for the task of their command.
+        phases: the training commands, one after the other.
     """
 
     start: Start
     phases: list[Phase] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _all_but_the_last_have_rates(self) -> Chain:
+        if [phase.rate is None for phase in self.phases] != [False] * (len(self.phases) - 1) + [True]:
+            raise ValueError("all phases but the last need a rate, which the last has from the run")
+        return self
 
 
 class MaskPlan(Plan):

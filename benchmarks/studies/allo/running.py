@@ -35,7 +35,7 @@ def _train(
     model, cost, done = materials.model, Cost(), 0
     phases = plan.tasks[run.task].phases
     for number, phase in enumerate(phases):
-        rate = run.rate if number == len(phases) - 1 else plan.chosen[phase.train][run.method]
+        rate = run.rate if phase.rate is None else phase.rate
         steps = round(phase.share * run.steps)
         out = scratch / f"phase-{number}"
         given = {**wanted(phase, options), "learning-rate": rate, "max-steps": steps, "seed": run.seed}

@@ -8,11 +8,11 @@ from typing import Final
 import numpy as np
 
 from benchmarks.studies.allo.pairing import Paired, paired
-from benchmarks.studies.allo.results import START, Results
-from benchmarks.studies.allo.tokens import area_under_curve
+from benchmarks.studies.allo.results import START, WORLDS, Results
+from benchmarks.studies.allo.tokens import ASKED, area_under_curve
 from benchmarks.studies.tradeoff.cells import head, interval, row, text
-from benchmarks.studies.tradeoff.figures import at, share, spread
-from benchmarks.studies.tradeoff.outcomes import Point, Procedure
+from benchmarks.studies.tradeoff.figures import Where, at, share, spread
+from benchmarks.studies.tradeoff.outcomes import Outcome, Point, Procedure
 from benchmarks.studies.tradeoff.plan import Task
 
 TARGET: Final = 0.985
@@ -25,6 +25,15 @@ _PROCEDURES: Final[tuple[tuple[str, Procedure, float], ...]] = (
     ("as trained", "trained", TARGET), ("stopped at 95 %", "stopped", 0.95), ("stopped at 98.5 %", "stopped", 0.985),
     ("mixed, 95 %", "mixed", 0.95), ("mixed, 98.5 %", "mixed", 0.985),
 )  # fmt: skip
+
+_CHAINS: Final[dict[Task, str]] = {
+    "dpo": "DPO", "dpo-long": "DPO, twice as long", "npo": "forgetting (NPO)", "npo-dpo": "forgetting, then DPO",
+    "dpo-npo": "DPO, then forgetting", "dpo-pure": "DPO, sigmoid loss alone",
+}  # fmt: skip
+_TOKEN_TASKS: Final[dict[Task, str]] = {
+    "tokens-npo": "forgetting (NPO)", "tokens-dpo": "DPO", "tokens-dpo-sft": "DPO, right answers too",
+    "tokens-npo-dpo": "forgetting, then DPO, right answers too",
+}  # fmt: skip
 
 Table = Callable[[Results], str]
 
@@ -41,8 +50,7 @@ def arms(results: Results, task: Task) -> str:
         lines.append(row(
             arm, f"{results.plan.chosen[task][arm]:g}", f"{len(runs)} ({len({world for world, _ in runs})})",
             f"{len(reached)} of {len(runs)}",
-            *([text(spread(at(reached, "mixed", TARGET, share(name)))) for name in HEADLINES]
-              + [f"{spread(at(reached, 'mixed', TARGET, _norm)).mean:.1f}"] if reached else [""] * 4),
+            *_headlines(reached, "mixed"), f"{spread(at(reached, 'mixed', TARGET, _norm)).mean:.1f}" if reached else "",
         ))  # fmt: skip
     return "\n".join(lines)
 
@@ -108,6 +116,46 @@ def checks(results: Results) -> str:
     return "\n".join(lines)
 
 
+def chains(results: Results) -> str:
+    """Forgetting and DPO in all orders: as trained, and at matched safety where a run reaches it."""
+    lines = [head("task", "steps", "runs", "as trained: safe", "over-refusal", "general", "target reached",
+                  "at the target: safe", "over-refusal", "general")]  # fmt: skip
+    for task, name in _CHAINS.items():
+        runs = results.runs(task).get("all", {})
+        if runs:
+            reached = {where: one for where, one in runs.items() if one.chosen("mixed", TARGET)[1]}
+            trained, matched = _headlines(runs, "trained"), _headlines(reached, "mixed")
+            lines.append(row(name, str(results.plan.steps[task]), str(len(runs)), *trained,
+                             f"{len(reached)} of {len(runs)}", *matched))  # fmt: skip
+    return "\n".join(lines)
+
+
+def _headlines(runs: Mapping[Where, Outcome], procedure: Procedure) -> list[str]:
+    """The cells of the headlines; empty where there are no runs."""
+    return [text(spread(at(runs, procedure, TARGET, share(name)))) if runs else "" for name in HEADLINES]
+
+
+def forgetting(results: Results) -> str:
+    """What training on wrong answers leaves of the skills that were asked, and of all, at every rate."""
+    lines = [
+        head("training", "tokens that count", "rate", "exact answers, six skills", "general", "norm of the change")
+    ]
+    start = results.starts("early")[WORLDS[0], 0]
+    lines.append(row(START, "", "", *_skills(start), "0"))
+    for task, name in _TOKEN_TASKS.items():
+        for outcome in results.tried(task):
+            point, _ = outcome.chosen("trained", TARGET)
+            lines.append(
+                row(name, outcome.run.method, f"{outcome.run.rate:g}", *_skills(point), _number(point.norm, 2))
+            )
+    return "\n".join(lines)
+
+
+def _skills(point: Point) -> tuple[str, str]:
+    asked = sum(point.test[skill] for skill in ASKED) / len(ASKED)
+    return f"{100 * asked:.1f}", f"{100 * point.test['general']:.1f}"
+
+
 def polarity(results: Results) -> str:
     """How well the rewriter's probability tells wrong tokens from right ones, by world."""
     lines = [head("world", "wrong answers", "tokens", "of them wrong", "1 - p tells wrong ones", "p tells wrong ones",
@@ -166,8 +214,8 @@ def _share(point: Point, name: str) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+def _number(value: float | None, digits: int = 1) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 TABLES: Final[dict[str, Table]] = {
@@ -176,5 +224,7 @@ TABLES: Final[dict[str, Table]] = {
                                                       ("controls", controls))},
     "checks": checks,
     "polarity": polarity,
+    "chains": chains,
+    "forgetting": forgetting,
     "coverage": coverage,
 }  # fmt: skip
