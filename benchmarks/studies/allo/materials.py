@@ -109,6 +109,8 @@ class MaskMaterials(Materials):
             given["seed"] = self._seed
         words = "-".join(f"{key}-{value}" for key, value in sorted(options.items()))
         out = self._of_start / f"mask-{words.replace('*', '')}"
+        if "exclude" in given:
+            given["exclude"] = [given["exclude"]]
         config = BuildMaskConfig.model_validate({**given, "model": str(self.model), "num_procs": 1, "out": out})
         return out, cost + Cost(0.0, made("build_mask", config))
 

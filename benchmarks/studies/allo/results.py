@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,12 @@ FOLDER: Final = HERE / "results"
 START: Final = "starting model"
 WORLDS: Final = (0, 1, 2)
 _TOKENS: Final = "tokens.parquet"
+_MASKS: Final = "masks.parquet"
+_MASK_NAMES: Final = {
+    "ratio-0.1": "top 10 %", "ratio-0.1-score-gradient": "gradient 10 %", "order-least-ratio-0.1": "least 10 %",
+    "ratio-0.1-score-magnitude": "magnitude 10 %", "ratio-0.1-score-random": "random 10 %",
+}  # fmt: skip
+_KINDS: Final = {"embed": "embeddings", "attn": "attention", "mlp": "feed-forward", "norm": "norms"}
 
 Tokens = tuple[np.ndarray, np.ndarray, np.ndarray]
 Clusters = list[tuple[str, str]]
@@ -41,12 +47,14 @@ class Results:
         clusters: the items of the test by world.
         tokens: the tokens of wrong answers by world: the number of the answer, whether the token is wrong, and the
             rewriter's probability of it.
+        masks: how many weights of each kind there are and a mask chooses; ``mask``, ``kind``, ``numel``, ``selected``.
     """
 
     plan: MaskPlan
     outcomes: Sequence[Outcome]
     clusters: Mapping[int, Clusters]
     tokens: Mapping[int, Tokens] = field(default_factory=dict)
+    masks: Sequence[Mapping[str, Any]] = ()
 
     def runs(self, task: Task, worlds: Sequence[int] = WORLDS) -> dict[str, dict[Where, Outcome]]:
         """The runs with chosen rates: method, then world and seed."""
@@ -93,6 +101,9 @@ def keep(work: Path, folder: Path = FOLDER) -> None:
         for group, about in Scorer(world, AutoTokenizer.from_pretrained(MODEL_DIR)).clusters("test")
     ]
     pq.write_table(pa.Table.from_pylist(rows), folder / "items.parquet", compression="zstd")
+    chosen = _masks(work)
+    if chosen:
+        pq.write_table(pa.Table.from_pylist(chosen), folder / _MASKS, compression="zstd")
     scores = sorted((work / "tokens").glob("scores-*.parquet"))
     if scores:
         table = pa.concat_tables([pq.read_table(file) for file in scores])
@@ -105,7 +116,27 @@ def read_results(folder: Path = FOLDER) -> Results:
     clusters: dict[int, Clusters] = {}
     for row in pq.read_table(folder / "items.parquet").to_pylist():
         clusters.setdefault(row["world"], []).append((row["group"], row["about"]))
-    return Results(read_plan(), outcomes, clusters, _tokens(folder / _TOKENS) if (folder / _TOKENS).exists() else {})
+    tokens = _tokens(folder / _TOKENS) if (folder / _TOKENS).exists() else {}
+    masks = pq.read_table(folder / _MASKS).to_pylist() if (folder / _MASKS).exists() else []
+    return Results(read_plan(), outcomes, clusters, tokens, masks)
+
+
+def _masks(work: Path) -> list[dict[str, Any]]:
+    """What the masks of the first world and seed choose, by kind of weights."""
+    found: dict[tuple[str, str], list[int]] = {}
+    drawn = work / "drawn" / f"world-{WORLDS[0]}-seed-0"
+    for setting, title in (("base-sft", "SFT"), ("refusals-dpo", "DPO")):
+        for words, name in _MASK_NAMES.items():
+            file = drawn / setting / f"mask-{words}" / "layers.parquet"
+            for line in pq.read_table(file).to_pylist() if file.exists() else ():
+                kind = next(kind for part, kind in _KINDS.items() if part in line["parameter"])
+                counts = found.setdefault((f"{name}, {title}", kind), [0, 0])
+                counts[0] += line["numel"]
+                counts[1] += line["selected"]
+    return [
+        {"mask": mask, "kind": kind, "numel": numel, "selected": selected}
+        for (mask, kind), (numel, selected) in found.items()
+    ]
 
 
 def _tokens(file: Path) -> dict[int, Tokens]:

@@ -18,6 +18,8 @@ from benchmarks.studies.tradeoff.plan import Task
 TARGET: Final = 0.985
 """The validation safety at which arms are compared."""
 MAIN: Final = ("all", "top 10 %", "random 10 %")
+SINGLE: Final = (*MAIN, "gradient 10 %", "least 10 %", "magnitude 10 %", "top 10 %, no embeddings")
+TOGETHER: Final = ("KL", "top 10 % + KL", "random 10 % + KL", "update space", "top 10 % + update space")
 _RESAMPLES: Final = 300
 HEADLINES: Final = ("safe", "over_refusal", "general")
 _PAIRS: Final = (("top 10 %", "random 10 %"), ("top 10 %", "all"), ("random 10 %", "all"))
@@ -71,18 +73,18 @@ def pairs(results: Results, task: Task, of: Sequence[tuple[str, str]] = _PAIRS) 
     return "\n".join(lines)
 
 
-def tuned(results: Results, task: Task) -> str:
-    """All rates that were tried, in the world that rates were chosen in."""
-    lines = [head("arm", "rate", "norm as trained", "safe as trained", "safe", "over-refusal", "general",
-                  "norm of the change")]  # fmt: skip
+def tuned(results: Results, task: Task, arms_of: Sequence[str] = SINGLE) -> str:
+    """All rates that were tried, in the world that rates were chosen in: safe / over-refusal / general."""
+    lines = [head("arm", "rate", "norm", "as trained", "norm at the target", "at the target")]
     for outcome in results.tried(task):
+        if outcome.run.method not in arms_of:
+            continue
         end, _ = outcome.chosen("trained", TARGET)
         point, reached = outcome.chosen("mixed", TARGET)
         chosen = "" if outcome.run.rate != results.plan.chosen.get(task, {}).get(outcome.run.method) else " *"
         lines.append(row(
-            outcome.run.method, f"{outcome.run.rate:g}{chosen}", _number(end.norm), _share(end, "safe"),
-            *((_share(point, name) for name in HEADLINES) if reached else ("not reached", "", "")),
-            _number(point.norm) if reached else "",
+            outcome.run.method, f"{outcome.run.rate:g}{chosen}", _number(end.norm), _shares(end),
+            *((_number(point.norm), _shares(point)) if reached else ("", "not reached")),
         ))  # fmt: skip
     return "\n".join(lines)
 
@@ -184,6 +186,19 @@ def _area_interval(answers: np.ndarray, wrong: np.ndarray, scores: np.ndarray) -
     return float(low), float(high)
 
 
+def masks(results: Results) -> str:
+    """What masks choose, in world 0: the share of the mask, and in brackets the share of weights of that kind."""
+    kinds = list(dict.fromkeys(each["kind"] for each in results.masks))
+    lines = [head("mask", *kinds)]
+    for name in dict.fromkeys(each["mask"] for each in results.masks):
+        of_mask = {each["kind"]: each for each in results.masks if each["mask"] == name}
+        total = sum(each["selected"] for each in of_mask.values())
+        cells = (f"{100 * each['selected'] / total:.0f} % ({100 * each['selected'] / each['numel']:.0f} %)"
+                 for each in of_mask.values())  # fmt: skip
+        lines.append(row(name, *cells))
+    return "\n".join(lines)
+
+
 def coverage(results: Results) -> str:
     """How many runs there are of each task."""
     lines = [head("task", "runs", "arms", "worlds", "seeds")]
@@ -209,9 +224,8 @@ def _paired(found: Paired | None) -> str:
     return f"{worlds}; items [{low:+.1f}, {high:+.1f}]"
 
 
-def _share(point: Point, name: str) -> str:
-    value = point.test.get(name)
-    return "" if value is None else f"{100 * value:.1f}"
+def _shares(point: Point) -> str:
+    return " / ".join(f"{100 * point.test[name]:.1f}" for name in HEADLINES)
 
 
 def _number(value: float | None, digits: int = 1) -> str:
@@ -222,7 +236,9 @@ TABLES: Final[dict[str, Table]] = {
     **{f"{task}-{name}": (lambda results, of=table, task=task: of(results, task))
        for task in ("sft", "dpo") for name, table in (("arms", arms), ("pairs", pairs), ("tuned", tuned),
                                                       ("controls", controls))},
+    "together": lambda results: tuned(results, "sft", TOGETHER),
     "checks": checks,
+    "masks": masks,
     "polarity": polarity,
     "chains": chains,
     "forgetting": forgetting,
