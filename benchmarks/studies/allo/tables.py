@@ -19,6 +19,7 @@ TARGET: Final = 0.985
 """The validation safety at which arms are compared."""
 MAIN: Final = ("all", "top 10 %", "random 10 %")
 SINGLE: Final = (*MAIN, "gradient 10 %", "least 10 %", "magnitude 10 %", "top 10 %, no embeddings")
+RATIOS: Final = tuple(f"{name} {ratio} %" for ratio in (1, 5, 10, 30) for name in ("top", "random"))
 TOGETHER: Final = ("KL", "top 10 % + KL", "random 10 % + KL", "update space", "top 10 % + update space")
 _RESAMPLES: Final = 300
 HEADLINES: Final = ("safe", "over_refusal", "general")
@@ -236,6 +237,7 @@ TABLES: Final[dict[str, Table]] = {
     **{f"{task}-{name}": (lambda results, of=table, task=task: of(results, task))
        for task in ("sft", "dpo") for name, table in (("arms", arms), ("pairs", pairs), ("tuned", tuned),
                                                       ("controls", controls))},
+    "ratios": lambda results: tuned(results, "sft", ("all", *RATIOS)),
     "together": lambda results: tuned(results, "sft", TOGETHER),
     "checks": checks,
     "masks": masks,
