@@ -19,7 +19,6 @@ TARGET: Final = 0.985
 """The validation safety at which arms are compared."""
 MAIN: Final = ("all", "top 10 %", "random 10 %")
 SINGLE: Final = (*MAIN, "gradient 10 %", "least 10 %", "magnitude 10 %", "top 10 %, no embeddings")
-RATIOS: Final = tuple(f"{name} {ratio} %" for ratio in (1, 5, 10, 30) for name in ("top", "random"))
 TOGETHER: Final = ("KL", "top 10 % + KL", "random 10 % + KL", "update space", "top 10 % + update space")
 _RESAMPLES: Final = 300
 HEADLINES: Final = ("safe", "over_refusal", "general")
@@ -120,16 +119,27 @@ def checks(results: Results) -> str:
 
 
 def chains(results: Results) -> str:
-    """Forgetting and DPO in all orders: as trained, and at matched safety where a run reaches it."""
-    lines = [head("task", "steps", "runs", "as trained: safe", "over-refusal", "general", "target reached",
-                  "at the target: safe", "over-refusal", "general")]  # fmt: skip
+    """Forgetting and DPO in all orders, in the world that all were run in: as trained, and at matched safety."""
+    lines = [head("training", "rate", "steps", "as trained", "at the target")]
     for task, name in _CHAINS.items():
-        runs = results.runs(task).get("all", {})
-        if runs:
-            reached = {where: one for where, one in runs.items() if one.chosen("mixed", TARGET)[1]}
-            trained, matched = _headlines(runs, "trained"), _headlines(reached, "mixed")
-            lines.append(row(name, str(results.plan.steps[task]), str(len(runs)), *trained,
-                             f"{len(reached)} of {len(runs)}", *matched))  # fmt: skip
+        for outcome in results.tried(task):
+            if outcome.run.method != "all":
+                continue
+            end, _ = outcome.chosen("trained", TARGET)
+            point, reached = outcome.chosen("mixed", TARGET)
+            lines.append(row(name, f"{outcome.run.rate:g}", str(outcome.run.steps), _shares(end),
+                             _shares(point) if reached else "not reached"))  # fmt: skip
+    return "\n".join(lines)
+
+
+def chain_pairs(results: Results) -> str:
+    """Differences between forgetting before DPO and DPO alone, in all worlds."""
+    chain, alone = (results.runs(task).get("all", {}) for task in ("npo-dpo", "dpo"))
+    found = [paired(chain, alone, name, TARGET, results.clusters) for name in (*HEADLINES[1:], "safe")]
+    first = found[0]
+    worlds = 0 if first is None else first.over_worlds.num_worlds
+    lines = [head("difference", "worlds", *HEADLINES[1:], "safe")]
+    lines.append(row("forgetting, then DPO, less DPO", str(worlds), *map(_paired, found)))
     return "\n".join(lines)
 
 
@@ -237,12 +247,12 @@ TABLES: Final[dict[str, Table]] = {
     **{f"{task}-{name}": (lambda results, of=table, task=task: of(results, task))
        for task in ("sft", "dpo") for name, table in (("arms", arms), ("pairs", pairs), ("tuned", tuned),
                                                       ("controls", controls))},
-    "ratios": lambda results: tuned(results, "sft", ("all", *RATIOS)),
     "together": lambda results: tuned(results, "sft", TOGETHER),
     "checks": checks,
     "masks": masks,
     "polarity": polarity,
     "chains": chains,
+    "chain-pairs": chain_pairs,
     "forgetting": forgetting,
     "coverage": coverage,
 }  # fmt: skip
