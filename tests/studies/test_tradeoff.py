@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.studies.tradeoff import figures, outcomes, tables
+from benchmarks.studies.tradeoff import figures, outcomes, running, tables
 from benchmarks.studies.tradeoff.__main__ import PAGE, TABLE
+from benchmarks.studies.tradeoff.cells import fill
 from benchmarks.studies.tradeoff.outcomes import Outcome, Point, read_table, write_table
 from benchmarks.studies.tradeoff.plan import Run, read_plan, stage_runs
 from benchmarks.studies.tradeoff.references import REFERENCES, reference_pools
@@ -134,10 +135,38 @@ def test_spread_is_over_worlds() -> None:
 
 def test_the_page_is_filled_between_its_marks() -> None:
     page = "a\n<!-- table: one -->\n\nold | old\n\n<!-- end -->\nb\n"
-    assert tables.fill(page, {"one": "| new |"}) == "a\n<!-- table: one -->\n\n| new |\n\n<!-- end -->\nb\n"
+    assert fill(page, {"one": "| new |"}) == "a\n<!-- table: one -->\n\n| new |\n\n<!-- end -->\nb\n"
 
 
 def test_the_page_shows_the_results_that_are_kept() -> None:
     page = PAGE.read_text(encoding="utf-8")
     results = tables.Results(read_plan(), *read_table(TABLE))
-    assert tables.fill(page, {name: table(results) for name, table in tables.TABLES.items()}) == page
+    assert fill(page, {name: table(results) for name, table in tables.TABLES.items()}) == page
+
+
+class _Mixed:
+    """A bench on which a share of the way to the trained weights is as safe as it is long."""
+
+    class scorer:  # noqa: N801 - it stands where a scorer does
+        safety = staticmethod(lambda model, split: model)
+        answers = staticmethod(lambda model, split: [model >= 0.9])
+        figures = staticmethod(lambda model, split: {"safe": model})
+        figures_of = staticmethod(lambda split, answers: {"safe": float(answers[0])})
+
+    put = staticmethod(lambda weights, alpha: alpha)
+    distance = staticmethod(lambda model: 3 * model)
+
+
+def test_the_share_that_reaches_a_target_is_found_by_halving() -> None:
+    way = [{"step": 160, "tokens": 1.0, "alpha": alpha, "validation": {"safe": alpha}, "norm": 3 * alpha}
+           for alpha in (1.0, 0.95, 0.9)]  # fmt: skip
+    found = running._at_targets(way, _Mixed, {}, (0.93, 0.985))
+    alphas = [point["alpha"] for point in found]
+    assert alphas == sorted(alphas, reverse=True)
+    for target in (0.93, 0.985):
+        measured = [point["alpha"] for point in (way[0], *found) if "test" in point and point["alpha"] >= target]
+        assert target <= min(measured) < target + 0.05 / 8
+    assert all(point["norm"] == pytest.approx(3 * point["alpha"]) for point in found)
+    assert {point["answers"] for point in found if "test" in point} == {"1"}
+    # Out of reach, nothing is measured.
+    assert running._at_targets([{**way[1], "test": {}}, way[2]], _Mixed, {}, (0.985,)) == [way[2]]

@@ -12,24 +12,19 @@ taken.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-
+from benchmarks.studies.tradeoff.cells import fill
 from benchmarks.studies.tradeoff.charts import draw_charts
 from benchmarks.studies.tradeoff.figures import choose_rates
 from benchmarks.studies.tradeoff.materials import Materials
 from benchmarks.studies.tradeoff.outcomes import read_outcomes, read_starts, read_table, write_table
-from benchmarks.studies.tradeoff.plan import HERE, Run, read_plan, stage_runs
-from benchmarks.studies.tradeoff.running import Bench, measure, write
-from benchmarks.studies.tradeoff.tables import TABLES, TARGET, Results, fill
-from data_registry.testbed.suite import SPLITS
-from pipelines.core.artifact import record_command
+from benchmarks.studies.tradeoff.plan import HERE, read_plan, stage_runs
+from benchmarks.studies.tradeoff.running import measure
+from benchmarks.studies.tradeoff.tables import TABLES, TARGET, Results
+from benchmarks.studies.tradeoff.workers import Worker
 
 TABLE = HERE / "results" / "points.parquet"
 PAGE = HERE.parents[2] / "docs" / "tradeoff.md"
@@ -72,65 +67,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_stages(work: Path, stages: Sequence[str]) -> None:
     """Do the runs of stages that nobody has done or is doing."""
     plan = read_plan()
-    (work / "runs").mkdir(parents=True, exist_ok=True)
-    _alone()
+    worker = Worker(
+        work,
+        lambda run: Materials(work, run.world, run.seed, run.references),
+        lambda run, materials, bench, scratch: measure(run, plan, materials, bench, scratch),
+    )
     for stage in stages:
-        runs = list(dict.fromkeys(stage_runs(plan, stage)))
-        for number, run in enumerate(runs, start=1):
-            if not _done(work, run):
-                _claim(work, run, f"{stage} {number}/{len(runs)}")
-
-
-def _alone() -> None:
-    """Make this process one that computes in one thread, without bars, and without a command that was typed."""
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    torch.set_num_threads(1)
-    record_command([])
-
-
-def _done(work: Path, run: Run) -> bool:
-    return (work / "runs" / f"{run.name}.json").exists()
-
-
-def _claim(work: Path, run: Run, title: str) -> None:
-    """Do a run unless another process that is alive is doing it."""
-    lock = work / "runs" / f"{run.name}.lock"
-    try:
-        with lock.open("x", encoding="utf-8") as file:
-            file.write(str(os.getpid()))
-    except FileExistsError:
-        if _alive(lock):
-            return
-        lock.write_text(str(os.getpid()), encoding="utf-8")
-    started = time.monotonic()
-    if not _done(work, run):
-        _do(work, run)
-    lock.unlink(missing_ok=True)
-    sys.stderr.write(f"=== {title}: {run.name}: {time.monotonic() - started:.0f} s\n")
-
-
-def _alive(lock: Path) -> bool:
-    try:
-        os.kill(int(lock.read_text(encoding="utf-8")), 0)
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def _do(work: Path, run: Run) -> None:
-    materials = Materials(work, run.world, run.seed, run.references)
-    if run.world not in _BENCHES:
-        _BENCHES[run.world] = Bench.of(materials.model, run.world)
-    bench = _BENCHES[run.world]
-    start = work / "runs" / f"start-{run.world}.json"
-    if not start.exists():
-        figures: dict[str, Any] = {split: bench.scorer.figures(bench.put(bench.start, 0.0), split) for split in SPLITS}
-        write({"world": run.world, **figures}, start)
-    record = measure(run, read_plan(), materials, bench, work / f"scratch-{os.getpid()}")
-    write(record, work / "runs" / f"{run.name}.json")
-
-
-_BENCHES: dict[int, Bench] = {}
+        worker.do(stage, stage_runs(plan, stage))
 
 
 if __name__ == "__main__":

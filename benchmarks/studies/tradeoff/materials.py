@@ -62,6 +62,11 @@ class Materials:
         self._pools = reference_pools(references, world, seed)
 
     @property
+    def start(self) -> str:
+        """A name for the starting model, for files."""
+        return str(self._world)
+
+    @property
     def model(self) -> Path:
         """The starting model; that of another world than the shipped one is trained when it is first asked for."""
         if self._world == SHIPPED_WORLD_SEED:
@@ -108,7 +113,7 @@ class Materials:
             batch_size=128,
             log_probs=LOG_PROBS,
         )
-        seconds = _made("sample", config)
+        seconds = made("sample", config)
         rows, _ = load_prepared(out, task="sft")
         # Every token once as it is made, and once more for the log-probabilities.
         return out, Cost(2 * FORWARD * num_tokens(row for row in rows), seconds)
@@ -120,7 +125,7 @@ class Materials:
             model=str(self.model), reference=places, out=out, num_procs=1, num_samples=100, batch_size=50,
             max_length=64, precision="fp32",
         )  # fmt: skip
-        seconds = _made("build_basis", config)
+        seconds = made("build_basis", config)
         return out, Cost(num_tokens(row for rows in self._pools.values() for row in rows[:100]), seconds)
 
     def _prepared(self, rows: Sequence[Row], out: Path) -> Path:
@@ -131,11 +136,11 @@ class Materials:
             aside = file.with_name(f"{file.name}.{os.getpid()}")
             aside.write_text(text, encoding="utf-8")
             aside.rename(file)
-            _made("prepare_data", PrepareDataConfig(source=str(file), out=out))
+            made("prepare_data", PrepareDataConfig(source=str(file), out=out))
         return out
 
 
-def _made(command: str, config: CommandConfig) -> float:
+def made(command: str, config: CommandConfig) -> float:
     """Have a command make its artifact, and return the CPU time that it took whoever made it."""
     out: Path = getattr(config, "out")  # noqa: B009 - all these commands have one, which the base class does not know
     record = out.with_name(f"{out.name}.cost.json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -34,6 +34,8 @@ class Point:
         tokens: the tokens of training up to the step; see :class:`Cost`.
         validation: the figures of the validation split; safety alone where no more was measured.
         test: the figures of the test split; empty where none was measured.
+        norm: the norm of the change of all weights from the start; None where it was not measured.
+        answers: whether each item of the test counts, as a string of 0 and 1; empty where that was not kept.
     """
 
     step: int
@@ -41,6 +43,8 @@ class Point:
     tokens: float
     validation: Mapping[str, float]
     test: Mapping[str, float]
+    norm: float | None = None
+    answers: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Outcome:
         setup_tokens: the tokens of what had to be made before.
         setup_s: the same in seconds of CPU time.
         points: the points in the order in which they were measured: the steps, then from the last step to the start.
+        left: what the transforms of the run said at its end, as numbers.
     """
 
     run: Run
@@ -62,6 +67,7 @@ class Outcome:
     setup_tokens: float
     setup_s: float
     points: tuple[Point, ...]
+    left: Mapping[str, float] = field(default_factory=dict)
 
     def chosen(self, procedure: Procedure, target: float) -> tuple[Point, bool]:
         """The point that a procedure chooses, and whether it reaches the target; the last step where none does.
@@ -80,9 +86,11 @@ class Outcome:
             return next(((point, True) for point in steps if point.validation["safe"] >= target), (way[0], False))
         chosen = None
         for point in way:
-            if not point.test or getattr(point, split)["safe"] < target:
+            safe = getattr(point, split).get("safe")
+            if safe is not None and safe < target:
                 break
-            chosen = point
+            if safe is not None and point.test:
+                chosen = point
         return (way[0], False) if chosen is None else (chosen, True)
 
 
@@ -104,11 +112,15 @@ def read_starts(folder: Path) -> dict[int, dict[str, dict[str, float]]]:
 def _outcome(record: Mapping[str, Any]) -> Outcome:
     training, setup = record["cost"]["training"], record["cost"]["setup"]
     points = tuple(
-        Point(point["step"], point["alpha"], point["tokens"], point["validation"], point.get("test", {}))
+        Point(
+            point["step"], point["alpha"], point["tokens"], point["validation"], point.get("test", {}),
+            point.get("norm"), point.get("answers", ""),
+        )
         for point in record["points"]
-    )
+    )  # fmt: skip
+    left = {name: float(value) for name, value in record.get("left", {}).items() if isinstance(value, int | float)}
     tokens, seconds = (training[name] + setup[name] for name in ("tokens", "cpu_s"))
-    return Outcome(Run(**record["run"]), tokens, seconds, setup["tokens"], setup["cpu_s"], points)
+    return Outcome(Run(**record["run"]), tokens, seconds, setup["tokens"], setup["cpu_s"], points, left)
 
 
 def write_table(
@@ -135,10 +147,14 @@ def read_table(file: Path) -> tuple[list[Outcome], dict[int, dict[str, dict[str,
     outcomes = []
     for run, rows in runs.items():
         points = tuple(
-            Point(row["step"], row["alpha"], row["tokens"], *(_figures(row, split) for split in SPLITS)) for row in rows
-        )
+            Point(
+                row["step"], row["alpha"], row["tokens"], *(_figures(row, split) for split in SPLITS),
+                row.get("norm"), row.get("answers") or "",
+            )
+            for row in rows
+        )  # fmt: skip
         tokens, seconds, setup, setup_s = (rows[0][name] for name in ("all_tokens", "cpu_s", "setup_tokens", "setup_s"))
-        outcomes.append(Outcome(run, tokens, seconds, setup, setup_s, points))
+        outcomes.append(Outcome(run, tokens, seconds, setup, setup_s, points, _figures(rows[0], "left")))
     return outcomes, starts
 
 
@@ -152,7 +168,13 @@ def _rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
     }
     for point in outcome.points:
         figures = {f"{split}/{name}": value for split in SPLITS for name, value in getattr(point, split).items()}
-        yield {**run, **cost, "step": point.step, "alpha": point.alpha, "tokens": point.tokens, **figures}
+        left = {f"left/{name}": value for name, value in outcome.left.items()}
+        more: dict[str, Any] = {"norm": point.norm} if point.norm is not None else {}
+        if point.answers:
+            more["answers"] = point.answers
+        yield {
+            **run, **cost, **left, "step": point.step, "alpha": point.alpha, "tokens": point.tokens, **more, **figures,
+        }  # fmt: skip
 
 
 def _start_rows(starts: Mapping[int, Mapping[str, Mapping[str, float]]]) -> Iterator[dict[str, Any]]:

@@ -9,12 +9,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from data_registry.core.documents import Document, parse, read_text
 
 HERE: Final = Path(__file__).parent
-Task = Literal["sft", "dpo", "sft-dpo"]
+Task = str
+"""What is trained: a key of a plan's ``steps``."""
 
 
 class Method(Document):
@@ -22,7 +23,7 @@ class Method(Document):
 
     Attributes:
         rates: the learning rates that are tried in SFT.
-        dpo_rates: the same in DPO.
+        dpo_rates: the same in whatever else is trained.
         options: options of the training commands beside the settings.
         dpo: options beside these in DPO; None where the method has no DPO.
         averaged: whether the weights that count are the mean over every tenth step of the second half of training.
@@ -74,10 +75,18 @@ class Plan(Document):
     stages: dict[str, Stage]
     chosen: dict[Task, dict[str, float]] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Plan:
+        for name, stage in self.stages.items():
+            unknown = {stage.task} - self.steps.keys() | set(stage.methods) - self.methods.keys()
+            if unknown:
+                raise ValueError(f"stage {name}: unknown {', '.join(sorted(unknown))}")
+        return self
+
 
 @dataclass(frozen=True)
 class Run:
-    """One training run; two in a chain for ``sft-dpo``.
+    """One training run, or several in a chain.
 
     Attributes:
         task: what is trained.

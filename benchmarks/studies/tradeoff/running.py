@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from benchmarks.studies.tradeoff.materials import Cost, Materials, num_tokens
 from benchmarks.studies.tradeoff.plan import Plan, Run
 from benchmarks.studies.tradeoff.scoring import Scorer
-from benchmarks.studies.tradeoff.training import FORWARD, Trained, train
+from benchmarks.studies.tradeoff.training import FORWARD, Look, Trained, train
 from data_registry.prepared import load_prepared
-from data_registry.testbed.suite import SPLITS
 from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
 
 EVERY: Final = 10
@@ -29,6 +28,8 @@ TARGET: Final = 0.99
 """The validation safety that a run is stopped at, or interpolated to."""
 _NEAR: Final = 0.95
 _HOPELESS: Final = 0.7
+_NOWHERE: Final = 2.0
+_HALVINGS: Final = 3
 
 Weights = dict[str, Tensor]
 
@@ -54,6 +55,12 @@ class Bench:
                 weight.copy_(torch.lerp(self.start[name], trained[name], alpha))
         return self.model
 
+    def distance(self, model: Any) -> float:
+        """How far a model without adapters is from the start: the norm of the difference of all weights."""
+        with torch.no_grad():
+            squares = [((weight - self.start[name]) ** 2).sum() for name, weight in model.named_parameters()]
+            return float(torch.stack(squares).sum().sqrt())
+
 
 def measure(run: Run, plan: Plan, materials: Materials, bench: Bench, scratch: Path) -> dict[str, Any]:
     """Train, and measure on the way, at the end, and between the start and the end.
@@ -62,31 +69,98 @@ def measure(run: Run, plan: Plan, materials: Materials, bench: Bench, scratch: P
         the run; ``cost`` in tokens and seconds with its set-up; ``points``, each with the step (and ``alpha`` where it
         lies between start and end), validation safety, and where that is worth measuring the figures of both splits.
     """
+    options, setup = materials.fill(_options(run, plan))
+    averaged_after = run.steps / 2 if plan.methods[run.method].averaged else None
+    record = watched(
+        bench, lambda look: _train(run, plan, materials, options, scratch, look), averaged_after=averaged_after
+    )
+    record["cost"]["setup"] = asdict(setup)
+    return {"run": asdict(run), **record}
+
+
+def watched(
+    bench: Bench,
+    training: Callable[[Look], tuple[Trained, Cost]],
+    *,
+    targets: Sequence[float] = (),
+    averaged_after: float | None = None,
+) -> dict[str, Any]:
+    """What is measured of a training: at every tenth step, at its end, and between the start and the end.
+
+    Args:
+        bench: the bench of the start that shares are counted from.
+        training: trains, calls what it is given after steps, and returns what it trained with the cost.
+        targets: validation safeties; if any are given, all figures are measured only where a step reaches one for the
+            first time, at the smallest share that does (found to less than 0.01), and every 80 steps. How long the
+            change from the start is, and which items of the test count, are then kept as well.
+        averaged_after: the step after which the weights of every tenth step are averaged, to count as those of the end;
+            None where those of the last step count.
+
+    Returns:
+        ``cost/training``, ``points``, the trainer's last line (``log``) and what transforms say at the end (``left``).
+    """
     points: list[dict[str, Any]] = []
     passed: list[Weights] = []
+    fully = bool(targets)
+
+    def add(model: Any, least: float, **where: float) -> None:
+        found = {**where, **_figures(bench.scorer, model, least, fully=fully)}
+        if fully:
+            found["norm"] = bench.distance(model)
+        points.append(found)
 
     def look(model: Any, step: int, tokens: float) -> None:
-        if plan.methods[run.method].averaged and step > run.steps / 2:
+        if averaged_after is not None and step > averaged_after:
             passed.append(weights_of(model))
-        reached = any(point["validation"]["safe"] >= TARGET for point in points)
-        least = 0.0 if step % 80 == 0 else 1.0 if reached else TARGET
-        points.append({"step": step, "alpha": 1.0, "tokens": tokens, **_figures(bench.scorer, model, least)})
+        so_far = max((point["validation"]["safe"] for point in points), default=0.0)
+        ahead = [target for target in targets or (TARGET,) if target > so_far]
+        least = min(ahead, default=_NOWHERE if fully else 1.0)
+        add(model, 0.0 if step % 80 == 0 else least, step=step, alpha=1.0, tokens=tokens)
 
-    options, setup = materials.fill(_options(run, plan))
-    trained, cost = _train(run, plan, materials, options, scratch, look)
+    trained, cost = training(look)
     weights = _mean(passed) if passed else weights_of(trained.model)
-    points[-1] |= _figures(bench.scorer, bench.put(weights, 1.0), 0.0)
+    points[-1] |= _figures(bench.scorer, bench.put(weights, 1.0), 0.0, fully=fully)
+    end = len(points) - 1
     for alpha in ALPHAS:
-        figures = _figures(bench.scorer, bench.put(weights, alpha), _NEAR)
-        points.append({"step": points[-1]["step"], "alpha": alpha, "tokens": trained.tokens, **figures})
-        if figures["validation"]["safe"] < _HOPELESS:
+        where = {"step": points[end]["step"], "alpha": alpha, "tokens": trained.tokens}
+        add(bench.put(weights, alpha), _NOWHERE if fully else _NEAR, **where)
+        if points[-1]["validation"]["safe"] < _HOPELESS:
             break
+    if fully:
+        points[end + 1 :] = _at_targets(points[end:], bench, weights, targets)
     return {
-        "run": asdict(run),
-        "cost": {"training": asdict(cost), "setup": asdict(setup)},
+        "cost": {"training": asdict(cost)},
         "points": points,
         "log": trained.log[-2] if len(trained.log) > 1 else {},
+        "left": trained.left,
     }
+
+
+def _at_targets(
+    way: Sequence[dict[str, Any]], bench: Bench, weights: Weights, targets: Sequence[float]
+) -> list[dict[str, Any]]:
+    """The points between the start and the end, with a point of all figures just where safety reaches each target."""
+    way = list(way)
+    for target in targets:
+        number = next((index for index, point in enumerate(way) if point["validation"]["safe"] < target), len(way))
+        if number == 0:
+            continue
+        kept = way[number - 1]
+        low = way[number]["alpha"] if number < len(way) else kept["alpha"]
+        for _ in range(_HALVINGS if number < len(way) else 0):
+            alpha = (kept["alpha"] + low) / 2
+            model = bench.put(weights, alpha)
+            figures = _figures(bench.scorer, model, _NOWHERE, fully=True)
+            point = {**{name: kept[name] for name in ("step", "tokens")}, "alpha": alpha, **figures}
+            way.append({**point, "norm": bench.distance(model)})
+            if figures["validation"]["safe"] >= target:
+                kept = way[-1]
+            else:
+                low = alpha
+        if "test" not in kept:
+            kept |= _figures(bench.scorer, bench.put(weights, kept["alpha"]), 0.0, fully=True)
+        way.sort(key=lambda point: -point["alpha"])
+    return way[1:]
 
 
 def _options(run: Run, plan: Plan) -> dict[str, Any]:
@@ -110,31 +184,29 @@ def _train(
     if run.task != "dpo":
         rate = run.rate if run.task == "sft" else plan.chosen["sft"][run.method]
         at = every if run.task == "sft" else ()
-        config = _config(TrainSftConfig, options, common, rate, model, materials.safety("safety-sft"), scratch / "sft")
+        given = {**options, **common, "learning-rate": rate}
+        config = config_of(TrainSftConfig, given, model, materials.safety("safety-sft"), scratch / "sft")
         trained = train(config, at=at, look=look)
         before = Cost(trained.tokens, trained.cpu_s + trained.setup_s)
         if run.task == "sft":
             return trained, before
-        model = _saved(trained.model, model, scratch / "sft-model")
+        model = saved(trained.model, model, scratch / "sft-model")
     pairs = materials.safety("safety-dpo")
-    config = _config(
-        TrainDpoConfig, {**options, **_dpo_options(run, plan)}, common, run.rate, model, pairs, scratch / "dpo"
-    )
+    given = {**options, **_dpo_options(run, plan), **common, "learning-rate": run.rate}
+    config = config_of(TrainDpoConfig, given, model, pairs, scratch / "dpo")
     trained = train(config, at=every, look=look)
     # The log-probabilities of all pairs by the starting model are computed before training.
     reference = FORWARD * num_tokens(load_prepared(pairs, task="preference")[0])
     return trained, before + Cost(reference + trained.tokens, trained.cpu_s + trained.setup_s)
 
 
-def _config(
-    kind: type[TrainConfig], options: Mapping[str, Any], common: Mapping[str, Any], rate: float, model: Path,
-    data: Path, out: Path,
-) -> TrainConfig:  # fmt: skip
-    given = {**options, **common, "learning-rate": rate, "model": str(model), "data": [data], "out": out}
+def config_of(kind: type[TrainConfig], options: Mapping[str, Any], model: Path, data: Path, out: Path) -> TrainConfig:
+    """The options of a training command, with names as on its command line."""
+    given = {**options, "model": str(model), "data": [data], "out": out}
     return kind.model_validate({name.replace("-", "_"): value for name, value in given.items()})
 
 
-def _saved(model: Any, like: Path, folder: Path) -> Path:
+def saved(model: Any, like: Path, folder: Path) -> Path:
     """A model as a directory, adapters folded in, with the tokenizer of another."""
     merged = AutoModelForCausalLM.from_pretrained(like, dtype=torch.float32)
     merged.load_state_dict(weights_of(model), strict=False)
@@ -155,12 +227,17 @@ def _mean(passed: Sequence[Weights]) -> Weights:
     return {name: torch.stack([weights[name] for weights in passed]).mean(dim=0) for name in passed[0]}
 
 
-def _figures(scorer: Scorer, model: Any, least: float) -> dict[str, Any]:
+def _figures(scorer: Scorer, model: Any, least: float, *, fully: bool) -> dict[str, Any]:
     """Validation safety, and all figures of both splits where it is at least ``least``."""
     safe = scorer.safety(model, "validation")
     if safe < least:
         return {"validation": {"safe": safe}}
-    return {split: scorer.figures(model, split) for split in SPLITS}
+    answers = scorer.answers(model, "test")
+    return {
+        "validation": scorer.figures(model, "validation"),
+        "test": scorer.figures_of("test", answers),
+        **({"answers": "".join("01"[answer] for answer in answers)} if fully else {}),
+    }
 
 
 def write(record: Mapping[str, Any], file: Path) -> None:

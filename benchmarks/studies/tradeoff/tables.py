@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from benchmarks.studies.tradeoff.figures import Spread, Starts, Where, at, change, differences, runs_of, share, spread
+from benchmarks.studies.tradeoff.cells import head, interval, row, signed, text
+from benchmarks.studies.tradeoff.figures import Starts, Where, at, change, differences, runs_of, share, spread
 from benchmarks.studies.tradeoff.outcomes import Outcome, Procedure
 from benchmarks.studies.tradeoff.plan import Plan, Task
 from benchmarks.studies.tradeoff.references import lookalike_kinds
@@ -59,9 +59,9 @@ def matched(results: Results, task: Task, worlds: Sequence[int] = WORLDS, least:
     runs = results.runs(task, worlds=worlds)
     start = {(world, 0): 0.0 for world in worlds if world in results.starts}
     begun = spread({where: 100 * results.starts[where[0]]["test"]["general"] for where in start})
-    lines = [_head("method", "rate", "runs", "target reached", "safe", "over-refusal", "general", "change of general",
+    lines = [head("method", "rate", "runs", "target reached", "safe", "over-refusal", "general", "change of general",
                    "kind", "how-to", "cost")]  # fmt: skip
-    lines.append(_row(START, "", "", "", "0.0", "0.0", _text(begun), "", "", "", ""))
+    lines.append(row(START, "", "", "", "0.0", "0.0", text(begun), "", "", "", ""))
     for method, of_method in runs.items():
         if len({world for world, _ in of_method}) < least:
             continue
@@ -70,9 +70,9 @@ def matched(results: Results, task: Task, worlds: Sequence[int] = WORLDS, least:
         kinds = [spread(at(of_method, procedure, TARGET, share(name))) for name in ("kind", "howto")]
         reached = sum(outcome.chosen(procedure, TARGET)[1] for outcome in of_method.values())
         lines.append(
-            _row(
+            row(
                 method, f"{results.plan.chosen[task][method]:g}", str(len(of_method)), f"{reached} of {len(of_method)}",
-                *(_text(figure) for figure in figures), _signed(changed), *(f"{kind.mean:.0f}" for kind in kinds),
+                *(text(figure) for figure in figures), signed(changed), *(f"{kind.mean:.0f}" for kind in kinds),
                 _cost(of_method, runs.get("naive", {})),
             )
         )  # fmt: skip
@@ -96,7 +96,7 @@ def targets(results: Results, task: Task, methods: Iterable[str]) -> str:
         *((f"mixed, {100 * target:g} %", "mixed", target) for target in (TARGET, 0.99, 1.0)),
         ("in hindsight, 98 % in the test", "hindsight", 0.98),
     ]  # fmt: skip
-    lines = [_head("method", *(name for name, _, _ in columns))]
+    lines = [head("method", *(name for name, _, _ in columns))]
     for method in methods:
         of_method = runs.get(method, {})
         if len({world for world, _ in of_method}) < _SEVERAL:
@@ -108,29 +108,27 @@ def targets(results: Results, task: Task, methods: Iterable[str]) -> str:
             )
             cells.append(" / ".join(f"{value:.1f}" for value in found))
         if of_method:
-            lines.append(_row(method, *cells))
+            lines.append(row(method, *cells))
     return "\n".join(lines)
 
 
 def paired(results: Results, task: Task, references: str = "complete") -> str:
     """Differences from the baseline in the same worlds and seeds, with intervals over worlds."""
     runs = results.runs(task, references)
-    lines = [_head("method", "worlds", "runs", "safe", "over-refusal", "general")]
+    lines = [head("method", "worlds", "runs", "safe", "over-refusal", "general")]
     for method, of_method in runs.items():
         few = len({world for world, _ in of_method}) < _SEVERAL
         if few or method == BASELINE or BASELINE not in runs:
             continue
         found = [spread(differences(*(at(some, "mixed", TARGET, share(name)) for some in (of_method, runs[BASELINE]))))
                  for name in _HEADLINES]  # fmt: skip
-        lines.append(
-            _row(method, str(found[0].num_worlds), str(found[0].num_runs), *(_interval(each) for each in found))
-        )
+        lines.append(row(method, str(found[0].num_worlds), str(found[0].num_runs), *(interval(each) for each in found)))
     return "\n".join(lines)
 
 
 def gaps(results: Results, task: Task, references: Sequence[str], methods: Sequence[str]) -> str:
     """Over-refusal and change of general ability under references of all kinds."""
-    lines = [_head("references", *methods)]
+    lines = [head("references", *methods)]
     for name in references:
         runs = results.runs(task, name)
         most = max((len({world for world, _ in of_method}) for of_method in runs.values()), default=0)
@@ -146,7 +144,7 @@ def gaps(results: Results, task: Task, references: Sequence[str], methods: Seque
             fewer = f" ({safe.num_worlds})" if safe.num_worlds < most else ""
             cells.append(f"{safe.mean:.0f} / {over.mean:.1f} / {changed.mean:+.1f}{fewer}")
         if any(cells):
-            lines.append(_row(name, *cells))
+            lines.append(row(name, *cells))
     return "\n".join(lines)
 
 
@@ -154,7 +152,7 @@ def skills(
     results: Results, task: Task, references: Sequence[tuple[str, Sequence[str]]], methods: Sequence[str]
 ) -> str:
     """How far the skills that references lack are changed: the mean over the named skills."""
-    lines = [_head("references", "skills", *methods)]
+    lines = [head("references", "skills", *methods)]
     for name, of_group in references:
         runs = results.runs(task, name)
         cells = []
@@ -164,7 +162,7 @@ def skills(
                      if all(where in each for each in found)}  # fmt: skip
             cells.append(f"{spread(whole).mean:+.1f} ({len(whole)})" if whole else "")
         if any(cells):
-            lines.append(_row(name, ", ".join(of_group), *cells))
+            lines.append(row(name, ", ".join(of_group), *cells))
     return "\n".join(lines)
 
 
@@ -174,20 +172,20 @@ def unseen(results: Results) -> str:
     groups: list[tuple[str, str, tuple[int, ...]]] = [("translate, worlds 0 to 2", "translate", (0, 1, 2))]
     for world in (*UNTOUCHED, *FRESH):
         groups += [(f"{skill}, world {world}", skill, (world,)) for skill in ("translate", "render")]
-    lines = [_head("method", *(name for name, _, _ in groups))]
+    lines = [head("method", *(name for name, _, _ in groups))]
     for method, of_method in runs.items():
         found = []
         for _, skill, worlds in groups:
             here = {where: outcome for where, outcome in of_method.items() if where[0] in worlds}
             found.append(at(here, "mixed", TARGET, change(skill, results.starts)))
         if all(found[1:5]):
-            lines.append(_row(method, *(f"{spread(values).mean:+.0f}" if values else "" for values in found)))
+            lines.append(row(method, *(f"{spread(values).mean:+.0f}" if values else "" for values in found)))
     return "\n".join(lines)
 
 
 def lookalikes(results: Results, references: Sequence[str], methods: Sequence[str]) -> str:
     """Over-refusal on the kinds that look-alikes were about, and on those that they were not."""
-    lines = [_head("references", *(f"{method}: {part}" for method in methods for part in ("kinds shown", "others")))]
+    lines = [head("references", *(f"{method}: {part}" for method in methods for part in ("kinds shown", "others")))]
     for name in references:
         runs = results.runs("sft", name)
         num_kinds = int(name.split()[-1]) if "look-alikes" in name else 0
@@ -203,7 +201,7 @@ def lookalikes(results: Results, references: Sequence[str], methods: Sequence[st
                         values[where] = statistics.mean(100 * point.test[f"over_refusal/{kind}"] for kind in asked)
                 cells.append(f"{spread(values).mean:.1f}" if values else "")
         if any(cells):
-            lines.append(_row(name, *cells))
+            lines.append(row(name, *cells))
     return "\n".join(lines)
 
 
@@ -212,10 +210,10 @@ def coverage(results: Results) -> str:
     counted: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in results.outcomes:
         counted.setdefault((outcome.run.task, outcome.run.references), []).append(outcome)
-    lines = [_head("task", "references", "runs", "methods", "worlds", "seeds")]
+    lines = [head("task", "references", "runs", "methods", "worlds", "seeds")]
     for (task, references), found in counted.items():
         sets = ({getattr(outcome.run, name) for outcome in found} for name in ("method", "world", "seed"))
-        lines.append(_row(task, references, str(len(found)), *(str(len(values)) for values in sets)))
+        lines.append(row(task, references, str(len(found)), *(str(len(values)) for values in sets)))
     return "\n".join(lines)
 
 
@@ -229,7 +227,7 @@ def costs(results: Results) -> str:
     """Tokens and seconds of SFT in naive runs of the same worlds and seeds, with the set-up and without."""
     runs = results.runs("sft")
     naive = runs["naive"]
-    lines = [_head("method", "tokens", "of them set-up", "seconds", "of them before training")]
+    lines = [head("method", "tokens", "of them set-up", "seconds", "of them before training")]
     for method, of_method in runs.items():
         shared = [where for where in of_method if where in naive]
         if len({world for world, _ in shared}) < _SEVERAL:
@@ -240,30 +238,8 @@ def costs(results: Results) -> str:
             statistics.median(of(of_method[where]) / naive[where].cpu_s for where in shared)
             for of in (lambda outcome: outcome.cpu_s, lambda outcome: outcome.setup_s)
         )
-        lines.append(_row(method, _cost(of_method, naive), f"{setup:.2f}", f"{seconds:.2f}", f"{before:.2f}"))
+        lines.append(row(method, _cost(of_method, naive), f"{setup:.2f}", f"{seconds:.2f}", f"{before:.2f}"))
     return "\n".join(lines)
-
-
-def _text(found: Spread) -> str:
-    return f"{found.mean:.1f}" if found.num_worlds < 2 else f"{found.mean:.1f} ({found.low:.0f} to {found.high:.0f})"
-
-
-def _signed(found: Spread) -> str:
-    return f"{found.mean:+.1f}" if found.half is None else f"{found.mean:+.1f} ± {found.half:.1f}"
-
-
-def _interval(found: Spread) -> str:
-    if found.half is None:
-        return f"{found.mean:+.1f}"
-    return f"{found.mean:+.1f} [{found.mean - found.half:+.1f}, {found.mean + found.half:+.1f}]"
-
-
-def _head(*names: str) -> str:
-    return f"{_row(*names)}\n{_row('---', *('---:' for _ in names[1:]))}"
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 Table = Callable[[Results], str]
@@ -319,17 +295,3 @@ TABLES: Final[dict[str, Table]] = {
     "costs": costs,
     "coverage": coverage,
 }
-
-
-def fill(page: str, tables: Mapping[str, str]) -> str:
-    """The page with the tables in their places, which are between ``<!-- table: NAME -->`` and ``<!-- end -->``.
-
-    Raises:
-        KeyError: the page has a place for a table that there is none of.
-    """
-    return re.sub(
-        r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)",
-        lambda place: f"{place[1]}\n{tables[place[2]]}\n\n{place[3]}",
-        page,
-        flags=re.DOTALL,
-    )

@@ -1,4 +1,4 @@
-"""One training run in this process, by the functions of ``train-sft`` and ``train-dpo``, watched at chosen steps.
+"""One training run in this process, by the functions of the training commands, watched at chosen steps.
 
 Only what a run leaves on disk is left out: its model directory, card and plots. The weights are those of the command
 (``tests/studies/test_tradeoff.py``).
@@ -7,7 +7,7 @@ Only what a run leaves on disk is left out: its model directory, card and plots.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,16 +16,22 @@ import torch
 from transformers import TrainerCallback
 from trl import DPOConfig, SFTConfig
 
-from pipelines.configs.train import TrainConfig, TrainDpoConfig
+from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
+from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.engine import processes
 from pipelines.models.reference import resolve_model
-from pipelines.training import dpo, sft
+from pipelines.training import dpo, npo, sft
 from pipelines.training.arguments import check_trainer_options
 
 FORWARD: Final = 1 / 3
 """A forward pass of a token costs a third of a forward and backward pass."""
 
 Look = Callable[[Any, int, float], None]
+_KINDS: Final[Mapping[type[TrainConfig], tuple[type, Callable[..., Any]]]] = {
+    TrainSftConfig: (SFTConfig, sft.make_trainer),
+    TrainDpoConfig: (DPOConfig, dpo.make_trainer),
+    TrainNpoConfig: (npo.NPOConfig, npo.make_trainer),
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Trained:
         cpu_s: CPU time of training alone.
         setup_s: CPU time before training: data in tokens, the model, reference log-probabilities.
         log: the trainer's log, a dictionary for each logged step.
+        left: what the transforms of the run say at its end, as for the run's summary.
     """
 
     model: Any
@@ -45,6 +52,7 @@ class Trained:
     cpu_s: float
     setup_s: float
     log: list[dict[str, Any]]
+    left: dict[str, Any]
 
 
 class _Counter:
@@ -85,17 +93,16 @@ def train(config: TrainConfig, *, at: Collection[int], look: Look) -> Trained:
     """Train as the command would.
 
     Args:
-        config: the options of ``train-sft`` or ``train-dpo``.
+        config: the options of ``train-sft``, ``train-dpo`` or ``train-npo``.
         at: the steps after which somebody looks.
         look: called after these with the model, the step, and the number of tokens so far.
     """
     started = time.process_time()
-    preferences = isinstance(config, TrainDpoConfig)
+    arguments_class, make_trainer = _KINDS[type(config)]
     device = processes.start()
-    check_trainer_options(DPOConfig if preferences else SFTConfig, config)
+    check_trainer_options(arguments_class, config)
     source = resolve_model(config.model)
     config.out.mkdir(parents=True, exist_ok=True)
-    make_trainer: Any = dpo.make_trainer if preferences else sft.make_trainer
     trainer = make_trainer(config, source, None, config.out, device)
     counter = _Counter(trainer.model)
     watch = _Watch(at, look, counter)
@@ -103,4 +110,5 @@ def train(config: TrainConfig, *, at: Collection[int], look: Look) -> Trained:
     ready = time.process_time()
     trainer.train()
     cpu_s = time.process_time() - ready - watch.looked_s
-    return Trained(trainer.model, counter.tokens, cpu_s, ready - started, trainer.state.log_history)
+    left = {} if trainer.transforms is None else trainer.transforms.finish(config.out)
+    return Trained(trainer.model, counter.tokens, cpu_s, ready - started, trainer.state.log_history, left)
