@@ -114,7 +114,7 @@ def checks(results: Results) -> str:
             shares = [each["trained_weights"] / (each["trained_weights"] + each["frozen_weights"]) for each in left]
             same = sum(each["frozen_identical"] == 1.0 for each in left)
             lines.append(row(method, str(len(left)), f"{100 * max(shares):.2f} %", f"{same} of {len(left)}",
-                             f"{100 * min(each['moved_share'] for each in left):.2f} % and more"))  # fmt: skip
+                             f"at least {100 * min(each['moved_share'] for each in left):.2f} %"))  # fmt: skip
     return "\n".join(lines)
 
 
