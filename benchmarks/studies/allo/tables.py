@@ -11,7 +11,7 @@ from benchmarks.studies.allo.pairing import Paired, paired
 from benchmarks.studies.allo.results import START, WORLDS, Results
 from benchmarks.studies.allo.tokens import ASKED, area_under_curve
 from benchmarks.studies.tradeoff.cells import head, interval, row, text
-from benchmarks.studies.tradeoff.figures import Where, at, share, spread
+from benchmarks.studies.tradeoff.figures import Spread, Where, at, share, spread
 from benchmarks.studies.tradeoff.outcomes import Outcome, Point, Procedure
 from benchmarks.studies.tradeoff.plan import Task
 
@@ -40,7 +40,7 @@ _TOKEN_TASKS: Final[dict[Task, str]] = {
 Table = Callable[[Results], str]
 
 
-def arms(results: Results, task: Task) -> str:
+def arms(results: Results, task: Task, of: Sequence[str] = SINGLE) -> str:
     """Every arm with its chosen rate, at matched safety; figures are those of the runs that reach the target."""
     lines = [head("arm", "rate", "runs (worlds)", "target reached", "safe", "over-refusal", "general",
                   "norm of the change")]  # fmt: skip
@@ -48,6 +48,8 @@ def arms(results: Results, task: Task) -> str:
     begun = (spread({where: 100 * point.test[name] for where, point in starts.items()}) for name in HEADLINES)
     lines.append(row(START, "", f"{len(starts)} ({len({world for world, _ in starts})})", "", *map(text, begun), "0"))
     for arm, runs in results.runs(task).items():
+        if arm not in of:
+            continue
         reached = {where: outcome for where, outcome in runs.items() if outcome.chosen("mixed", TARGET)[1]}
         lines.append(row(
             arm, f"{results.plan.chosen[task][arm]:g}", f"{len(runs)} ({len({world for world, _ in runs})})",
@@ -89,11 +91,11 @@ def tuned(results: Results, task: Task, arms_of: Sequence[str] = SINGLE) -> str:
     return "\n".join(lines)
 
 
-def controls(results: Results, task: Task) -> str:
-    """What stopping early, mixing back and hindsight give the main arms: safe / over-refusal / general."""
+def controls(results: Results, task: Task, of: Sequence[str] = MAIN) -> str:
+    """What stopping early, mixing back and hindsight give arms: safe / over-refusal / general."""
     runs = results.runs(task)
     lines = [head("arm", *(name for name, _, _ in _PROCEDURES))]
-    for arm in MAIN:
+    for arm in of:
         if arm in runs:
             cells = (" / ".join(f"{spread(at(runs[arm], procedure, target, share(name))).mean:.1f}"
                                 for name in HEADLINES) for _, procedure, target in _PROCEDURES)  # fmt: skip
@@ -164,9 +166,31 @@ def forgetting(results: Results) -> str:
     return "\n".join(lines)
 
 
+def forgetting_worlds(results: Results) -> str:
+    """The same at the chosen rates in all worlds: changes from the model that training began with, in points."""
+    lines = [head("training", "tokens that count", "worlds", "exact answers, six skills", "general")]
+    starts = results.starts("early")
+    for task, name in _TOKEN_TASKS.items():
+        for arm, runs in results.runs(task).items():
+            ends = {where: outcome.chosen("trained", TARGET)[0] for where, outcome in runs.items()}
+            asked, general = (
+                spread({where: 100 * (of(end) - of(starts[where])) for where, end in ends.items() if where in starts})
+                for of in (_asked, lambda point: point.test["general"])
+            )
+            lines.append(row(name, arm, str(asked.num_worlds), *(_signed(found) for found in (asked, general))))
+    return "\n".join(lines)
+
+
+def _signed(found: Spread) -> str:
+    return f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+
+
+def _asked(point: Point) -> float:
+    return sum(point.test[skill] for skill in ASKED) / len(ASKED)
+
+
 def _skills(point: Point) -> tuple[str, str]:
-    asked = sum(point.test[skill] for skill in ASKED) / len(ASKED)
-    return f"{100 * asked:.1f}", f"{100 * point.test['general']:.1f}"
+    return f"{100 * _asked(point):.1f}", f"{100 * point.test['general']:.1f}"
 
 
 def polarity(results: Results) -> str:
@@ -248,11 +272,14 @@ TABLES: Final[dict[str, Table]] = {
        for task in ("sft", "dpo") for name, table in (("arms", arms), ("pairs", pairs), ("tuned", tuned),
                                                       ("controls", controls))},
     "together": lambda results: tuned(results, "sft", TOGETHER),
+    "together-worlds": lambda results: arms(results, "sft", TOGETHER),
+    "together-controls": lambda results: controls(results, "sft", TOGETHER),
     "checks": checks,
     "masks": masks,
     "polarity": polarity,
     "chains": chains,
     "chain-pairs": chain_pairs,
     "forgetting": forgetting,
+    "forgetting-worlds": forgetting_worlds,
     "coverage": coverage,
 }  # fmt: skip
