@@ -19,6 +19,7 @@ TARGET: Final = 0.985
 """The validation safety at which arms are compared."""
 MAIN: Final = ("all", "top 10 %", "random 10 %")
 SINGLE: Final = (*MAIN, "gradient 10 %", "least 10 %", "magnitude 10 %", "top 10 %, no embeddings")
+RATIOS: Final = tuple(f"{choice} {ratio} %" for ratio in (1, 5, 30) for choice in ("top", "random"))
 TOGETHER: Final = ("KL", "top 10 % + KL", "random 10 % + KL", "update space", "top 10 % + update space")
 _RESAMPLES: Final = 300
 HEADLINES: Final = ("safe", "over_refusal", "general")
@@ -136,12 +137,15 @@ def chains(results: Results) -> str:
 
 def chain_pairs(results: Results) -> str:
     """Differences between forgetting before DPO and DPO alone, in all worlds."""
-    chain, alone = (results.runs(task).get("all", {}) for task in ("npo-dpo", "dpo"))
-    found = [paired(chain, alone, name, TARGET, results.clusters) for name in (*HEADLINES[1:], "safe")]
-    first = found[0]
-    worlds = 0 if first is None else first.over_worlds.num_worlds
-    lines = [head("difference", "worlds", *HEADLINES[1:], "safe")]
-    lines.append(row("forgetting, then DPO, less DPO", str(worlds), *map(_paired, found)))
+    alone = results.runs("dpo").get("all", {})
+    lines = [head("difference", "worlds", "target reached", *HEADLINES[1:], "safe")]
+    for task in ("npo-dpo", "dpo-npo", "dpo-long"):
+        runs = results.runs(task).get("all", {})
+        reached = sum(outcome.chosen("mixed", TARGET)[1] for outcome in runs.values())
+        found = [paired(runs, alone, name, TARGET, results.clusters) for name in (*HEADLINES[1:], "safe")]
+        first = found[0]
+        worlds = "0" if first is None else str(first.over_worlds.num_worlds)
+        lines.append(row(f"{_CHAINS[task]}, less DPO", worlds, f"{reached} of {len(runs)}", *map(_paired, found)))
     return "\n".join(lines)
 
 
@@ -272,6 +276,7 @@ TABLES: Final[dict[str, Table]] = {
        for task in ("sft", "dpo") for name, table in (("arms", arms), ("pairs", pairs), ("tuned", tuned),
                                                       ("controls", controls))},
     "together": lambda results: tuned(results, "sft", TOGETHER),
+    "sft-ratios": lambda results: tuned(results, "sft", RATIOS),
     "together-worlds": lambda results: arms(results, "sft", TOGETHER),
     "together-controls": lambda results: controls(results, "sft", TOGETHER),
     "checks": checks,
