@@ -129,9 +129,13 @@ def no_launcher_above(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_launcher_above")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_rank_that_hangs_is_ended_and_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
     monkeypatch.setattr(patience, "ANSWER_S", 0.3)
+    # Under nohup SIGHUP is ignored, here as by everything that is started.
+    before = signal.signal(number, signal.SIG_DFL)
+    request.addfinalizer(lambda: signal.signal(number, before))
 
     def ask() -> None:
         assert wait_for(lambda: len(list(tmp_path.glob("ready-*"))) == 2)
