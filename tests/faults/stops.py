@@ -13,6 +13,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -250,6 +251,8 @@ def main() -> int:
     boundaries.with_library("tests.faults.stops")
     os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     os.environ |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "agg"}
+    # Under nohup SIGHUP is ignored, here as by everything that is started.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     processes.import_libraries()
     root = Path(tempfile.mkdtemp(prefix="ogpsa-stops-"))
     found: list[Finding] = []
