@@ -168,6 +168,7 @@ COMMANDS: dict[str, Command] = {
     "judge": Command(
         ("judge", "answers.csv", "--judge", "refusal", "--prompts", "harmful", "--out", OUT),
         readers={OUT: [("inspect", OUT)]},
+        goes_on=True,
     ),
     "merge": Command(
         (*_MERGE, "--cos-threshold", "0.3", "--out", OUT),
