@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
+from collections.abc import Iterator
 
 # Before anything imports torch: on few cores its threads wait for each other more than they compute.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -42,3 +44,15 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test takes itself for a rank of some other job."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
+
+
+_LOGGERS = (None, "ogpsa_cli", "pipelines", "data_registry")
+
+
+@pytest.fixture(autouse=True)
+def _own_levels() -> Iterator[None]:
+    """A command that was quiet as a rank of some job leaves the next test its log."""
+    before = [(logger, logger.level) for logger in map(logging.getLogger, _LOGGERS)]
+    yield
+    for logger, level in before:
+        logger.setLevel(level)
