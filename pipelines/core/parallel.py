@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -28,8 +28,10 @@ _function: Callable[[Any], Any] | None = None
 
 def ordered_map(
     function: Callable[[ItemT], ResultT], items: Iterable[ItemT], *, num_workers: int = 1
-) -> Iterator[ResultT]:
+) -> Generator[ResultT, None, None]:
     """Yield ``function(item)`` for every item, in order.
+
+    Close the generator if you may not go to its end: workers are waited for then, which no collection should do.
 
     At most two items per worker are under way, so that a source larger than memory is read no faster than it is
     processed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -92,8 +93,11 @@ def _read_all(
     rejected: RejectedFile,
     keep: Callable[[pa.RecordBatch], None],
 ) -> None:
-    with Progress("preparing", total=request.source.num_rows, unit="rows") as progress:
-        for outcome in ordered_map(reader, request.source.chunks(), num_workers=config.num_workers):
+    with (
+        Progress("preparing", total=request.source.num_rows, unit="rows") as progress,
+        closing(ordered_map(reader, request.source.chunks(), num_workers=config.num_workers)) as outcomes,
+    ):
+        for outcome in outcomes:
             kept, left_out = selection.select(outcome)
             for rejection in left_out:
                 rejected.write(rejection)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -163,8 +164,11 @@ def encode_dataset(
     schema = pa.schema({"input_ids": pa.list_(pa.int32()), "labels": pa.list_(pa.int32())})
     batches, digest = [], hashlib.sha256()
     encoder = _ChunkEncoder(tokenizer, max_length, name)
-    with Progress(f"tokenizing {name}".strip(), total=len(dataset), unit="rows") as progress:
-        for chunk in ordered_map(encoder, _chunks(dataset), num_workers=num_workers):
+    with (
+        Progress(f"tokenizing {name}".strip(), total=len(dataset), unit="rows") as progress,
+        closing(ordered_map(encoder, _chunks(dataset), num_workers=num_workers)) as chunks,
+    ):
+        for chunk in chunks:
             columns = [
                 pa.array([getattr(row, name) for row in chunk], schema.field(name).type) for name in schema.names
             ]

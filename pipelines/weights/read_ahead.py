@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -36,4 +36,8 @@ def read_ahead(reads: Iterable[Read], workers: int, *, ahead: int = AHEAD) -> It
     try:
         yield results()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # What is being read is waited for, since its file may be closed next. The threads are not: if this runs because
+        # a generator that was given up is collected, then in any thread, also in one that is just beginning and holds
+        # what the end of another needs.
+        pool.shutdown(wait=False, cancel_futures=True)
+        wait(future for future in pending if not future.cancelled())
