@@ -78,6 +78,12 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def fix_layout(figure: Figure) -> None:
+    """Lay a finished figure out, once: every drawing of it would lay it out anew, which takes as long as the drawing."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
 def frame(axes: Axes, *, grid: Literal["both", "x", "y"] | None = "y") -> None:
     """Remove the upper and right borders of the axes and draw a faint grid behind the content."""
     axes.spines[["top", "right"]].set_visible(False)

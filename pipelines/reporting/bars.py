@@ -11,11 +11,13 @@ from pipelines import drawing
 from pipelines.drawing import COLOURS, HATCHES, INK, QUIET
 from pipelines.evaluation.contract.results import Metric
 from pipelines.reporting.figures import Figure
+from pipelines.reporting.intervals_chart import draw_intervals
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
+MOST_BARS = 16
 _BARS_IN_ROW = 24
 _MOST_IN_ROW = 6
 # Characters in a line of the legend, and in the heading below a group of bars.
@@ -25,6 +27,8 @@ _LONGEST_HEADING = 90
 
 def draw_bars(figures: Sequence[Figure], runs: Sequence[str], *, start: str | None) -> Drawing:
     """Draw every figure of every run with its 95 % interval; shares together, each other figure on a scale of its own.
+
+    Bars of many runs would be hairs that no colour tells apart: they become points beside the names of the runs.
 
     Args:
         figures: at least one.
@@ -36,6 +40,8 @@ def draw_bars(figures: Sequence[Figure], runs: Sequence[str], *, start: str | No
     """
     if not figures:
         raise ValueError("bars need figures")
+    if len(runs) > MOST_BARS:
+        return draw_intervals(figures, runs, start=start)
     rows = _rows(figures, len(runs))
     with drawing.style():
         columns = max(sum(_width(figure) for figure in row) for row in rows)
@@ -49,7 +55,7 @@ def draw_bars(figures: Sequence[Figure], runs: Sequence[str], *, start: str | No
         handles = [_patch(run, fill) for run, fill in zip(runs, fills, strict=True)]
         picture.legend(handles=handles, loc="outside upper center", ncols=2 if len(runs) > 1 else 1)
         picture.supxlabel("Bars: 95 % intervals over the items.", fontsize=7.5, color=QUIET)
-        picture.canvas.draw()
+        drawing.fix_layout(picture)
     return picture
 
 

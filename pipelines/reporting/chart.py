@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # A column of the legend holds so many characters; two go side by side.
 _LEGEND_WIDTH = 34
 _LEGEND_COLUMNS = 2
+# Of more runs than this, the legend would be longer than the chart: only the start and the front have names then.
+_MOST_NAMED = 24
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Point:
 def draw_tradeoff(points: Sequence[Point], *, capability_label: str, safety_label: str, caption: str = "") -> Drawing:
     """Draw safety against capability; better is up and to the right. The legend above names the runs.
 
+    Of many runs, it names the start and those on the Pareto front, and the others are small grey marks.
+
     Args:
         points: the runs; at most one is the start.
         capability_label: the label of the horizontal axis.
@@ -64,27 +68,52 @@ def draw_tradeoff(points: Sequence[Point], *, capability_label: str, safety_labe
     starts = [point for point in points if point.is_start]
     if not points or len(starts) > 1:
         raise ValueError(f"a chart needs points and at most one start, not {len(points)} and {len(starts)}")
-    texts = {id(point): _legend_text(point) for point in points}
+    front = pareto_front(points)
+    named, others = _named(points, front)
+    texts = {id(point): _legend_text(point) for point in named}
+    lines = [*texts.values(), *(["others"] if others else [])]
     with drawing.style():
-        figure = drawing.new_figure(5.6, 3.8 + 0.17 * _legend_lines(list(texts.values())))
+        figure = drawing.new_figure(5.6, 3.8 + 0.17 * _legend_lines(lines))
         axes = figure.add_subplot()
         _frame(axes, points, capability_label, safety_label)
         if starts:
-            _join_to_start(axes, starts[0], points)
+            _join_to_start(axes, starts[0], named)
         handles = [_draw_point(axes, point, texts[id(point)], "o", INK, hollow=True) for point in starts]
-        for index, point in enumerate(point for point in points if not point.is_start):
+        for index, point in enumerate(point for point in named if not point.is_start):
             is_second_round = index // len(MARKERS) % 2 == 1
             marker, colour = MARKERS[index % len(MARKERS)], COLOURS[index % len(COLOURS)]
             handles.append(_draw_point(axes, point, texts[id(point)], marker, colour, hollow=is_second_round))
-        handles += _draw_front(axes, pareto_front(points))
+        handles += _draw_others(axes, others)
+        handles += _draw_front(axes, front)
         figure.legend(
             handles=handles, loc="outside upper center", ncols=_LEGEND_COLUMNS if len(handles) > 1 else 1,
             alignment="left",
         )  # fmt: skip
         if caption:
             figure.supxlabel(caption, fontsize=7.5, color=QUIET)
-        figure.canvas.draw()  # fixes the layout
+        drawing.fix_layout(figure)
     return figure
+
+
+def _named(points: Sequence[Point], front: Sequence[Point]) -> tuple[list[Point], list[Point]]:
+    """The points that have a name in the chart, and the others, in their order."""
+    if len(points) <= _MOST_NAMED:
+        return list(points), []
+    first = [id(point) for point in front[: _MOST_NAMED - 1]]
+    named = [point for point in points if point.is_start or id(point) in first]
+    return named, [point for point in points if not point.is_start and id(point) not in first]
+
+
+def _draw_others(axes: Axes, others: Sequence[Point]) -> list[Any]:
+    """Grey marks, all drawn at once; the one that stands for them in the legend, where there are any."""
+    if not others:
+        return []
+    (drawn,) = axes.plot(
+        [point.capability.value for point in others], [point.safety.value for point in others],
+        ".", markersize=4.5, color=QUIET, zorder=2, clip_on=False,
+    )  # fmt: skip
+    drawn.set_label(f"{len(others)} other runs, without bars")
+    return [drawn]
 
 
 def _legend_text(point: Point) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from data_registry.core.errors import ArtifactError
 from pipelines.evaluation.contract.answer import AnsweredItem
 from pipelines.evaluation.contract.results import Metric
-from pipelines.evaluation.statistics.comparison import Difference, Flips, count_flips, paired_difference, paired_items
+from pipelines.evaluation.statistics.comparison import Difference, Flips, difference_of_pairs, flips_of_pairs
 from pipelines.reporting.figures import Figure
 from pipelines.reporting.runs import Run, check_items
 
@@ -77,9 +77,9 @@ def compare_with_start(
             difference = flips = None
             pairs = stored_pairs(figure.suite, first, cell, start, run)
             if pairs is not None:
-                both = pairs.start, pairs.run
-                difference = paired_difference(cell, figure.suite, *both, resamples=resamples, seed=seed)
-                flips = count_flips(cell, figure.suite, *both)
+                both = list(zip(pairs.start, pairs.run, strict=True))
+                difference = difference_of_pairs(cell, both, resamples=resamples, seed=seed)
+                flips = flips_of_pairs(both)
             found.append(Comparison(run.name, figure, cell.value - first.value, difference, flips))
     return found
 
@@ -97,32 +97,43 @@ def stored_pairs(suite: str, first: Metric, second: Metric, start: Run, run: Run
     Raises:
         ArtifactError: both have items, and they are not the same ones.
     """
-    ours, theirs = check_items(start, suite), check_items(run, suite)
-    if not (_explains(first, ours) and _explains(second, theirs)):
+    ours, theirs = _items_behind(start, suite, first), _items_behind(run, suite, second)
+    if ours is None or theirs is None:
         return None
     # An answer that could not be judged is in neither figure, so that two runs may lack different ones.
-    first_ids, second_ids = (
-        {item.id for item in items if first.is_of(item.group, item.category)} for items in (ours, theirs)
-    )
-    if not first_ids & second_ids:
+    common = [name for name in ours if name in theirs]
+    if not common:
         raise ArtifactError(
             f"the stored items of '{start.name}' and '{run.name}' are not the same: none of '{second.name}' is on both",
             where=f"{start.sources[0].path} and {run.sources[0].path}",
             fix="evaluate the models again",
         )
-    common = first_ids & second_ids
-    pairs = paired_items(
-        second, suite, [item for item in ours if item.id in common], [item for item in theirs if item.id in common]
+    return Pairs(
+        tuple(ours[name] for name in common),
+        tuple(theirs[name] for name in common),
+        len(common) == len(ours) == len(theirs),
     )
-    return Pairs(tuple(earlier for earlier, _ in pairs), tuple(later for _, later in pairs), first_ids == second_ids)
 
 
-def _explains(metric: Metric, items: Sequence[AnsweredItem]) -> bool:
+def _items_behind(run: Run, suite: str, metric: Metric) -> dict[str, AnsweredItem] | None:
+    """The items by id that a figure is the mean of; None where the stored scores do not explain it.
+
+    The starting model's are asked for by every other run, and so they are looked for once.
+    """
+    key = (suite, metric)
+    if key not in run.behind:
+        items = check_items(run, suite)
+        groups: dict[str, list[AnsweredItem]] = {}
+        for item in items:
+            if metric.is_of(item.group, item.category):
+                groups.setdefault(item.group, []).append(item)
+        found = {item.id: item for item in items if item.group in groups and metric.is_of(item.group, item.category)}
+        run.behind[key] = found if _explains(metric, groups) else None
+    return run.behind[key]
+
+
+def _explains(metric: Metric, groups: Mapping[str, Sequence[AnsweredItem]]) -> bool:
     """Whether a figure is the mean of stored scores: some are of something that the items do not hold."""
-    groups: dict[str, list[AnsweredItem]] = {}
-    for item in items:
-        if metric.is_of(item.group, item.category):
-            groups.setdefault(item.group, []).append(item)
     if groups.keys() != set(metric.groups):
         return False
     everything = [item for group in groups.values() for item in group]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ArtifactError, ConfigError, InputError
 from data_registry.core.manifest import InputRecord, as_input, is_artifact, open_artifact, read_manifest
 from pipelines.evaluation.contract.answer import ANSWERS_FILE, AnsweredItem, read_answers
-from pipelines.evaluation.contract.results import KIND, Results, read_results
+from pipelines.evaluation.contract.results import KIND, Metric, Results, read_results
 from pipelines.evaluation.lm_eval.files import looks_like_results, read_lm_eval
 
 # Results are looked for this many folders down.
@@ -49,12 +49,16 @@ class Run:
         results: figures of all its sources.
         items: the answered items by suite, for the suites whose items were stored.
         sources: where its figures come from.
+        behind: for figures that were looked at, the items that they are the mean of; None where they are of none.
     """
 
     name: str
     results: Results
     items: Mapping[str, Sequence[AnsweredItem]]
     sources: tuple[Source, ...]
+    behind: dict[tuple[str, Metric], dict[str, AnsweredItem] | None] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def is_known(self) -> bool:

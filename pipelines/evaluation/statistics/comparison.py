@@ -91,7 +91,13 @@ def paired_difference(
     Raises:
         ValueError: the two were not asked the same items.
     """
-    pairs = paired_items(metric, suite, first, second)
+    return difference_of_pairs(metric, paired_items(metric, suite, first, second), resamples=resamples, seed=seed)
+
+
+def difference_of_pairs(
+    metric: Metric, pairs: Sequence[tuple[AnsweredItem, AnsweredItem]], *, resamples: int, seed: int
+) -> Difference:
+    """As :func:`paired_difference`, of items that are in pairs already: all that the figure is a mean over."""
     changes = np.array([later.score - earlier.score for earlier, later in pairs])
     if metric.unit == "nats":
         weights = np.array([earlier.weight for earlier, _ in pairs])
@@ -111,7 +117,12 @@ def count_flips(
     Raises:
         ValueError: the two were not asked the same items.
     """
-    pairs = [(earlier.score, later.score) for earlier, later in paired_items(metric, suite, first, second)]
+    return flips_of_pairs(paired_items(metric, suite, first, second))
+
+
+def flips_of_pairs(items: Sequence[tuple[AnsweredItem, AnsweredItem]]) -> Flips | None:
+    """As :func:`count_flips`, of items that are in pairs already."""
+    pairs = [(earlier.score, later.score) for earlier, later in items]
     if any(score not in (0.0, 1.0) for pair in pairs for score in pair):
         return None
     gained, lost = pairs.count((0.0, 1.0)), pairs.count((1.0, 0.0))
