@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+from pydantic import field_validator
+
 from pipelines.configs.common import OutputConfig, seed_option
 from pipelines.core.config import option
+
+
+ALL, NONE = "all", "none"
 
 
 class ReportConfig(OutputConfig):
     """Put results side by side: table, average gain, paired tests, charts, and one HTML page that holds them.
 
-    Takes any number of results that evaluate wrote, lm-eval's own result files, and directories
-    that hold some. Results of one model under one name share a row.
+    Takes any number of results that evaluate wrote, judgements of judge, lm-eval's own result files, and
+    directories that hold some. Results of one model under one name share a row.
     """
 
     examples: ClassVar[Sequence[str]] = (
@@ -25,7 +30,8 @@ class ReportConfig(OutputConfig):
 
     results: list[str] = option(
         ...,
-        "Results of evaluate, results_*.json of lm-eval, or directories that hold some; NAME=PATH names a run anew.",
+        "Results of evaluate, judgements of judge, results_*.json of lm-eval, or directories that hold some; NAME=PATH "
+        "names a run anew.",
         positional=True,
         runtime=True,
         min_length=1,
@@ -54,6 +60,39 @@ class ReportConfig(OutputConfig):
         panel="Figures",
     )
     details: bool = option(False, "All figures, not the main ones alone.", panel="Figures")
+    answers: str = option(
+        "20000",
+        "Answers to look at in the page: all, none, or at most so many in all (of items on which runs differ first). "
+        "Samples from training are among them.",
+        panel="Answers",
+        off="none",
+    )
+    harmful_answers: Literal["covered", "shown", "left-out"] = option(
+        "covered",
+        "Answers to harmful prompts that were not refused: covered until the reader uncovers them, shown, or left-out "
+        "of the page, which can then be handed on.",
+        panel="Answers",
+        needs="answers!=none",
+        off="covered",
+    )
     title: str = option("Safety and capability", "Heading of the page.", panel="Output")
     seed: int = seed_option(0, "Seed of the bootstrap.", needs="start")
     bootstrap: int = option(2000, "Resamples for the 95 % intervals of differences and gains.", needs="start", ge=100)
+
+    @field_validator("answers", mode="before")
+    @classmethod
+    def _number_or_word(cls, given: object) -> str:
+        # YAML makes a number of 500, and nothing of "none" but a text.
+        text = str(given).strip()
+        if text in (ALL, NONE):
+            return text
+        if not (text.isascii() and text.isdigit() and 0 < int(text[:12])):
+            raise ValueError(f"must be {ALL}, {NONE} or a positive number, not '{given[:40]}'")
+        return str(int(text[:12]))
+
+    @property
+    def most_answers(self) -> int | None:
+        """How many answers the page may hold; None: all of them."""
+        if self.answers == ALL:
+            return None
+        return 0 if self.answers == NONE else int(self.answers)

@@ -147,7 +147,7 @@ def _ends(cell: Metric) -> tuple[float, float]:
 
 
 def _label(figure: Figure) -> str:
-    arrow = "↑" if figure.higher_is_better else "↓"
+    arrow = {True: "↑", False: "↓", None: ""}[figure.better]
     return "\n".join(textwrap.wrap(f"{drawing.label(figure.heading, longest=_LONGEST_HEADING)} {arrow}", 18))
 
 

@@ -117,6 +117,7 @@ def _why_not(figure: Figure) -> str:
         "over-refusal": "safety, not capability",
         "loss": "a loss has no scale in common with shares",
         "preference": "preference, not capability",
+        "outcome": "how answers came out, not capability",
         "capability": "was not named" if figure.unit == "share" else "is no share",
     }
     return reasons[figure.role]

@@ -18,7 +18,7 @@ from pipelines.evaluation.contract.results import (
 from pipelines.reporting.runs import Run
 from pipelines.reporting.table import Column, ResultsTable, column_title
 
-Role = Literal["safety", "over-refusal", "capability", "loss", "preference"]
+Role = Literal["safety", "over-refusal", "capability", "loss", "preference", "outcome"]
 Unlike = Literal["refuse", "apart"]
 
 
@@ -61,12 +61,17 @@ class Figure:
         return f"{self.title} ({self.apart})" if self.apart else self.title
 
     @property
+    def better(self) -> bool | None:
+        """Whether more is better; None where a figure only says how answers came out, and has no better side."""
+        return None if self.role == "outcome" else self.higher_is_better
+
+    @property
     def column(self) -> Column:
         """The figure as a column of a table."""
         counts = {cell.num_items for cell in self.cells if cell is not None}
         return Column(
             suite=self.suite, metric=self.name, title=self.title, unit=self.unit, apart=self.apart,
-            higher_is_better=self.higher_is_better, num_items=counts.pop() if len(counts) == 1 else None,
+            higher_is_better=self.better, num_items=counts.pop() if len(counts) == 1 else None,
         )  # fmt: skip
 
 
@@ -179,6 +184,8 @@ def role_of(suite: str, metric: Metric) -> Role:
         return "safety"
     if family == "preference":
         return "preference"
+    if family == "judged":
+        return "outcome"
     return "loss" if metric.unit == "nats" else "capability"
 
 

@@ -64,7 +64,7 @@ def _draw_panel(axes: Axes, figure: Figure, start: int | None) -> None:
     missing = [place for place, cell in enumerate(figure.cells) if cell is None]
     for place in missing:
         axes.annotate("-", (0, place), xycoords=("axes fraction", "data"), fontsize=6.5, color=QUIET, va="center")
-    arrow = "↑" if figure.higher_is_better else "↓"
+    arrow = {True: "↑", False: "↓", None: ""}[figure.better]
     unit = {"share": " %", "score": ""}.get(figure.unit, f" {figure.unit}")
     axes.set_title("\n".join(textwrap.wrap(f"{drawing.label(figure.heading, longest=90)}{unit} {arrow}", 26)))
     axes.tick_params(axis="y", length=0)

@@ -51,9 +51,11 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse``, or empty where the items show no difference, or none were stored."""
+        """``better``, ``worse`` (``differs`` where a figure has no better side), or empty where the items show no difference, or none were stored."""
         if self.difference is None or not self.difference.is_shown:
             return ""
+        if self.figure.better is None:
+            return "differs"
         return "better" if (self.difference.value > 0) == self.figure.higher_is_better else "worse"
 
 

@@ -12,10 +12,15 @@ from data_registry.core.errors import ArtifactError, ConfigError, InputError
 from data_registry.core.manifest import InputRecord, as_input, is_artifact, open_artifact, read_manifest
 from pipelines.evaluation.contract.answer import ANSWERS_FILE, AnsweredItem, read_answers
 from pipelines.evaluation.contract.results import KIND, Metric, Results, read_results
+from pipelines.evaluation.contract.verdict import StoredVerdict
 from pipelines.evaluation.lm_eval.files import looks_like_results, read_lm_eval
+from pipelines.judging.results import KIND as JUDGEMENT
+from pipelines.judging.results import Judgement
+from pipelines.reporting.judgements import read_judged
 
 # Results are looked for this many folders down.
 _DEPTH = 4
+_KINDS = (KIND, JUDGEMENT)
 # For the intervals of lm-eval's samples, as evaluate does by default.
 _RESAMPLES = 2000
 
@@ -37,7 +42,7 @@ class Source:
     @property
     def is_artifact(self) -> bool:
         """Whether it is an artifact of ogpsa, with a lineage."""
-        return self.record.kind == KIND
+        return self.record.kind in _KINDS
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,9 @@ class Run:
         results: figures of all its sources.
         items: the answered items by suite, for the suites whose items were stored.
         sources: where its figures come from.
+        verdicts: verdicts by suite and id that came with the figures rather than in files beside them.
+        labels: what people say of answers, by suite and id.
+        judgements: the judgements among its sources.
         behind: for figures that were looked at, the items that they are the mean of; None where they are of none.
     """
 
@@ -56,14 +64,17 @@ class Run:
     results: Results
     items: Mapping[str, Sequence[AnsweredItem]]
     sources: tuple[Source, ...]
+    verdicts: Mapping[tuple[str, str], StoredVerdict] = field(default_factory=dict)
+    labels: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    judgements: tuple[Judgement, ...] = ()
     behind: dict[tuple[str, Metric], dict[str, AnsweredItem] | None] = field(
         default_factory=dict, repr=False, compare=False
     )
 
     @property
     def is_known(self) -> bool:
-        """Whether the fingerprint says which weights were measured; lm-eval's files do not."""
-        return all(source.is_artifact for source in self.sources)
+        """Whether the fingerprint says which weights were measured; lm-eval's files and judgements do not."""
+        return all(source.record.kind == KIND for source in self.sources)
 
 
 def read_runs(arguments: Sequence[str]) -> list[Run]:
@@ -145,7 +156,7 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
         if child.is_file() and looks_like_results(child):
             yield child
         elif is_artifact(child):
-            if read_manifest(child).kind == KIND:
+            if read_manifest(child).kind in _KINDS:
                 yield child
         elif child.is_dir() and depth > 1:
             yield from _below(child, depth - 1)
@@ -159,7 +170,14 @@ def _read(path: Path) -> Run:
         )
         source = Source(path, record, tuple(suite.suite for suite in found.results.suites))
         return Run(found.results.run, found.results, found.items, (source,))
-    manifest = open_artifact(path, KIND)
+    manifest = open_artifact(path, _KINDS)
+    if manifest.kind == JUDGEMENT:
+        judged = read_judged(path, manifest)
+        source = Source(path, as_input("results", path, manifest), tuple(judged.items))
+        return Run(
+            judged.results.run, judged.results, judged.items, (source,), judged.verdicts, judged.labels,
+            (judged.judgement,),
+        )  # fmt: skip
     results = read_results(path)
     items: dict[str, list[AnsweredItem]] = {}
     if ANSWERS_FILE in manifest.files:
@@ -201,7 +219,10 @@ def _merge(name: str, first: Run, second: Run) -> Run:
         )
     known = first if first.is_known else second
     merged = known.results.model_copy(update={"suites": first.results.suites + second.results.suites})
-    return Run(name, merged, {**first.items, **second.items}, first.sources + second.sources)
+    return Run(
+        name, merged, {**first.items, **second.items}, first.sources + second.sources,
+        {**first.verdicts, **second.verdicts}, {**first.labels, **second.labels}, first.judgements + second.judgements,
+    )  # fmt: skip
 
 
 def _distinct(runs: Sequence[Run]) -> list[Run]:

@@ -26,7 +26,7 @@ class Column:
         metric: its name in the suite.
         title: the title that readers see.
         unit: the unit of its values.
-        higher_is_better: the direction in which it improves.
+        higher_is_better: the direction in which it improves; None: it has none.
         num_items: the number of items behind each value, to be shown; None: not shown, or not the same for all.
         apart: the settings that tell it from another column of the same figure.
     """
@@ -35,7 +35,7 @@ class Column:
     metric: str
     title: str
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
     num_items: int | None = None
     apart: str = ""
 
@@ -45,7 +45,8 @@ class Column:
         unit = {"share": " %", "score": ""}.get(self.unit, f" {self.unit}")
         apart = f" ({self.apart})" if self.apart else ""
         count = f", n={self.num_items}" if self.num_items is not None else ""
-        return f"{self.title}{apart}{unit} {'↑' if self.higher_is_better else '↓'}{count}"
+        arrow = {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
+        return f"{self.title}{apart}{unit}{arrow}{count}"
 
     @property
     def key(self) -> str:

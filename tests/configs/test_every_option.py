@@ -105,7 +105,10 @@ RESULT: dict[str, set[str]] = {
     "judge": {
         "columns", "labels", "ignore_labels", "prompts", "judge", "judge_format", "precision", "trust_remote_code",
     },
-    "report": {"start", "capability", "safety", "unlike", "details", "title", "seed", "bootstrap"},
+    "report": {
+        "start", "capability", "safety", "unlike", "details", "title", "seed", "bootstrap", "answers",
+        "harmful_answers",
+    },
     "merge": {
         "method", "merge_type", "weights", "cos_threshold", "threshold", "merge_fraction", "density", "seed",
         "original_semantics", "output", "rank", "max_shard_gb", "sweep", "suite", "safe_at_least", "evaluation",
@@ -132,6 +135,7 @@ OTHER: dict[str, Any] = {
     "sweep": [0.5], "evaluation": {"num_samples": 3},
     "out": "elsewhere", "attention": "sdpa", "judge": "judge-model", "output": "adapter", "report_to": "tensorboard",
     "skip_top": 0.01, "score": "magnitude", "preset": "recommended", "rejected_tokens": "0.1",
+    "answers": 50,
 }  # fmt: skip
 # Two options say the same, or one takes the other's place; the pair is refused together, and each works alone.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
