@@ -31,7 +31,29 @@ from pipelines.evaluation.contract.verdict import StoredVerdict, write_verdicts
 from pipelines.evaluation.statistics.intervals import mean_interval
 
 NUM_PROMPTS, NUM_GROUPS, GROUP_SIZE, NUM_STEPS = 200, 10, 60, 200
-WORDS = "the a model answer is that of and to in safety request cannot help with this step first then mix water".split()
+WORDS = [
+    "the",
+    "a",
+    "model",
+    "answer",
+    "is",
+    "that",
+    "of",
+    "and",
+    "to",
+    "in",
+    "safety",
+    "request",
+    "cannot",
+    "help",
+    "with",
+    "this",
+    "step",
+    "first",
+    "then",
+    "mix",
+    "water",
+]
 
 
 def settings(scoring: str) -> SuiteSettings:

@@ -28,7 +28,7 @@ def run(config: ReportConfig) -> ReportResult:
     runs, start = read_report(config)
     report = make_report(config, runs, start)
     wanted = Wanted(config.out, KIND, config, report_inputs(runs), overwrite=config.overwrite)
-    made = make(wanted, lambda writer: write_report(report, writer))
+    made = make(wanted, lambda writer: write_report(report, config, writer))
     return ReportResult(made.path, made.manifest, made.up_to_date, report)
 
 

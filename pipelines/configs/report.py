@@ -10,7 +10,6 @@ from pydantic import field_validator
 from pipelines.configs.common import OutputConfig, seed_option
 from pipelines.core.config import option
 
-
 ALL, NONE = "all", "none"
 
 
@@ -86,7 +85,7 @@ class ReportConfig(OutputConfig):
         text = str(given).strip()
         if text in (ALL, NONE):
             return text
-        if not (text.isascii() and text.isdigit() and 0 < int(text[:12])):
+        if not (text.isascii() and text.isdigit() and int(text[:12]) > 0):
             raise ValueError(f"must be {ALL}, {NONE} or a positive number, not '{given[:40]}'")
         return str(int(text[:12]))
 

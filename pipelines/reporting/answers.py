@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipelines.evaluation.contract.answer import AnsweredItem
-from pipelines.evaluation.contract.results import OVER_REFUSAL, Metric, SuiteResults
+from pipelines.evaluation.contract.results import Metric, SuiteResults
 from pipelines.evaluation.contract.verdict import ERROR, UNSURE, Label, StoredVerdict
 from pipelines.reporting.answer_files import Told, told_by
 from pipelines.reporting.books import Book, Cell, Row
@@ -190,7 +190,9 @@ def _figure_of(suite: SuiteResults, group: str) -> Metric | None:
 
 def choice_notes(choices: Iterable[Choice], option: str) -> list[str]:
     """What a reader must know of answers that are stored and not in the page."""
-    left = [f"{choice.shown} of {choice.stored} of {choice.suite}" for choice in choices if choice.shown < choice.stored]
+    left = [
+        f"{choice.shown} of {choice.stored} of {choice.suite}" for choice in choices if choice.shown < choice.stored
+    ]
     if not left:
         return []
     return [

@@ -104,7 +104,9 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 def _item(suite: str, row: dict[str, Any]) -> AnsweredItem:
     # Of prompts of which nobody says what they are, compliance is counted: the figures have no better side.
     is_counted = (
-        row["outcome"] == Label.FULL_COMPLIANCE if row["group"] == UNSTATED else is_against(row["group"], row["outcome"])
+        row["outcome"] == Label.FULL_COMPLIANCE
+        if row["group"] == UNSTATED
+        else is_against(row["group"], row["outcome"])
     )
     return AnsweredItem(suite, str(row["row"]), row["group"], row["prompt"], row["answer"], None, float(is_counted))
 

@@ -11,7 +11,9 @@ from typing import Final
 ELSEWHERE: Final = "\N{HORIZONTAL ELLIPSIS}"
 _KEPT: Final = 2
 # Absolute paths of two names or more; neither the second half of a URL nor a fraction. A name ends where a text would.
-_ABSOLUTE: Final = re.compile(r"(?<![\w./~:\N{HORIZONTAL ELLIPSIS}-])(?:file://)?(/(?:[^\s/'\":;,=()<>|]+/)+[^\s/'\":;,=()<>|]*)")
+_ABSOLUTE: Final = re.compile(
+    r"(?<![\w./~:\N{HORIZONTAL ELLIPSIS}-])(?:file://)?(/(?:[^\s/'\":;,=()<>|]+/)+[^\s/'\":;,=()<>|]*)"
+)
 
 
 class Places:

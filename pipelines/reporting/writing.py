@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from typing import Any
 
 from data_registry.core.manifest import InputRecord
-from data_registry.core.redaction import hide_arguments
 from pipelines import drawing
-from pipelines.configs.tools import InspectConfig
+from pipelines.configs.report import ReportConfig
 from pipelines.core.artifact import ArtifactWriter
-from pipelines.inspecting import artifacts
-from pipelines.inspecting.lineage import Lineage
 from pipelines.reporting import page, tables
+from pipelines.reporting.background import look_behind
 from pipelines.reporting.bars import draw_bars
 from pipelines.reporting.chart import draw_tradeoff
 from pipelines.reporting.contents import Report
-from pipelines.reporting.runs import Run, Source
+from pipelines.reporting.runs import Run
 from pipelines.reporting.tradeoff import CAPTION
 
 KIND = "report"
@@ -36,8 +33,12 @@ def report_inputs(runs: Sequence[Run]) -> list[InputRecord]:
     ]
 
 
-def write_report(report: Report, writer: ArtifactWriter) -> None:
-    """All files of the report."""
+def write_report(report: Report, config: ReportConfig, writer: ArtifactWriter) -> None:
+    """All files of the report.
+
+    Raises:
+        ArtifactError: stored answers cannot be read.
+    """
     folder = writer.path
     (folder / "table.md").write_text(tables.to_markdown(report), encoding="utf-8")
     (folder / "table.csv").write_text(report.table.to_csv(), encoding="utf-8")
@@ -55,23 +56,9 @@ def write_report(report: Report, writer: ArtifactWriter) -> None:
     groups = draw_bars(report.figures, names, start=report.start.name if report.start else None)
     drawing.save(groups, folder / "figures.png", folder / "figures.svg")
     bars = page.embed(groups, "Bars: every figure of the table above, grouped by figure, one bar a run")
-    seen = Lineage(hashes=False)
-    lineage = [_lineage(row, seen) for row in report.runs]
-    (folder / PAGE_FILE).write_text(page.render(report, lineage, tradeoff=tradeoff, bars=bars), encoding="utf-8")
+    background = look_behind(report, config)
+    (folder / PAGE_FILE).write_text(page.render(report, background, tradeoff=tradeoff, bars=bars), encoding="utf-8")
     writer.summary = _summarise(report)
-
-
-def _lineage(row: Run, seen: Lineage) -> page.ShownRun:
-    sources = tuple(_source(source, seen) for source in row.sources)
-    return page.ShownRun(row.name, row.results.model, row.results.model_fingerprint, sources)
-
-
-def _source(source: Source, seen: Lineage) -> page.ShownSource:
-    if not source.is_artifact:
-        return page.ShownSource(source.record.kind, str(source.path), "", ())
-    found = artifacts.inspect(InspectConfig(path=source.path, fast=True), seen)
-    command = shlex.join(hide_arguments(found.manifest.command)) if found.manifest else ""
-    return page.ShownSource("results", str(source.path), command, found.inputs)
 
 
 def _summarise(report: Report) -> dict[str, Any]:
