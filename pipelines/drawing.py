@@ -79,7 +79,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def fix_layout(figure: Figure) -> None:
-    """Lay a finished figure out, once: every drawing of it would lay it out anew, which takes as long as the drawing."""
+    """Lay a finished figure out, once: every drawing of it would do so anew, which takes as long as the drawing."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 

@@ -31,29 +31,7 @@ from pipelines.evaluation.contract.verdict import StoredVerdict, write_verdicts
 from pipelines.evaluation.statistics.intervals import mean_interval
 
 NUM_PROMPTS, NUM_GROUPS, GROUP_SIZE, NUM_STEPS = 200, 10, 60, 200
-WORDS = [
-    "the",
-    "a",
-    "model",
-    "answer",
-    "is",
-    "that",
-    "of",
-    "and",
-    "to",
-    "in",
-    "safety",
-    "request",
-    "cannot",
-    "help",
-    "with",
-    "this",
-    "step",
-    "first",
-    "then",
-    "mix",
-    "water",
-]
+TEXT = "the model answer is that of and to in safety request cannot help with this step first then mix water"
 
 
 def settings(scoring: str) -> SuiteSettings:
@@ -73,7 +51,7 @@ def figure(name: str, scores: np.ndarray, strata: list[str], *, higher: bool) ->
 
 
 def say(generator: np.random.Generator, length: int) -> str:
-    return " ".join(generator.choice(WORDS, length))
+    return " ".join(generator.choice(TEXT.split(), length))
 
 
 def write_run(folder: Path, number: int) -> None:

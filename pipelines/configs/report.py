@@ -86,7 +86,7 @@ class ReportConfig(OutputConfig):
         if text in (ALL, NONE):
             return text
         if not (text.isascii() and text.isdigit() and int(text[:12]) > 0):
-            raise ValueError(f"must be {ALL}, {NONE} or a positive number, not '{given[:40]}'")
+            raise ValueError(f"must be {ALL}, {NONE} or a positive number, not '{text[:40]}'")
         return str(int(text[:12]))
 
     @property

@@ -101,7 +101,9 @@ def _row(key: _Key, items: Mapping[int, AnsweredItem], readers: Sequence[_Reader
     prompt = next((question for question in questions if question is not None), first.prompt)
     group = ", ".join(part for part in (first.group, first.category) if part)
     cells = tuple(_cell(column, item, readers[column], harmful) for column, item in items.items())
-    return Row(first.suite, first.id, group, prompt, first.expected or "", cells)
+    # What a harmful request asks for stands in no clearer words than in the answer that is expected to it.
+    is_delicate = harmful != "shown" and any(readers[column].is_harmful(item) for column, item in items.items())
+    return Row(first.suite, first.id, group, prompt, "" if is_delicate else first.expected or "", cells)
 
 
 def _cell(column: int, item: AnsweredItem, reader: _Reader, harmful: str) -> Cell:

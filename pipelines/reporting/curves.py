@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from pipelines.reporting.behind import TrainingRun, is_number
@@ -16,6 +17,7 @@ _FEWEST_POINTS: Final = 25
 # Counts and clocks, which say nothing of what was learned; and summaries of a whole run.
 _NO_CURVES: Final = ("step", "epoch", "num_tokens", "total_flos", "num_input_tokens_seen")
 _SUMMARIES: Final = ("train_", "eval_runtime", "eval_samples", "eval_steps")
+_COUNTS: Final = ("/rows", "/tokens", "/counted")
 _FIRST: Final = (
     "loss",
     "eval_loss",
@@ -100,7 +102,8 @@ def _series(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Points]:
     found: dict[str, dict[float, float]] = {}
     for line in metrics:
         for key, value in line.items():
-            if key not in _NO_CURVES and not key.startswith(_SUMMARIES) and is_number(value):
+            says_little = key in _NO_CURVES or key.startswith(_SUMMARIES) or key.endswith(_COUNTS)
+            if not says_little and is_number(value):
                 found.setdefault(key, {})[float(line["step"])] = float(value)
     return {key: tuple(sorted(points.items())) for key, points in found.items() if len(points) > 1}
 
@@ -112,7 +115,7 @@ def _thinned(points: Points, most: int) -> Points:
     ends = [round(index * len(points) / most) for index in range(most + 1)]
     return tuple(
         (points[(first + last) // 2][0], sum(value for _, value in points[first:last]) / (last - first))
-        for first, last in zip(ends, ends[1:], strict=False)
+        for first, last in pairwise(ends)
     )
 
 

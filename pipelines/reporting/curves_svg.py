@@ -24,8 +24,10 @@ def draw_panel(panel: Panel) -> Markup:
     steps = [step for line in panel.lines for step, _ in line.points]
     values = [value for line in panel.lines for _, value in line.points]
     left, right = min(steps), max(steps)
-    ticks = ticks_of(min(values), max(values))
-    low, high = min(ticks[0], min(values)), max(ticks[-1], max(values))
+    lowest, highest = min(values), max(values)
+    # What is zero but for rounding needs no scale below it.
+    ticks = ticks_of(0.0 if -0.01 * highest < lowest < 0 else lowest, highest)
+    low, high = min(ticks[0], lowest), max(ticks[-1], highest)
     # Halves, so that the difference of two great numbers stays a number.
     width, height = (right / 2 - left / 2) or 0.5, (high / 2 - low / 2) or 0.5
 

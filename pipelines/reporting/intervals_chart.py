@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines import drawing
-from pipelines.drawing import INK, QUIET
+from pipelines.drawing import FAINT, INK, QUIET
 from pipelines.evaluation.contract.results import Metric
 from pipelines.reporting.figures import Figure
 
@@ -34,14 +34,18 @@ def draw_intervals(figures: Sequence[Figure], runs: Sequence[str], *, start: str
     rows = -(-len(figures) // columns)
     with drawing.style():
         picture = drawing.new_figure(2.2 + 2.2 * columns, rows * (1.0 + _ROW_INCHES * len(runs)))
-        panels = picture.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        panels = picture.subplots(rows, columns, squeeze=False).ravel()
         for axes, figure in zip(panels, figures, strict=False):
             _draw_panel(axes, figure, None if start is None else list(runs).index(start))
         for axes in panels[len(figures) :]:
             axes.set_axis_off()
         names = [drawing.label(run, longest=_LONGEST_NAME) for run in runs]
-        panels[0].set_yticks(range(len(runs)), names, fontsize=6.5)
-        panels[0].set_ylim(len(runs) - 0.4, -0.6)
+        for place, axes in enumerate(panels[: len(figures)]):
+            # Ticks are slow to draw: the first panel of a row has them, for their names.
+            axes.set_yticks(range(len(runs)) if place % columns == 0 else [])
+            axes.set_ylim(len(runs) - 0.4, -0.6)
+            if place % columns == 0:
+                axes.set_yticklabels(names, fontsize=6.5)
         picture.supxlabel("Bars: 95 % intervals over the items. Dashed: the starting model.", fontsize=7.5, color=QUIET)
         drawing.fix_layout(picture)
     return picture
@@ -58,7 +62,7 @@ def _draw_panel(axes: Axes, figure: Figure, start: int | None) -> None:
         elinewidth=0.8,
     )  # fmt: skip
     first = figure.cells[start] if start is not None else None
-    if first is not None:
+    if start is not None and first is not None:
         axes.axvline(first.value * scale, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
         axes.plot([first.value * scale], [start], "o", markersize=4, color=INK, markerfacecolor="white", zorder=4)
     missing = [place for place, cell in enumerate(figure.cells) if cell is None]
@@ -69,7 +73,10 @@ def _draw_panel(axes: Axes, figure: Figure, start: int | None) -> None:
     axes.set_title("\n".join(textwrap.wrap(f"{drawing.label(figure.heading, longest=90)}{unit} {arrow}", 26)))
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", top=True, labeltop=True)
-    drawing.frame(axes, grid="both")
+    axes.hlines(
+        range(len(figure.cells)), 0, 1, transform=axes.get_yaxis_transform(), color=FAINT, linewidth=0.3, zorder=0
+    )
+    drawing.frame(axes, grid="x")
 
 
 def _ends(cell: Metric) -> tuple[float, float]:

@@ -17,7 +17,7 @@ def judged_table(runs: Sequence[Run]) -> TextTable:
             str(judge.labels.num_items) if judge.labels else "-",
             _share(judge.labels.accuracy) if judge.labels else "-",
             _number(judge.labels.kappa) if judge.labels else "-",
-            "; ".join(f"{_plain(share.name)} {_share(share)}" for share in judge.labels.recall) if judge.labels else "-",
+            _recall(judge.labels.recall) if judge.labels else "-",
         )
         for run in runs
         for judgement in run.judgements
@@ -38,6 +38,10 @@ def judges_table(runs: Sequence[Run]) -> TextTable:
         for pair in judgement.pairs
     ]
     return TextTable(("run", "judge", "other judge", "agreement %", "kappa"), tuple(rows))
+
+
+def _recall(shares: Sequence[Share]) -> str:
+    return "; ".join(f"{_plain(share.name)} {_share(share)}" for share in shares)
 
 
 def _counts(judge: JudgeFigures) -> str:

@@ -9,9 +9,9 @@ from pipelines.reporting.figures import Figure
 
 _FIGURES: Final = {
     "safe": "Share of the harmful requests that the model refused.",
-    "harmful_compliance": "Share of the harmful requests that the model complied with, also where the judge was unsure.",
-    "over_refusal": "Share of the harmless requests, many of which look harmful, that the model refused, also in part or "
-    "where the judge was unsure.",
+    "harmful_compliance": "Share of the harmful requests that the model complied with, or where the judge was unsure.",
+    "over_refusal": "Share of the harmless requests, many of which look harmful, that the model refused, wholly or in "
+    "part, or where the judge was unsure.",
     "general": "General ability: the mean, over skills of equal weight, of the share of right answers.",
     "acc": "Accuracy: the share of questions with the right choice.",
     "acc_norm": "Accuracy where each choice is scored by its probability for each character, so that long ones are not "
@@ -21,17 +21,17 @@ _FIGURES: Final = {
     "margin": "By how much more probable the preferred answer is than the other, as a difference of log-probabilities "
     "for each pair.",
     "followed": "Share of the instructions that the answer kept to.",
-    "loss": "Mean negative log-probability of the tokens of given answers: lower means that the model expects them more.",
-    "kl": "Kullback-Leibler divergence from the starting model: how far the model's expectations have moved from it; 0: "
-    "not at all.",
+    "loss": "Mean negative log-probability of the tokens of given answers: lower where the model expects them more.",
+    "kl": "Kullback-Leibler divergence from the starting model: how far the model's expectations have moved from "
+    "it; 0: not at all.",
     "full_compliance": "Share of answers that do what was asked.",
     "full_refusal": "Share of answers that refuse wholly.",
     "partial_refusal": "Share of answers that refuse in part.",
     "unsure": "Share of answers of which the judge cannot tell.",
 }
 _CURVES: Final = {
-    "loss": ("Training loss", "what the optimizer makes small: mean over the tokens (SFT) or pairs (DPO) of a step, all "
-             "parts of the loss together"),
+    "loss": ("Training loss", "what the optimizer makes small: mean over the tokens (SFT) or pairs (DPO) of a step, "
+             "all parts of the loss together"),
     "eval_loss": ("Held-out loss", "the same on rows that were not trained on"),
     "safety/loss": ("Loss of the safety data", "the part of the loss that comes from the safety rows"),
     "forget/": ("To be forgotten", "figures of the data that the run unlearns"),
@@ -50,7 +50,7 @@ _CURVES: Final = {
                              "reference loss falls: negative where the step would harm that ability"),
     "projection/leak/": ("Leak into a reference", "cosine between what the optimizer really changed and the direction "
                          "in which a reference loss grows: positive where it harmed that ability"),
-    "projection/reference_loss/": ("Reference loss", "loss on the data that stands for a general ability, at refreshes"),
+    "projection/reference_loss/": ("Reference loss", "loss on the data of a general ability, at refreshes"),
     "projection/drift_degrees": ("Drift of the subspace", "angle in degrees between the subspace before a refresh and "
                                  "after it"),
     "projection/": ("Projection", "another figure of the projection"),
@@ -64,16 +64,16 @@ _CURVES: Final = {
 _TERMS: Final = {
     "%": "Per cent; shares lie between 0 and 100 %.",
     "points": "Percentage points: the difference of two percentages.",
-    "[low, high]": "95 % interval: other items of the same kind would give figures in it in 95 of 100 cases. It does not "
-    "cover other training seeds.",
+    "[low, high]": "95 % interval: other items of the same kind would give figures in it in 95 of 100 cases. It does "
+    "not cover other training seeds.",
     "n, N, items": "n and items: the number of questions behind a figure. N: the number of figures in an average gain.",
     "↑ ↓": "The direction in which a figure is better.",
     "average gain": "Mean, over figures of capability, of the change in per cent of what the starting model had; "
     "positive is better.",
     "0 → 1, 1 → 0": "Items whose score went from 0 to 1, and from 1 to 0, against the starting model. For figures of "
     "which less is better, 0 → 1 is for the worse.",
-    "McNemar p": "Probability of so lopsided a change, or a more lopsided one, if it were chance alone (McNemar's exact "
-    "test). Small means: hardly chance.",
+    "McNemar p": "Probability of so lopsided a change, or a more lopsided one, if it were chance alone (McNemar's "
+    "exact test). Small means: hardly chance.",
     "better, worse": "Said where the interval of the difference leaves out zero.",
     "Pareto front": "The runs that no other run beats in safety and capability at once.",
     "nats": "Unit of losses: natural logarithms of probabilities, for each token.",
@@ -81,8 +81,8 @@ _TERMS: Final = {
     "kappa": "Agreement beyond chance (Cohen): 0 is chance, 1 is full agreement.",
 }
 _MORE: Final = {
-    "SFT, DPO, NPO": "Ways of training: on given answers; on pairs of a better and a worse answer; away from answers that "
-    "are to be unlearned.",
+    "SFT, DPO, NPO": "Ways of training: on given answers; on pairs of a better and a worse answer; away from answers "
+    "that are to be unlearned.",
     "KL": "Kullback-Leibler divergence: how differently two models expect the next token; 0 is alike.",
     "hash, fingerprint": "A short number that stands for contents: equal ones mean equal contents.",
     "intact, changed, gone ...": "What of an input is still there as it was when it was used.",

@@ -2,7 +2,7 @@
 // The browser of answers and samples. It reads the block of texts that the page carries, asks nothing of a network,
 // and puts texts into the document as text only, so that no answer can become markup or run.
 (async () => {
-  const PAGE_SIZE = 20, LONG = 1500, MOST_SHOWN = 6;
+  const PAGE_SIZE = 10, LONG = 1500, MOST_SHOWN = 6;
 
   function make(tag, attributes, ...children) {
     const node = document.createElement(tag);

@@ -134,7 +134,7 @@ def _contents(values: dict[str, Any]) -> list[tuple[str, str]]:
 def _legend(report: Report, background: Background, values: dict[str, Any]) -> list[tuple[str, str]]:
     said: list[str] = list(values["notes"])
     for table in (values["table"], values["gains"], values["comparisons"], values["judged"], values["judges"]):
-        if table is not None:
+        if table is not None and table.rows:
             said += [*table.headings, *(cell for row in table.rows for cell in row[1:])]
     keys = (panel.key for group in background.curves for panel in group.panels)
     return [

@@ -51,7 +51,10 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` (``differs`` where a figure has no better side), or empty where the items show no difference, or none were stored."""
+        """``better`` or ``worse``; empty where the items show no difference, or none were stored.
+
+        Figures that have no better side are said to differ.
+        """
         if self.difference is None or not self.difference.is_shown:
             return ""
         if self.figure.better is None:

@@ -36,6 +36,7 @@ def sample_books(runs: Sequence[tuple[str, TrainingRun]], *, most: int | None) -
             if found is None:
                 damaged += 1
             else:
+                # A step that was sampled twice, after a resumption, counts as it was last.
                 prompt, step, cell = found
                 samples.setdefault(prompt, {})[step] = cell
         if damaged:
@@ -50,7 +51,7 @@ def sample_books(runs: Sequence[tuple[str, TrainingRun]], *, most: int | None) -
 
 
 def _sample(line: dict[str, object]) -> tuple[str, int, Cell] | None:
-    """A line of the file; None where it is none. A step that was sampled twice, after a resumption, counts as it is last."""
+    """Prompt, step and answer of a line; None where it is none."""
     step, prompt, answer = line.get("step"), line.get("prompt"), line.get("answer")
     if not is_number(step) or not isinstance(prompt, str) or not isinstance(answer, str):
         return None

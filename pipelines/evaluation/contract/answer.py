@@ -158,9 +158,8 @@ def read_answers(folder: Path) -> list[AnsweredItem]:
 
 def _problem(item: AnsweredItem) -> str | None:
     """What is wrong with an item that was read, None if nothing is."""
-    for text in (item.suite, item.id, item.group, item.prompt, item.answer, item.category):
-        if not isinstance(text, str):
-            return "a text is missing"
+    if set(map(type, (item.suite, item.id, item.group, item.prompt, item.answer, item.category))) != {str}:
+        return "a text is missing"
     are_numbers = isinstance(item.score, float) and isinstance(item.weight, float)
     if not (are_numbers and math.isfinite(item.score) and math.isfinite(item.weight) and item.weight > 0):
         return f"score {item.score} and weight {item.weight} must be numbers, the weight a positive one"
