@@ -18,6 +18,7 @@ _FEWEST_POINTS: Final = 25
 _NO_CURVES: Final = ("step", "epoch", "num_tokens", "total_flos", "num_input_tokens_seen")
 _SUMMARIES: Final = ("train_", "eval_runtime", "eval_samples", "eval_steps")
 _COUNTS: Final = ("/rows", "/tokens", "/counted")
+_LARGEST: Final = 1e300
 _FIRST: Final = (
     "loss",
     "eval_loss",
@@ -103,7 +104,8 @@ def _series(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Points]:
     for line in metrics:
         for key, value in line.items():
             says_little = key in _NO_CURVES or key.startswith(_SUMMARIES) or key.endswith(_COUNTS)
-            if not says_little and is_number(value):
+            # What has left all bounds has no place on a scale either.
+            if not says_little and is_number(value) and abs(value) < _LARGEST:
                 found.setdefault(key, {})[float(line["step"])] = float(value)
     return {key: tuple(sorted(points.items())) for key, points in found.items() if len(points) > 1}
 

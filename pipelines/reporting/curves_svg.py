@@ -73,7 +73,7 @@ def ticks_of(low: float, high: float) -> list[float]:
         room = abs(high) * 0.05 or 1.0
         low, high = low - room, high + room
     rough = (high / 2 - low / 2) / _TICKS * 2
-    power = 10.0 ** math.floor(math.log10(rough))
+    power = 10.0 ** max(-300, math.floor(math.log10(rough)))
     step = next((size * power for size in (1, 2, 2.5, 5, 10) if size * power >= rough), 10 * power)
     first, last = math.floor(low / step), math.ceil(high / step)
     return [place * step for place in range(first, last + 1)]
@@ -85,12 +85,6 @@ def _number(value: float, ticks: list[float]) -> str:
     if largest and not 1e-3 <= largest < 1e5:
         return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e") if value else "0"
     step = abs(ticks[1] - ticks[0]) if len(ticks) > 1 else 1.0
-    digits = max(
-        0,
-        min(
-            6,
-            -math.floor(math.log10(step) + 1e-9)
-            + (1 if round(step / 10 ** math.floor(math.log10(step)), 1) == 2.5 else 0),
-        ),
-    )
+    # 0.25 needs a digit more than 0.2 does.
+    digits = next((digits for digits in range(6) if math.isclose(round(step, digits), step, rel_tol=1e-6)), 6)
     return f"{value + 0.0:.{digits}f}"
