@@ -105,10 +105,8 @@ RESULT: dict[str, set[str]] = {
     "judge": {
         "columns", "labels", "ignore_labels", "prompts", "judge", "judge_format", "precision", "trust_remote_code",
     },
-    "report": {
-        "start", "capability", "safety", "unlike", "details", "title", "seed", "bootstrap", "answers",
-        "harmful_answers",
-    },
+    "report": {"start", "capability", "safety", "unlike", "details", "title", "seed", "bootstrap", "answers",
+               "harmful_answers"},
     "merge": {
         "method", "merge_type", "weights", "cos_threshold", "threshold", "merge_fraction", "density", "seed",
         "original_semantics", "output", "rank", "max_shard_gb", "sweep", "suite", "safe_at_least", "evaluation",
@@ -134,8 +132,7 @@ OTHER: dict[str, Any] = {
     "trainer": {"neftune_noise_alpha": 5}, "steps": {"sft": {"seed": 1}},
     "sweep": [0.5], "evaluation": {"num_samples": 3},
     "out": "elsewhere", "attention": "sdpa", "judge": "judge-model", "output": "adapter", "report_to": "tensorboard",
-    "skip_top": 0.01, "score": "magnitude", "preset": "recommended", "rejected_tokens": "0.1",
-    "answers": 50,
+    "skip_top": 0.01, "score": "magnitude", "preset": "recommended", "rejected_tokens": "0.1", "answers": 50,
 }  # fmt: skip
 # Two options say the same, or one takes the other's place; the pair is refused together, and each works alone.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
@@ -385,7 +382,7 @@ def test_which_options_need_others() -> None:
     assert found["train-npo"] == lora | engine | training | {"gamma"}
     assert found["chat"] == {"top_p", "seed"}
     assert found["testbed"] == {"seed"}
-    assert found["report"] == {"seed", "bootstrap"}
+    assert found["report"] == {"seed", "bootstrap", "harmful_answers"}
     assert found["prepare-data"] == {
         "tags", "heldout_fraction", "chat_template", "trust_remote_code", "max_length", "preview",
         "drop_too_long", "pairs_per_prompt", "missing",

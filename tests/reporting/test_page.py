@@ -51,9 +51,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made_from = InputRecord(role="model", path=str(root / "gone"), kind="model", fingerprint="f" * 64)
     log = [{"step": step, "loss": 3 / step, "anchor/kl": 0.1 * step, "learning_rate": 1e-4} for step in range(1, 9)]
     samples = "".join(
-        json.dumps({"step": step, "prompt": f"What is {n}?", "answer": f"{n} at {step}", "finish": "end", "tokens": 2}) + "\n"
-        for step in range(0, 80, 10) for n in range(3)
-    )  # fmt: skip
+        json.dumps({"step": step, "prompt": f"What is {n}?", "answer": f"{n} at {step}", "finish": "end"}) + "\n"
+        for step in range(0, 80, 10)
+        for n in range(3)
+    )
     run = train(root / "runs" / "ours", log, samples=samples, inputs=[made_from])
     outcomes = {
         "base": ["full_compliance"] * 6,
@@ -108,7 +109,7 @@ def test_hostile_answers_are_texts_to_the_last_sign(browser: Chromium, page: Pat
     browser.open(page.as_uri() + "#answers?suite=safety/xstest")
     browser.ask("document.querySelector('.controls input[type=checkbox]').click()")
     browser.ask("document.querySelectorAll('.answer button').forEach((button) => button.click())")
-    shown = set(texts_of(browser, ".answer .text"))
+    shown = set(texts_of(browser, "[data-browser=answers] .answer .text"))
     assert shown == {visible(answer, block=True) for answer in ANSWERS}
     assert browser.ask("document.title") == "A <b>title"
     assert browser.ask("document.querySelectorAll('.answer img, .answer b, .answer script').length") == 0
@@ -131,7 +132,7 @@ def test_filters_by_suite_change_verdict_and_words(browser: Chromium, page: Path
     address = str(browser.ask("location.href"))
     browser.open(address)
     assert count_of(browser).startswith("1 of")
-    assert texts_of(browser, "#answers ~ [data-browser=answers] .verdict")[-1] == "refused in part"
+    assert sorted(texts_of(browser, "[data-browser=answers] .verdict")) == ["complied", "refused in part", "unsure"]
     choose(browser, "a-to", "")
     choose(browser, "a-change", "")
     choose(browser, "a-verdict", "unsure")
@@ -144,7 +145,7 @@ def test_filters_by_suite_change_verdict_and_words(browser: Chromium, page: Path
 
 def test_thousands_of_rows_are_few_nodes(browser: Chromium, page: Path) -> None:
     browser.open(page.as_uri())
-    assert browser.ask("document.querySelectorAll('.item').length") == 10
+    assert browser.ask("document.querySelectorAll('[data-browser=answers] .item').length") == 10
     assert browser.ask("document.querySelectorAll('*').length") < 1500
     browser.open(page.as_uri() + "#answers?page=251")
     assert count_of(browser) == "2506 of 2506 prompts, 2501 to 2506 shown"
