@@ -141,10 +141,17 @@ def read_answers(folder: Path) -> list[AnsweredItem]:
 
     file = folder / ANSWERS_FILE
     try:
-        present = parquet.read_schema(file).names
-        # Results that were made before items had categories have no such column.
-        columns = [field.name for field in fields(AnsweredItem) if field.name != "category" or field.name in present]
-        table = parquet.read_table(file, columns=columns).to_pydict()
+        # Opened once, and as a single file: hundreds of them are read for one report.
+        with parquet.ParquetFile(file) as opened:
+            present = opened.schema_arrow.names
+            # Results that were made before items had categories have no such column.
+            columns = [
+                field.name for field in fields(AnsweredItem) if field.name != "category" or field.name in present
+            ]
+            missing = [name for name in columns if name not in present]
+            if missing:
+                raise ValueError(f"it has no column {missing[0]}")
+            table = opened.read(columns=columns).to_pydict()
         # By place, as the fields are: with keywords, a hundred thousand items take twice as long.
         items = [AnsweredItem(*row) for row in zip(*(table[name] for name in columns), strict=True)]
     except (OSError, TypeError, ValueError, pa.ArrowException) as error:
