@@ -104,7 +104,7 @@ def write_result(folder: Path, number: int, *, run: Path) -> None:
 
 def measure(root: Path, count: int, arguments: list[str]) -> tuple[float, float, int]:
     """Wall-clock and processor seconds of a whole process, and bytes of the page."""
-    out = root / f"report-{count}-{len(arguments)}"
+    out = root / "-".join(["report", str(count), *arguments])
     names = [str(root / "results" / f"{number:03}") for number in range(count)]
     command = [
         sys.executable, "-m", "ogpsa_cli", "report", *names, "--start", "run 000", "--out", str(out), *arguments,

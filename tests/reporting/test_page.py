@@ -121,6 +121,9 @@ def test_filters_by_suite_change_verdict_and_words(browser: Chromium, page: Path
     assert count_of(browser) == "2506 of 2506 prompts, 1 to 10 shown"
     choose(browser, "a-suite", "safety/xstest")
     assert count_of(browser) == "6 of 2506 prompts, 1 to 6 shown"
+    choose(browser, "a-to", HOSTILE)
+    options = texts_of(browser, "#a-change option")
+    assert options == ["changed or not", "any change (4)", "complied → refused (3)", "complied → unsure (1)"]
     choose(browser, "a-to", "ours")
     options = texts_of(browser, "#a-change option")
     assert options == [
