@@ -59,6 +59,11 @@ def git_commit() -> str | None:
     return run.stdout.strip() or None
 
 
+def describe_python() -> str:
+    """The version of the interpreter."""
+    return platform.python_version()
+
+
 def devices() -> list[str]:
     """Names of the visible accelerators; asks torch only where it is loaded already."""
     torch = sys.modules.get("torch")
@@ -70,7 +75,7 @@ def devices() -> list[str]:
 def describe() -> dict[str, Any]:
     """The environment record of a manifest."""
     return {
-        "python": platform.python_version(),
+        "python": describe_python(),
         "platform": platform.platform(),
         "packages": package_versions(),
         "commit": git_commit(),

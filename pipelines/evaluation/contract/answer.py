@@ -141,10 +141,12 @@ def read_answers(folder: Path) -> list[AnsweredItem]:
 
     file = folder / ANSWERS_FILE
     try:
-        present = parquet.read_schema(file).names
+        # A file opened so needs no pyarrow.dataset, which imports pandas wherever that is installed.
+        stored = parquet.ParquetFile(file)
+        present = stored.schema_arrow.names
         # Results that were made before items had categories have no such column.
         columns = [field.name for field in fields(AnsweredItem) if field.name != "category" or field.name in present]
-        rows = parquet.read_table(file, columns=columns).to_pylist()
+        rows = stored.read(columns=columns).to_pylist()
         items = [AnsweredItem(**row) for row in rows]
     except (OSError, TypeError, ValueError, pa.ArrowException) as error:
         raise ArtifactError(f"'{file}' cannot be read: {first_line(error)}", where=str(file)) from error

@@ -194,6 +194,6 @@ def read_verdicts(folder: Path) -> list[StoredVerdict]:
     if not file.exists():
         return []
     try:
-        return [StoredVerdict(**row) for row in parquet.read_table(file).to_pylist()]
+        return [StoredVerdict(**row) for row in parquet.ParquetFile(file).read().to_pylist()]
     except (OSError, TypeError, pa.ArrowException) as error:
         raise ArtifactError(f"'{file}' cannot be read: {error}", where=str(file)) from error
