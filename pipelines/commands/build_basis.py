@@ -5,11 +5,13 @@ from __future__ import annotations
 from data_registry.prepared import prepared_table
 from pipelines.basis.inputs import basis_inputs, task_of
 from pipelines.configs.build_basis import BuildBasisConfig
+from pipelines.core import collecting
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import on_main, rank, world_size
 from pipelines.core.making import Made, Wanted, make
 from pipelines.engine import joining
 from pipelines.engine.deepspeed_config import plan_text
+from pipelines.engine.unneeded import leave_out
 from pipelines.models.loading import check_loadable
 from pipelines.models.reference import resolve_model
 
@@ -25,10 +27,12 @@ def run(config: BuildBasisConfig) -> Made:
     inputs = on_main(lambda: basis_inputs(config, source))
 
     def write(writer: ArtifactWriter) -> None:
+        leave_out()
         from pipelines.basis import building
         from pipelines.basis.references import objectives_for_rank
         from pipelines.engine import processes
 
+        collecting.settle()
         device = processes.start()
         on_main(lambda: check_loadable(source, trust_remote_code=config.trust_remote_code))
         references, pad_token_id, left_out = building.tokenised_references(config, source)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pipelines.configs.evaluate import EvaluateConfig
+from pipelines.core import collecting
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import is_main, on_main
 from pipelines.core.making import Wanted, make
 from pipelines.engine import joining
+from pipelines.engine.unneeded import leave_out
 from pipelines.evaluation import rejudging
 from pipelines.evaluation.contract.results import KIND, EvaluateResult, read_results
 from pipelines.evaluation.contract.suite import GeneratingSuite
@@ -43,9 +45,11 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     generates = any(isinstance(suite, GeneratingSuite) for suite in suites)
 
     def write(writer: ArtifactWriter) -> None:
+        leave_out()
         from pipelines.engine import processes
         from pipelines.evaluation.measuring import measure, write_evaluation
 
+        collecting.settle()
         measured = measure(config, source, suites, judge, processes.start(), writer.path if is_main() else None)
         if is_main():
             write_evaluation(writer, config, source, suites, measured)

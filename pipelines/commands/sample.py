@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from data_registry.prepared import SAMPLES
 from pipelines.configs.sample import SampleConfig
+from pipelines.core import collecting
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import on_main
 from pipelines.core.making import Made, Wanted, make
 from pipelines.engine import joining
+from pipelines.engine.unneeded import leave_out
 from pipelines.models.reference import resolve_model
 from pipelines.sampling.inputs import decoding_of, sample_inputs
 from pipelines.sampling.prompts import read_prompts
@@ -25,9 +27,11 @@ def run(config: SampleConfig) -> Made:
     wanted = Wanted(config.out, SAMPLES, config, inputs, overwrite=config.overwrite, keep_partial=True)
 
     def write(writer: ArtifactWriter) -> None:
+        leave_out()
         from pipelines.engine import processes
         from pipelines.sampling.making import make_samples
 
+        collecting.settle()
         make_samples(config, source, processes.start(), writer)
 
     return make(wanted, write)

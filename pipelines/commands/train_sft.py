@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipelines.configs.train import TrainSftConfig
 from pipelines.core.making import Made
+from pipelines.engine.unneeded import leave_out
 from pipelines.training.finding import find_run
 
 
@@ -16,6 +17,7 @@ def run(config: TrainSftConfig) -> Made:
     made = find_run(config, task="sft")
     if made is not None:
         return made
+    leave_out()
     from trl import SFTConfig
 
     from pipelines.training import run as steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -35,6 +36,11 @@ def tool_version() -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that determine results; those not installed are left out."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     versions = {}
     for name in PACKAGES:
         try:

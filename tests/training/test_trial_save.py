@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from data_registry.core.errors import InputError
 from pipelines.commands import train_dpo, train_sft
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
-from pipelines.training import pretraining, saving
+from pipelines.training import plots, pretraining
 from pipelines.training.generation_config import KeptGenerationConfig, settle_generation_config
 from tests.distributed import worlds
 
@@ -130,7 +130,7 @@ def test_plots_that_fail_lose_no_run(
     def fail(*_: Any) -> None:
         raise RuntimeError("no fonts here")
 
-    monkeypatch.setattr(saving, "draw_plots", fail)
+    monkeypatch.setattr(plots, "draw_plots", fail)
     run = train(world, world / "model", tmp_path / "run")
     assert (run / "model" / "model.safetensors").is_file()
     assert "the plots could not be drawn: RuntimeError: no fonts here" in caplog.text
