@@ -28,7 +28,7 @@ def leave_out() -> None:
     """
     if _DETECTION not in sys.modules:
         _without_scipy()
-    other = importlib.import_module("accelerate.utils.other")
+    other: Any = importlib.import_module("accelerate.utils.other")
     if hasattr(other, "is_deepspeed_available"):
         # A model can only be DeepSpeed's engine if DeepSpeed has been imported.
         other.is_deepspeed_available = lambda: "deepspeed" in sys.modules

@@ -23,7 +23,7 @@ from data_registry.testbed.skills import Example, pretraining_examples
 from data_registry.testbed.tokenizer import BOT, END, MAX_LENGTH, PAD, USER, build_tokenizer, save_tokenizer
 from data_registry.testbed.world import SHIPPED_WORLD_SEED, generate_world
 from pipelines.tokens.labels import IGNORED
-from pipelines.training.testbed_model import DEFAULT_STEPS, RECIPE_FILE
+from pipelines.training.testbed_recipe import DEFAULT_STEPS, RECIPE_FILE
 
 _MAX_NEW_TOKENS: Final = 24
 _NUM_LAST_LOSSES: Final = 50

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import Final
 
 from data_registry.testbed import MODEL_DIR
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.progress import Progress
-
-KIND: Final = "model"
-RECIPE_FILE: Final = "testbed.json"
-DEFAULT_STEPS: Final = 1_800
-"""The steps of optimisation from nothing."""
+from pipelines.training.testbed_recipe import DEFAULT_STEPS, RECIPE_FILE
 
 
 def write_testbed(writer: ArtifactWriter, *, seed: int | None) -> None:
