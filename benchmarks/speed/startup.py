@@ -1,4 +1,4 @@
-"""What waiting costs before any work: a finished chain run again, looks at what is there, training up to its first step.
+"""What waiting costs before any work: a finished chain run again, looks at what is there, training to its first step.
 
     python -m benchmarks.speed.startup --against OTHER_CHECKOUT --pairs 5 --out benchmarks/speed/results
 
