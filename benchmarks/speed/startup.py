@@ -75,6 +75,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "slurm --dry-run": ("slurm", "chain.yaml", "--profile", "profile.yaml", "--dry-run"),
 }
 FIRST_STEP = "train-sft to the first step"
+# What no training with TRL can be quicker than.
+FLOOR, FLOOR_CODE = "importing TRL's trainer alone", "from trl import SFTTrainer"
 TO_TRAIN = ("train-sft", "made/model", "--data", "made/safety", *(
     word for pair in TRAINING.replace("max-steps: 2", "max-steps: 1").split(", ") for word in ("--" + pair).split(": ")
 ), "--out", "trained")  # fmt: skip
@@ -96,6 +98,14 @@ def whole(code: Path, work: Path, arguments: Sequence[str]) -> dict[str, float]:
     before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     if start(code, work, arguments).wait():
         raise SystemExit(f"{' '.join(arguments)} failed with the code in {code}")
+    wall, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {"wall_s": wall, "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
+
+
+def floor(work: Path) -> dict[str, float]:
+    """Seconds of a process that only imports what training is done with."""
+    before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([sys.executable, "-c", FLOOR_CODE], cwd=work, check=True)
     wall, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"wall_s": wall, "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
@@ -128,7 +138,7 @@ def make_world(code: Path, work: Path) -> None:
 def measure(codes: dict[str, Path], pairs: int) -> dict[str, dict[str, list[dict[str, float]]]]:
     """All measurements, by command and by code."""
     raw: dict[str, dict[str, list[dict[str, float]]]] = {
-        name: {label: [] for label in codes} for name in (*COMMANDS, FIRST_STEP)
+        name: {label: [] for label in codes} for name in (*COMMANDS, FIRST_STEP, FLOOR)
     }
     with tempfile.TemporaryDirectory() as folder:
         works = {label: Path(folder) / label for label in codes}
@@ -144,6 +154,7 @@ def measure(codes: dict[str, Path], pairs: int) -> dict[str, dict[str, list[dict
                     raw[name][label].append(whole(codes[label], works[label], arguments))
             for label in order:
                 raw[FIRST_STEP][label].append(to_first_step(codes[label], works[label]))
+                raw[FLOOR][label].append(floor(works[label]))
     return raw
 
 
