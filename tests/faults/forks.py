@@ -34,7 +34,8 @@ _LIBRARIES = (
     "pipelines.commands.doctor", "pipelines.commands.clean",
     "pipelines.training.sft", "pipelines.training.dpo", "pipelines.training.npo", "pipelines.training.plots",
     "pipelines.basis.building", "pipelines.sampling.making", "pipelines.evaluation.measuring",
-    "pipelines.evaluation.suites.reference_loss", "pipelines.evaluation.suites.prompts", "pipelines.evaluation.suites.testbed",
+    "pipelines.evaluation.suites.reference_loss", "pipelines.evaluation.suites.prompts",
+    "pipelines.evaluation.suites.testbed",
     "datasets", "trl", "peft", "deepspeed", "transformers.models.llama.modeling_llama", "pyarrow.parquet",
     "matplotlib.pyplot",
 )  # fmt: skip
