@@ -169,7 +169,7 @@ def show(raw: dict[str, dict[str, list[dict[str, float]]]], labels: Sequence[str
             if len(columns) == 2:
                 ratios = [now / then for then, now in zip(*columns, strict=True)]
                 texts.append(f"ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
-            print(f"{name:<28} {unit.removesuffix('_s'):<5} {'   '.join(texts)}")
+            print(f"{name:<30} {unit.removesuffix('_s'):<5} {'   '.join(texts)}")
 
 
 def commit_of(code: Path) -> str:
