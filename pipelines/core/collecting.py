@@ -1,7 +1,7 @@
 """When Python looks for garbage: hardly ever while libraries are imported, as usual once work begins.
 
 Importing makes a million objects and next to no garbage. Python would look through them again and again, which takes a
-sixth of the time of importing what training needs, and once more whenever a library asks for a full collection.
+seventh of the time of importing what training needs, and once more whenever a library asks for a full collection.
 """
 
 from __future__ import annotations
