@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import inspect
 import os
@@ -157,10 +156,10 @@ def _run(
 ) -> int:
     from ogpsa_cli import console
     from ogpsa_cli.launch import processes, slurm
-    from pipelines.core import artifact, log
+    from pipelines.core import artifact, collecting, log
     from pipelines.core.config import resolve
 
-    gc.enable()
+    collecting.begin_seldom()
     _check_text(arguments)
     module: CommandModule = importlib.import_module(f"ogpsa_cli.commands.{entry.module}")
     config_class = entry.config_class()

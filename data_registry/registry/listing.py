@@ -6,6 +6,7 @@ Entries are YAML files, those of ``specs/`` and those of a folder that the user 
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Final
 
@@ -78,5 +79,11 @@ def _load(path: Path) -> list[Entry]:
 
 
 def _read_file(file: Path) -> list[Entry]:
-    content = parse_yaml(read_text(file, "registry entry"), where=str(file))
-    return [make_entry(values, file) for values in (content if isinstance(content, list) else [content])]
+    return list(_entries_of(read_text(file, "registry entry"), file))
+
+
+@functools.cache
+def _entries_of(text: str, file: Path) -> tuple[Entry, ...]:
+    """The entries of a file's text. They are kept: the steps of a chain ask for them again and again."""
+    content = parse_yaml(text, where=str(file))
+    return tuple(make_entry(values, file) for values in (content if isinstance(content, list) else [content]))

@@ -1,5 +1,6 @@
 """The testbed's evaluation items, and the rules by which an answer counts."""
 
+import functools
 import random
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -46,12 +47,17 @@ def items(split: Split = "test", seed: int = 0, world_seed: int = SHIPPED_WORLD_
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r} of the testbed suite; known: {', '.join(SPLITS)}")
+    return list(_items(split, seed, world_seed))
+
+
+@functools.cache
+def _items(split: Split, seed: int, world_seed: int) -> tuple[SuiteItem, ...]:
     world = generate_world(world_seed)
     rng = random.Random(f"ogpsa testbed suite {split} {seed}")
     suite: list[SuiteItem] = []
     for group, num_items in group_sizes().items():
         suite.extend(_group_items(world, rng, split, group, num_items))
-    return suite
+    return tuple(suite)
 
 
 def distinct_items(

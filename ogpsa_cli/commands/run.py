@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from data_registry.core.errors import Preempted
 
@@ -61,6 +63,9 @@ def _run(chain: Chain, steps: Sequence[Step], *, overwrite: bool) -> int:
             purpose = f": {step.purpose}" if step.purpose else ""
             console.hint(f"[{number}/{len(steps)}] {step.name} ({step.command}){purpose}")
             before, clock = _stamp(step), time.monotonic()
+            if not overwrite and runner.finds_made(partial(_command(step).execute, step.config)):
+                rows.append((step.name, "up to date", f"{time.monotonic() - clock:.0f} s"))
+                continue
             code = runner.run([*step.arguments, *(["--overwrite"] if overwrite else [])])
             if code:
                 _say_ended(step, number, len(steps), code)
@@ -69,6 +74,13 @@ def _run(chain: Chain, steps: Sequence[Step], *, overwrite: bool) -> int:
             rows.append((step.name, word, f"{time.monotonic() - clock:.0f} s"))
     _show_rows(rows, steps)
     return 0
+
+
+def _command(step: Step) -> Any:
+    """The module of a step's command, with its ``execute``."""
+    from pipelines.configs.commands import BY_NAME
+
+    return importlib.import_module(f"ogpsa_cli.commands.{BY_NAME[step.command].module}")
 
 
 def _stamp(step: Step) -> tuple[str, str] | None:

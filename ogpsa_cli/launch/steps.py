@@ -5,13 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 from data_registry.core import stopping
 from data_registry.core.errors import Preempted
 from ogpsa_cli.launch import processes
+from pipelines.core.log import held_back
+from pipelines.core.looking import WouldWork, looking
 
 # How long one turn of waiting for a command lasts.
 _TURN_S = 0.5
@@ -31,6 +33,7 @@ class StepRunner:
         self.received: list[int] = []
         self._variables = variables or {}
         self._child: subprocess.Popen[bytes] | None = None
+        self._looks = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -46,10 +49,36 @@ class StepRunner:
     def _forward(self, number: int, frame: FrameType | None) -> None:
         self.received.append(number)
         self._send(number)
+        if self._looks:
+            raise WouldWork
 
     def _send(self, number: int) -> None:
         if self._child is not None and self._child.poll() is None:
             self._child.send_signal(number)
+
+    def finds_made(self, execute: Callable[[], int]) -> bool:
+        """Whether a command's artifact is there already, as the command itself finds and says in this process.
+
+        Args:
+            execute: what the command does. It ends where it would begin to work.
+
+        Returns:
+            False if it would work, refuse, or cannot tell without its libraries, and after a signal. It has then said
+            nothing: :meth:`run` starts the command, which does or says it.
+        """
+        if self.received:
+            return False
+        self._looks = True
+        try:
+            with held_back() as release, looking(when_found=release):
+                return execute() == 0
+        except WouldWork:
+            return False
+        except Exception:  # noqa: BLE001 - whatever it is, the command meets and reports it in its own process
+            return False
+        finally:
+            self._looks = False
+            sys.stdout.flush()
 
     def run(self, arguments: Sequence[str]) -> int:
         """Run ``ogpsa`` with these arguments.

@@ -12,23 +12,22 @@ import torch
 from torch import Tensor
 
 from data_registry.core import stopping
-from data_registry.core.errors import ConfigError
-from data_registry.core.manifest import InputRecord, as_input
+from data_registry.core.manifest import InputRecord
 from data_registry.prepared import load_prepared
 from pipelines.basis import storage
 from pipelines.basis.description import DESCRIPTION_FILE, BasisDescription, ObjectiveRecord
+from pipelines.basis.inputs import role_of
 from pipelines.basis.objectives.finding import reference_loss
 from pipelines.basis.references import ReferenceSet, write_references
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.core.artifact import ArtifactWriter
-from pipelines.core.option_files import option_file_inputs
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.engine.shards.access import ShardAccess
 from pipelines.models.limits import limits_of_source
 from pipelines.models.loading import load_training_model
-from pipelines.models.lora import add_adapters, lora_settings, refuse_adapters_on_adapter
+from pipelines.models.lora import add_adapters, lora_settings
 from pipelines.models.reference import ModelSource
 from pipelines.passes.engine import ReferenceEngine, reference_engine, zero3_loading
 from pipelines.passes.gradients import Objective, ReferenceResult, reference_gradients
@@ -38,31 +37,6 @@ from pipelines.tokens.tokenizer import load_source_tokenizer
 from pipelines.weights.writing import write_tensors
 
 logger = logging.getLogger(__name__)
-
-
-def basis_inputs(config: BuildBasisConfig, source: ModelSource) -> list[InputRecord]:
-    """Records of the model and the reference data sets.
-
-    Raises:
-        ConfigError: two references have the same name, or fresh adapters are asked for on top of an adapter.
-    """
-    refuse_adapters_on_adapter(config, source)
-    names = [path.name for path in config.reference]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise ConfigError(
-            f"two references are both named '{sorted(twice)[0]}'; objectives are named after their directories",
-            fix="rename one of the data sets",
-        )
-    records = [source.input_record()]
-    for path in config.reference:
-        _, manifest = load_prepared(path, task=task_of(config))
-        records.append(as_input(_role_of(path.name), path, manifest))
-    return [*records, *option_file_inputs({"chat template": config.chat_template, "DeepSpeed file": config.deepspeed})]
-
-
-def _role_of(name: str) -> str:
-    return f"reference {name}"
 
 
 def tokenised_references(
@@ -88,11 +62,6 @@ def tokenised_references(
         samples = loss.encode(dataset.select(drawn), tokenizer, bounds, name=path.name)
         references.append(ReferenceSet(path.name, samples, loss))
     return references, int(tokenizer.pad_token_id), bounds.left_out
-
-
-def task_of(config: BuildBasisConfig) -> str:
-    """The task of the data sets that the objective takes."""
-    return reference_loss(config.objective).task
 
 
 def with_reference(
@@ -205,7 +174,7 @@ def _describe(
             loss=loss,
         )
         for reference, loss in zip(references, losses, strict=True)
-        for data in [by_role[_role_of(reference.name)]]
+        for data in [by_role[role_of(reference.name)]]
     ]
     singular = torch.linalg.eigvalsh(grams.sum(0)).clamp_min(0).sqrt().flip(0)
     return BasisDescription(

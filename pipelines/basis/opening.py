@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
 from torch import Tensor
 
-from data_registry.core.errors import ArtifactError, BasisMismatchError
-from data_registry.core.manifest import Manifest, open_artifact
-from pipelines.basis.description import DESCRIPTION_FILE, BasisDescription
+from data_registry.core.errors import BasisMismatchError
+from pipelines.basis.description import BasisDescription
 from pipelines.basis.objectives.finding import reference_loss
+from pipelines.basis.reading import open_basis
 from pipelines.basis.references import objectives_for_rank, read_references
 from pipelines.basis.storage import read_rows
 from pipelines.core.job import rank, world_size
@@ -79,23 +78,6 @@ def open_basis_for_training(
         loss_sum=reference_loss(description.kind).loss_sum(description.beta),
         is_current=description.holds_for(model_fingerprint, num_samples),
     )
-
-
-def open_basis(directory: Path, *, hashes: bool = False) -> tuple[BasisDescription, Manifest]:
-    """Verify a basis artifact and read its description.
-
-    Raises:
-        InputError: there is no artifact.
-        ArtifactError: it is no basis, or damaged.
-    """
-    manifest = open_artifact(directory, "basis", hashes=hashes)
-    try:
-        text = (directory / DESCRIPTION_FILE).read_text(encoding="utf-8")
-        return BasisDescription.model_validate_json(text), manifest
-    except (OSError, ValidationError) as error:
-        raise ArtifactError(
-            f"'{directory}' does not describe a basis", where=str(directory / DESCRIPTION_FILE)
-        ) from error
 
 
 def check_fit(description: BasisDescription, directory: Path, access: ShardAccess, architecture: str) -> None:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from data_registry.prepared import load_prepared
-from pipelines.basis.building import (
-    basis_inputs,
-    compute_gradients,
-    open_engine,
-    task_of,
-    tokenised_references,
-    with_reference,
-    write_basis,
-)
-from pipelines.basis.references import objectives_for_rank
+from data_registry.prepared import prepared_table
+from pipelines.basis.inputs import basis_inputs, task_of
 from pipelines.configs.build_basis import BuildBasisConfig
+from pipelines.core import collecting
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import on_main, rank, world_size
 from pipelines.core.making import Made, Wanted, make
-from pipelines.engine import processes
+from pipelines.engine import joining
 from pipelines.engine.deepspeed_config import plan_text
+from pipelines.engine.unneeded import leave_out
 from pipelines.models.loading import check_loadable
 from pipelines.models.reference import resolve_model
 
@@ -29,15 +22,22 @@ def run(config: BuildBasisConfig) -> Made:
     Raises:
         OgpsaError: an input cannot be used; the message says which and what to do.
     """
-    device = processes.start()
+    joining.join()
     source = on_main(lambda: resolve_model(config.model, revision=config.revision))
     inputs = on_main(lambda: basis_inputs(config, source))
 
     def write(writer: ArtifactWriter) -> None:
+        leave_out()
+        from pipelines.basis import building
+        from pipelines.basis.references import objectives_for_rank
+        from pipelines.engine import processes
+
+        collecting.settle()
+        device = processes.start()
         on_main(lambda: check_loadable(source, trust_remote_code=config.trust_remote_code))
-        references, pad_token_id, left_out = tokenised_references(config, source)
-        engine, architecture = open_engine(config, source, device)
-        references = with_reference(config, references, engine, pad_token_id)
+        references, pad_token_id, left_out = building.tokenised_references(config, source)
+        engine, architecture = building.open_engine(config, source, device)
+        references = building.with_reference(config, references, engine, pad_token_id)
         objectives = objectives_for_rank(
             references,
             batch_size=config.batch_size,
@@ -45,8 +45,8 @@ def run(config: BuildBasisConfig) -> Made:
             rank=rank(),
             world_size=world_size(),
         )
-        result = compute_gradients(engine, objectives, config)
-        write_basis(writer, config, references, engine.access, result, architecture, left_out)
+        result = building.compute_gradients(engine, objectives, config)
+        building.write_basis(writer, config, references, engine.access, result, architecture, left_out)
 
     # All the work is done while the place is held, so that nobody computes gradients that then have no place.
     return make(Wanted(config.out, "basis", config, inputs, overwrite=config.overwrite), write)
@@ -58,7 +58,7 @@ def plan(config: BuildBasisConfig) -> list[tuple[str, str]]:
     check_loadable(source, trust_remote_code=config.trust_remote_code)
     rows = [("model", source.reference), ("engine", plan_text(config))]
     for path in config.reference:
-        dataset, _ = load_prepared(path, task=task_of(config))
-        rows.append(("reference", f"{path}: {min(config.num_samples, len(dataset))} of {len(dataset)} samples"))
+        table, _ = prepared_table(path, task=task_of(config))
+        rows.append(("reference", f"{path}: {min(config.num_samples, len(table))} of {len(table)} samples"))
     rows.append(("rows", f"{len(config.reference)} per parameter tensor, stored as {config.dtype}"))
     return rows

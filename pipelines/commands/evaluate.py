@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pipelines.configs.evaluate import EvaluateConfig
+from pipelines.core import collecting
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import is_main, on_main
 from pipelines.core.making import Wanted, make
-from pipelines.engine import processes
+from pipelines.engine import joining
+from pipelines.engine.unneeded import leave_out
 from pipelines.evaluation import rejudging
 from pipelines.evaluation.contract.results import KIND, EvaluateResult, read_results
 from pipelines.evaluation.contract.suite import GeneratingSuite
-from pipelines.evaluation.measuring import measure, write_evaluation
 from pipelines.evaluation.registry import names_in_results
 from pipelines.evaluation.request import evaluation_inputs, evaluation_plan, requested_suites, resolve_source
 from pipelines.reporting.baseline import Changed, check_in_common, compare_with_baseline
@@ -35,7 +36,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
             check_in_common(config.baseline, [suite.suite for suite in read_results(config.rejudge).suites])
         return rejudging.run(config)
     assert config.out is not None, "the configuration is checked for it"
-    device = processes.start()
+    joining.join()
     suites, judge = requested_suites(config)
     if config.baseline is not None:
         check_in_common(config.baseline, names_in_results(config.suite, suites))
@@ -44,7 +45,12 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     generates = any(isinstance(suite, GeneratingSuite) for suite in suites)
 
     def write(writer: ArtifactWriter) -> None:
-        measured = measure(config, source, suites, judge, device, writer.path if is_main() else None)
+        leave_out()
+        from pipelines.engine import processes
+        from pipelines.evaluation.measuring import measure, write_evaluation
+
+        collecting.settle()
+        measured = measure(config, source, suites, judge, processes.start(), writer.path if is_main() else None)
         if is_main():
             write_evaluation(writer, config, source, suites, measured)
 

@@ -8,7 +8,7 @@ from data_registry.core.manifest import InputRecord
 from pipelines.configs.judge import JudgeConfig
 from pipelines.core.job import on_main
 from pipelines.core.making import Made, Wanted, make
-from pipelines.engine import processes
+from pipelines.engine import joining
 from pipelines.evaluation.contract.results import hash_text
 from pipelines.evaluation.contract.verdict import Judge
 from pipelines.evaluation.judges.registry import JUDGES
@@ -33,7 +33,7 @@ def run(config: JudgeConfig) -> JudgeResult:
         ArtifactError: something else lies at ``--out``.
     """
     if any(name not in JUDGES for name in config.judge):
-        processes.start()
+        joining.join()
     answers = on_main(lambda: read_answers_file(config))
     judges = requested_judges(config, answers)
     inputs = on_main(lambda: [*answers.inputs, *(record for judge in judges for record in _records(judge))])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data_registry.prepared import KIND, load_prepared
+from data_registry.prepared import KIND, prepared_table
 from data_registry.preparing.selection import Counts
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.core.making import Made, Wanted, find, make
@@ -58,7 +58,7 @@ def run(config: PrepareDataConfig) -> PrepareDataResult:
         check = None if tokenizer is None else TokenCheck(tokenizer, config.max_length, limits, config.drop_too_long)
         made = make(wanted, lambda writer: write_rows(writer, request, config, layout, task, check))
     # Whether the data set was found or made, this checks that its rows can be read.
-    load_prepared(made.path)
+    prepared_table(made.path)
     counts = Counts(**made.manifest.summary["counts"])
     shown = preview_rows(config.out, config.preview, tokenizer) if tokenizer is not None else []
     return PrepareDataResult(made.path, made.manifest, made.up_to_date, counts, shown)

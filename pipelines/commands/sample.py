@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from data_registry.prepared import SAMPLES
 from pipelines.configs.sample import SampleConfig
+from pipelines.core import collecting
+from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import on_main
 from pipelines.core.making import Made, Wanted, make
-from pipelines.engine import processes
+from pipelines.engine import joining
+from pipelines.engine.unneeded import leave_out
 from pipelines.models.reference import resolve_model
-from pipelines.sampling.making import decoding_of, make_samples, sample_inputs
+from pipelines.sampling.inputs import decoding_of, sample_inputs
 from pipelines.sampling.prompts import read_prompts
 
 
@@ -18,11 +21,20 @@ def run(config: SampleConfig) -> Made:
     Raises:
         OgpsaError: an input cannot be used; the message says which and what to do.
     """
-    device = processes.start()
+    joining.join()
     source = on_main(lambda: resolve_model(config.model, revision=config.revision))
     inputs = on_main(lambda: sample_inputs(config, source))
     wanted = Wanted(config.out, SAMPLES, config, inputs, overwrite=config.overwrite, keep_partial=True)
-    return make(wanted, lambda writer: make_samples(config, source, device, writer))
+
+    def write(writer: ArtifactWriter) -> None:
+        leave_out()
+        from pipelines.engine import processes
+        from pipelines.sampling.making import make_samples
+
+        collecting.settle()
+        make_samples(config, source, processes.start(), writer)
+
+    return make(wanted, write)
 
 
 def plan(config: SampleConfig) -> list[tuple[str, str]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pipelines.configs.tools import TestbedConfig
 from pipelines.core.making import Made, Wanted, make
-from pipelines.training.pretraining import DEFAULT_STEPS, KIND, write_testbed
+from pipelines.training.testbed_model import write_testbed
+from pipelines.training.testbed_recipe import DEFAULT_STEPS, KIND
 
 
 def run(config: TestbedConfig) -> Made:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from trl import DPOConfig
-
 from pipelines.configs.train import TrainDpoConfig
 from pipelines.core.making import Made
-from pipelines.training import run as steps
-from pipelines.training.dpo import make_trainer
-from pipelines.training.losses import check_loss
+from pipelines.engine.unneeded import leave_out
+from pipelines.training.finding import find_run
 
 
 def run(config: TrainDpoConfig) -> Made:
@@ -17,6 +14,16 @@ def run(config: TrainDpoConfig) -> Made:
     Raises:
         OgpsaError: an input or option cannot be used, or training diverged.
     """
+    made = find_run(config, task="preference")
+    if made is not None:
+        return made
+    leave_out()
+    from trl import DPOConfig
+
+    from pipelines.training import run as steps
+    from pipelines.training.dpo import make_trainer
+    from pipelines.training.losses import check_loss
+
     check_loss(config)
     return steps.run_training(
         config, task="preference", method="DPO", arguments_class=DPOConfig, make_trainer=make_trainer
@@ -25,5 +32,10 @@ def run(config: TrainDpoConfig) -> Made:
 
 def plan(config: TrainDpoConfig) -> list[tuple[str, str]]:
     """The plan that ``--dry-run`` shows, as pairs of name and text."""
+    from trl import DPOConfig
+
+    from pipelines.training import run as steps
+    from pipelines.training.losses import check_loss
+
     check_loss(config)
     return steps.plan_training(config, task="preference", arguments_class=DPOConfig)

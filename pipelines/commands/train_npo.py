@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.making import Made
-from pipelines.training import run as steps
-from pipelines.training.npo import NPOConfig, make_trainer
+from pipelines.engine.unneeded import leave_out
+from pipelines.training.finding import find_run
 
 
 def run(config: TrainNpoConfig) -> Made:
@@ -14,6 +14,13 @@ def run(config: TrainNpoConfig) -> Made:
     Raises:
         OgpsaError: an input or option cannot be used, or training diverged.
     """
+    made = find_run(config, task="preference")
+    if made is not None:
+        return made
+    leave_out()
+    from pipelines.training import run as steps
+    from pipelines.training.npo import NPOConfig, make_trainer
+
     return steps.run_training(
         config, task="preference", method="NPO", arguments_class=NPOConfig, make_trainer=make_trainer
     )
@@ -21,4 +28,7 @@ def run(config: TrainNpoConfig) -> Made:
 
 def plan(config: TrainNpoConfig) -> list[tuple[str, str]]:
     """The plan that ``--dry-run`` shows, as pairs of name and text."""
+    from pipelines.training import run as steps
+    from pipelines.training.npo import NPOConfig
+
     return steps.plan_training(config, task="preference", arguments_class=NPOConfig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -35,6 +36,11 @@ def tool_version() -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that determine results; those not installed are left out."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     versions = {}
     for name in PACKAGES:
         try:
@@ -59,6 +65,11 @@ def git_commit() -> str | None:
     return run.stdout.strip() or None
 
 
+def describe_python() -> str:
+    """The version of the interpreter."""
+    return platform.python_version()
+
+
 def devices() -> list[str]:
     """Names of the visible accelerators; asks torch only where it is loaded already."""
     torch = sys.modules.get("torch")
@@ -70,7 +81,7 @@ def devices() -> list[str]:
 def describe() -> dict[str, Any]:
     """The environment record of a manifest."""
     return {
-        "python": platform.python_version(),
+        "python": describe_python(),
         "platform": platform.platform(),
         "packages": package_versions(),
         "commit": git_commit(),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 
 from data_registry.core.redaction import hide
 from data_registry.core.visible import visible
@@ -58,3 +60,38 @@ def configure(verbose: bool = False) -> None:
         if not verbose:
             logger.setLevel(logging.ERROR)
             logger.addFilter(_ERRORS_ALONE)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[Callable[[], None]]:
+    """A context in which nothing is logged until the function that it gives is called; what was held back is then said.
+
+    What is still held back when the context is left by an error is dropped.
+    """
+    root = logging.getLogger()
+    handlers, kept = root.handlers[:], _Kept()
+    root.handlers[:] = [kept]
+
+    def release() -> None:
+        if kept in root.handlers:
+            root.handlers[:] = handlers
+            for record in kept.records:
+                root.handle(record)
+
+    try:
+        yield release
+        release()
+    finally:
+        root.handlers[:] = handlers
+
+
+class _Kept(logging.Handler):
+    """Keeps records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a record."""
+        self.records.append(record)

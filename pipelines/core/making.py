@@ -15,6 +15,7 @@ from pipelines.core.artifact import AlreadyMade, ArtifactWriter, find_finished, 
 from pipelines.core.claiming import Busy
 from pipelines.core.config import CommandConfig
 from pipelines.core.job import barrier, is_main, on_main
+from pipelines.core.looking import end_if_looking, note_found
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +57,14 @@ def find(wanted: Wanted) -> Made | None:
 
     Raises:
         ArtifactError: something else lies there; on all ranks.
+        WouldWork: it is not there, and the command only looks.
     """
     manifest = on_main(lambda: _finished(wanted))
-    return None if manifest is None else Made(wanted.path, manifest, up_to_date=True)
+    if manifest is None:
+        end_if_looking()
+        return None
+    note_found()
+    return Made(wanted.path, manifest, up_to_date=True)
 
 
 def make(wanted: Wanted, write: Callable[[ArtifactWriter], None]) -> Made:

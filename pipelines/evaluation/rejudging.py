@@ -14,7 +14,7 @@ from pipelines.configs.evaluate import EvaluateConfig
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import is_main, on_main
 from pipelines.core.making import Wanted, make
-from pipelines.engine import processes
+from pipelines.engine import joining
 from pipelines.evaluation.answering.store import (
     GENERATIONS_FILE,
     read_generation_settings,
@@ -56,7 +56,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     """
     assert config.rejudge is not None, "the configuration is checked for it"
     assert config.out is not None, "the configuration is checked for it"
-    processes.start()
+    joining.join()
     out, stored, judge = config.out, _read(config.rejudge), requested_judge(config)
     _check(stored, judge)
     _say_left_out(stored)

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from data_registry.core.errors import InputError
-from data_registry.core.manifest import InputRecord
 from pipelines.configs.sample import SampleConfig
 from pipelines.core.artifact import ArtifactWriter, partial_path
 from pipelines.core.job import is_main
-from pipelines.core.option_files import option_file_inputs
 from pipelines.evaluation.answering.asking import Asked, answer_all, ask
 from pipelines.evaluation.answering.opening import backend_of, open_model
-from pipelines.evaluation.answering.vllm_backend import VllmEngine, check_installed
-from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
+from pipelines.evaluation.answering.vllm_backend import VllmEngine
+from pipelines.evaluation.contract.answer import StoredAnswer
 from pipelines.evaluation.contract.suite import PromptItem
 from pipelines.models.limits import Limits, limits_of_model
 from pipelines.models.loading import load_model
@@ -26,7 +24,8 @@ from pipelines.models.reference import ModelSource
 from pipelines.samples.storage import Sample, write_log_probs, write_samples
 from pipelines.samples.tokens import training_tokens
 from pipelines.sampling.expectations import log_probs_of_rows, look_at_log_probs
-from pipelines.sampling.grading import Grader, graded, references_of
+from pipelines.sampling.grading import graded
+from pipelines.sampling.inputs import decoding_of
 from pipelines.sampling.prompts import Prompts, read_prompts
 from pipelines.tokens.fitting import Bounds, rows_that_fit
 from pipelines.tokens.tokenizer import load_source_tokenizer
@@ -39,25 +38,6 @@ logger = logging.getLogger(__name__)
 
 _ANSWERING: Final = "answering"
 _LOOKING: Final = "expectations"
-
-
-def sample_inputs(config: SampleConfig, source: ModelSource) -> list[InputRecord]:
-    """Records of all that the samples are made from.
-
-    Raises:
-        OgpsaError: the data set or the template cannot be read, or vLLM is asked for and not installed.
-    """
-    if config.backend == "vllm":
-        check_installed()
-    prompts = read_prompts(config.data, config.num_samples, config.seed)
-    if config.grade != "none":
-        references_of(Grader(config.grade, config.answer_after), config.grade, prompts, str(config.data))
-    return [source.input_record(), prompts.record, *option_file_inputs({"chat template": config.chat_template})]
-
-
-def decoding_of(config: SampleConfig) -> Decoding:
-    """How answers are made."""
-    return Decoding(config.max_new_tokens, config.temperature, config.top_p, config.seed)
 
 
 def make_samples(config: SampleConfig, source: ModelSource, device: torch.device, writer: ArtifactWriter) -> None:

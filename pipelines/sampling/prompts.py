@@ -14,13 +14,16 @@ import numpy as np
 from data_registry.core.documents import suggest
 from data_registry.core.errors import InputError
 from data_registry.core.manifest import InputRecord, as_input
-from data_registry.prepared import load_prepared
+from data_registry.prepared import prepared_table
 from data_registry.prompts.reading import prompt_set_names, read_prompt_set
 from data_registry.prompts.specs import PromptSet, PromptSetSpec
 from data_registry.schema import REFERENCE, Message
 
 if TYPE_CHECKING:
-    import datasets
+    import pyarrow as pa
+
+
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,11 @@ def read_prompts(path: Path, num_samples: int | None, seed: int) -> Prompts:
         first, num_rows, record = _first_of_set(named), len(named.prompts), _record(named)
         references, ambiguous = None, set[int]()
     else:
-        dataset, manifest = load_prepared(path)
-        if len(dataset) == 0:
+        table, manifest = prepared_table(path)
+        if len(table) == 0:
             raise InputError(f"the data set '{path}' is empty")
-        first, references, ambiguous = _first_of_each(dataset)
-        num_rows, record = len(dataset), as_input("data", path, manifest)
+        first, references, ambiguous = _first_of_each(table)
+        num_rows, record = len(table), as_input("data", path, manifest)
     rows = list(first)
     if num_samples is not None and num_samples < len(rows):
         chosen = np.random.default_rng(seed).permutation(len(rows))[:num_samples]
@@ -105,13 +108,14 @@ def _record(prompts: PromptSet) -> InputRecord:
     return InputRecord(role="data", path=prompts.name, kind="prompts", fingerprint=fingerprint)
 
 
-def _first_of_each(dataset: datasets.Dataset) -> tuple[dict[int, list[Message]], dict[int, str], set[int]]:
+def _first_of_each(table: pa.Table) -> tuple[dict[int, list[Message]], dict[int, str], set[int]]:
     """By the number of the first row that asks it: each prompt, its answer, and whether other rows answer otherwise."""
     seen: dict[str, int] = {}
     prompts: dict[int, list[Message]] = {}
     answers: dict[int, str] = {}
     ambiguous: set[int] = set()
-    for number, row in enumerate(dataset):
+    batches = table.to_batches(max_chunksize=_ROWS_AT_ONCE)
+    for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
         prompt = _before_answer(row["messages"]) if "messages" in row else list(row["prompt"])
         answer = _answer(row)
         first = seen.setdefault(json.dumps(prompt, sort_keys=True), number)

@@ -83,7 +83,7 @@ def read_table(folder: Path) -> pa.Table:
         ArtifactError: it cannot be read, or is not of this layout.
     """
     try:
-        table = pq.read_table(folder / FILE)
+        table = pq.ParquetFile(folder / FILE).read()
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise ArtifactError(f"token weights cannot be read: {first_line(error)}", where=str(folder / FILE)) from error

@@ -22,7 +22,6 @@ from pipelines.training.anchor import Anchor
 from pipelines.training.beside import Beside
 from pipelines.training.data.anchor_schedule import SharedSchedule, rows_per_step
 from pipelines.training.data.anchors import AnchorRows
-from pipelines.training.data.own_answers import own_answers
 from pipelines.training.data.start_outputs import start_log_probs, start_states
 from pipelines.training.prompt_anchor import PromptAnchor
 
@@ -95,6 +94,8 @@ def _anchor(
 ) -> Anchor:
     paths = list(anchors.paths)
     if anchors.kind != "ce":
+        from pipelines.training.data.own_answers import own_answers
+
         paths = [own_answers(path, config, source, device) for path in paths]
     sets = [AnchorRows(path, anchors.kind, config, tokenizer, bounds) for path in paths]
     mean_square = 1.0

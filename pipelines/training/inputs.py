@@ -6,10 +6,10 @@ from typing import Any
 
 from data_registry.core.errors import ConfigError
 from data_registry.core.manifest import InputRecord, as_input
-from data_registry.prepared import load_prepared
+from data_registry.prepared import prepared_table
 from pipelines.basis.description import BasisDescription
 from pipelines.basis.objectives.finding import reference_loss
-from pipelines.basis.opening import open_basis
+from pipelines.basis.reading import open_basis
 from pipelines.configs.train import TrainConfig
 from pipelines.core.option_files import option_file_inputs
 from pipelines.models.limits import limits_of_source
@@ -18,7 +18,6 @@ from pipelines.models.reference import ModelSource
 from pipelines.token_weights.opening import open_token_weights
 from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_source_tokenizer
-from pipelines.training.masks import mask_input
 
 
 def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> list[InputRecord]:
@@ -36,12 +35,15 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
             fix="give the learning rate beside --preset; docs/presets.md has that for adapters",
         )
     records = source.input_records()
-    records += [as_input(role, path, load_prepared(path, task=task)[1]) for role, path in config.data_sets()]
+    records += [as_input(role, path, prepared_table(path, task=task)[1]) for role, path in config.data_sets()]
     records += option_file_inputs({"chat template": config.chat_template, "DeepSpeed file": config.deepspeed})
     # A model's own answers are made to the prompts of either task.
     task_of_anchor = "sft" if config.anchor_kind == "ce" else None
-    records += [as_input("anchor", path, load_prepared(path, task=task_of_anchor)[1]) for path in config.anchor]
-    records += mask_input(config, source)
+    records += [as_input("anchor", path, prepared_table(path, task=task_of_anchor)[1]) for path in config.anchor]
+    if config.mask is not None:
+        from pipelines.training.masks import mask_input
+
+        records += mask_input(config, source)
     if config.token_weights is not None:
         weights = open_token_weights(config.token_weights)
         records.append(as_input("token-weights", config.token_weights, weights.manifest))

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from data_registry.prepared import SAMPLES, load_prepared
-from pipelines.basis.opening import open_basis
+from pipelines.basis.reading import open_basis
 from pipelines.configs.common import EngineConfig
 from pipelines.configs.train import TrainConfig, TrainDpoConfig
 from pipelines.configs.train_npo import TrainNpoConfig

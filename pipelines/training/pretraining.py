@@ -1,4 +1,4 @@
-"""The testbed's base model, copied as it is shipped or trained from nothing.
+"""The testbed's base model trained from nothing.
 
 It is a small chat model that complies with every request, harmful ones included.
 """
@@ -6,7 +6,6 @@ It is a small chat model that complies with every request, harmful ones included
 import json
 import math
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -20,18 +19,12 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from data_registry.testbed import MODEL_DIR
 from data_registry.testbed.skills import Example, pretraining_examples
 from data_registry.testbed.tokenizer import BOT, END, MAX_LENGTH, PAD, USER, build_tokenizer, save_tokenizer
 from data_registry.testbed.world import SHIPPED_WORLD_SEED, generate_world
-from pipelines.core.artifact import ArtifactWriter
-from pipelines.core.progress import Progress
 from pipelines.tokens.labels import IGNORED
+from pipelines.training.testbed_recipe import DEFAULT_STEPS, RECIPE_FILE
 
-KIND: Final = "model"
-RECIPE_FILE: Final = "testbed.json"
-
-DEFAULT_STEPS: Final = 1_800
 _MAX_NEW_TOKENS: Final = 24
 _NUM_LAST_LOSSES: Final = 50
 
@@ -50,23 +43,6 @@ class Pretraining:
     weight_decay: float = 0.05
     warmup_steps: int = 50
     max_grad_norm: float = 1.0
-
-
-def write_testbed(writer: ArtifactWriter, *, seed: int | None) -> None:
-    """Fill the artifact of a testbed model.
-
-    Args:
-        writer: the writer of the artifact.
-        seed: the seed for training from nothing; None to copy the shipped model.
-    """
-    if seed is None:
-        for file in sorted(MODEL_DIR.iterdir()):
-            if file.is_file():
-                shutil.copyfile(file, writer.path / file.name)
-    else:
-        with Progress("training", total=DEFAULT_STEPS, unit="steps") as progress:
-            retrain(writer.path, seed, DEFAULT_STEPS, progress=lambda _, loss: progress.advance(figures=f"{loss:.3f}"))
-    writer.summary = json.loads((writer.path / RECIPE_FILE).read_text(encoding="utf-8"))
 
 
 def retrain(

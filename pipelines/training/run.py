@@ -13,6 +13,7 @@ from transformers.trainer_callback import PrinterCallback
 from data_registry.core import stopping
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig
+from pipelines.core import collecting
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import on_main, world_size
 from pipelines.core.making import Made, Wanted, find, make
@@ -78,6 +79,7 @@ def run_training(
                 processes.start_deepspeed()
 
             def train(writer: ArtifactWriter) -> None:
+                collecting.settle()
                 with unfinished.kept_from_first_checkpoint(writer.path):
                     on_main(lambda: check_loadable(source, trust_remote_code=config.trust_remote_code))
                     beginning = on_main(lambda: unfinished.begin(config, inputs, writer.path))

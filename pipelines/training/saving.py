@@ -15,7 +15,6 @@ from pipelines.core.job import barrier, is_main
 from pipelines.training.card import model_card
 from pipelines.training.checkpoints.run_files import BEST_FOLDER, LAYERS_FILE, METRICS_FILE, PLOTS_FOLDER, WORK_FOLDER
 from pipelines.training.metrics import read_metrics
-from pipelines.training.plots import Lines, draw_plots
 from pipelines.training.remarks import remarks
 
 logger = logging.getLogger(__name__)
@@ -83,8 +82,11 @@ def save_run(
     return final
 
 
-def _draw(folder: Path, metrics: Lines, layers: Sequence[tuple[int, str, float]]) -> None:
+def _draw(folder: Path, metrics: Sequence[dict[str, Any]], layers: Sequence[tuple[int, str, float]]) -> None:
     try:
+        # Nobody waits for matplotlib before the first step.
+        from pipelines.training.plots import draw_plots
+
         draw_plots(folder, metrics, layers)
     except Exception as error:  # noqa: BLE001 - plots can be drawn again from the metrics, and a run cannot be had again
         logger.warning("the plots could not be drawn: %s: %s", type(error).__name__, first_line(error))

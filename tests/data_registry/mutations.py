@@ -146,7 +146,7 @@ def _read_prepared(path: Path) -> str:
 
     try:
         rows = datasets.Dataset.from_file(str(path))
-        _check_rows(rows, arrow_schema("sft"))
+        _check_rows(rows.data, arrow_schema("sft"))
     except (pa.ArrowException, *DAMAGE):
         return "refused"
     return "all rows" if len(rows[:]["messages"]) == len(ROWS) else "some rows"

@@ -32,7 +32,10 @@ _LIBRARIES = (
     "pipelines.commands.report", "pipelines.commands.inspect", "pipelines.commands.testbed", "pipelines.commands.run",
     "pipelines.commands.slurm", "pipelines.commands.quickstart", "pipelines.commands.chat",
     "pipelines.commands.doctor", "pipelines.commands.clean",
-    "pipelines.evaluation.suites.prompts", "pipelines.evaluation.suites.testbed",
+    "pipelines.training.sft", "pipelines.training.dpo", "pipelines.training.npo", "pipelines.training.plots",
+    "pipelines.basis.building", "pipelines.sampling.making", "pipelines.evaluation.measuring",
+    "pipelines.evaluation.suites.reference_loss", "pipelines.evaluation.suites.prompts",
+    "pipelines.evaluation.suites.testbed",
     "datasets", "trl", "peft", "deepspeed", "transformers.models.llama.modeling_llama", "pyarrow.parquet",
     "matplotlib.pyplot",
 )  # fmt: skip

@@ -114,7 +114,7 @@ SERIES: dict[str, Series] = {
         at("pipelines.training.checkpoints.checkpointer:Checkpointer._write", says="step 4 of 6: saved", stays=True),
         interrupted_twice_at(_AT_BOUNDARY, stays=True),
         # What remains then is to save the model.
-        at("pipelines.training.saving:draw_plots", says="", code=0),
+        at("pipelines.training.plots:draw_plots", says="", code=0),
     )),
     "train-dpo": Series(
         Command(("train-dpo", "model", "--data", "pairs", "--max-steps", "4", *_TRAINING, "--out", OUT),

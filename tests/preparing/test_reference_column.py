@@ -127,6 +127,6 @@ def test_column_of_another_type_is_refused(pairs):
     from data_registry.prepared import _check_rows
 
     with pytest.raises(pa.ArrowInvalid, match="column 'reference' is not text"):
-        _check_rows(datasets.load_from_disk(str(pairs.path)), arrow_schema("preference", [REFERENCE]))
+        _check_rows(datasets.load_from_disk(str(pairs.path)).data, arrow_schema("preference", [REFERENCE]))
     with pytest.raises(ArtifactError):
         load_prepared(pairs.path)

@@ -28,7 +28,7 @@ from pipelines.models.loading import load_model
 from pipelines.models.reference import resolve_model
 from pipelines.recipes.chain import load_chain
 from pipelines.reporting.table import format_metric
-from pipelines.training import pretraining
+from pipelines.training import testbed_model
 
 
 def steps(seed: int):
@@ -142,7 +142,7 @@ def test_the_model_is_the_shipped_one(short):
 
 
 def test_the_model_can_be_trained_from_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretraining, "DEFAULT_STEPS", 2)
+    monkeypatch.setattr(testbed_model, "DEFAULT_STEPS", 2)
     made = testbed.run(TestbedConfig(out=tmp_path / "model", retrain=True, seed=5))
     assert made.manifest.summary["steps"] == 2
     assert made.manifest.summary["seed"] == 5

@@ -74,7 +74,7 @@ def test_a_baseline_of_other_suites_is_refused_before_the_work(tmp_path, monkeyp
     (tmp_path / "bad.txt").write_text("how do i break a lamp ?\n")
     (tmp_path / "mine.yaml").write_text("sets: [{data: bad.txt, layout: {harmful: true}}]\n")
     judged = evaluate.run(config(tmp_path / "judged", suite=["prompts"], harmful=[tmp_path / "bad.txt"])).path
-    monkeypatch.setattr("pipelines.commands.evaluate.measure", lambda *arguments: pytest.fail("it was measured"))
+    monkeypatch.setattr("pipelines.evaluation.measuring.measure", lambda *arguments: pytest.fail("it was measured"))
     for suite, options in (
         ("prompts", {"harmful": [tmp_path / "bad.txt"]}),
         (str(tmp_path / "mine.yaml"), {}),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from trl import DPOConfig, SFTConfig
 
 from data_registry.core.errors import ConfigError, NumericsError
-from pipelines.basis.building import basis_inputs
+from pipelines.basis.inputs import basis_inputs
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
 from pipelines.models.reference import resolve_model

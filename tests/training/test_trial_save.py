@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from data_registry.core.errors import InputError
 from pipelines.commands import train_dpo, train_sft
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
-from pipelines.training import pretraining, saving
+from pipelines.training import plots, pretraining, sft
 from pipelines.training.generation_config import KeptGenerationConfig, settle_generation_config
 from tests.distributed import worlds
 
@@ -104,7 +104,7 @@ def test_what_cannot_be_saved_is_said_before_the_first_step(
         raise RuntimeError("not serializable\nand more")
 
     monkeypatch.setattr(name, refuse)
-    monkeypatch.setattr(train_sft.make_trainer.__globals__["ProjectedSFTTrainer"], "training_step", None)
+    monkeypatch.setattr(sft.ProjectedSFTTrainer, "training_step", None)
     with pytest.raises(InputError, match=f"the {what} of '.*' cannot be saved.*RuntimeError: not serializable"):
         train(world, world / "model", tmp_path / "run", **options)
     assert not list(tmp_path.iterdir())
@@ -130,7 +130,7 @@ def test_plots_that_fail_lose_no_run(
     def fail(*_: Any) -> None:
         raise RuntimeError("no fonts here")
 
-    monkeypatch.setattr(saving, "draw_plots", fail)
+    monkeypatch.setattr(plots, "draw_plots", fail)
     run = train(world, world / "model", tmp_path / "run")
     assert (run / "model" / "model.safetensors").is_file()
     assert "the plots could not be drawn: RuntimeError: no fonts here" in caplog.text

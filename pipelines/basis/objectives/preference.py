@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
-from torch import Tensor
-from torch.nn import functional
 
 from pipelines.basis.objectives.reference_loss import TOKEN_IDS, ReferenceLoss, Sample
-from pipelines.passes.engine import ReferenceEngine
-from pipelines.passes.gradients import Batch, LossSum
-from pipelines.passes.log_probs import completion_log_probs, completion_values
 from pipelines.tokens.fitting import Bounds, encode_fitting_pairs
 from pipelines.tokens.padding import collate_pairs
 from pipelines.tokens.pairs import SIDES
 
 if TYPE_CHECKING:
     import datasets
+    from torch import Tensor
+
+    from pipelines.passes.engine import ReferenceEngine
+    from pipelines.passes.gradients import Batch, LossSum
 
 
 class PreferenceLoss(ReferenceLoss):
@@ -42,6 +41,8 @@ class PreferenceLoss(ReferenceLoss):
         self, samples: list[Sample], engine: ReferenceEngine, *, batch_size: int, pad_token_id: int
     ) -> list[Sample]:
         """The pairs with the log-probabilities that this very model gives them."""
+        from pipelines.passes.log_probs import completion_values
+
         device = engine.access.device()
         values = completion_values(engine.forward, engine.access.module, samples, batch_size, pad_token_id, device)
         return [
@@ -77,6 +78,9 @@ def preference_loss_sum(beta: float) -> LossSum:
     Source:
         arXiv 2305.18290, equation 7.
     """
+    from torch.nn import functional
+
+    from pipelines.passes.log_probs import completion_log_probs
 
     def loss_sum(model: Any, batch: Batch) -> Tensor:
         chosen, rejected = completion_log_probs(model, batch)

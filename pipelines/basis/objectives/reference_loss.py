@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
 
-from pipelines.passes.engine import ReferenceEngine
-from pipelines.passes.gradients import Batch, LossSum
 from pipelines.tokens.fitting import Bounds
 
 if TYPE_CHECKING:
     import datasets
+
+    from pipelines.passes.engine import ReferenceEngine
+    from pipelines.passes.gradients import Batch, LossSum
 
 Sample = dict[str, Any]
 TOKEN_IDS = pa.list_(pa.int32())

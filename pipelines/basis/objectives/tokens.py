@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
 from pipelines.basis.objectives.reference_loss import TOKEN_IDS, ReferenceLoss, Sample
-from pipelines.passes.gradients import Batch, LossSum
-from pipelines.passes.log_probs import token_log_probs
 from pipelines.tokens.fitting import Bounds, encode_fitting
 from pipelines.tokens.labels import num_trained
 
 if TYPE_CHECKING:
     import datasets
+    from torch import Tensor
+
+    from pipelines.passes.gradients import Batch, LossSum
 
 
 class TokenLoss(ReferenceLoss):
@@ -45,6 +43,8 @@ class TokenLoss(ReferenceLoss):
 
     def collate(self, samples: Sequence[Sample], pad_token_id: int) -> Batch:
         """A batch padded as TRL's SFT trainer pads it."""
+        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
         return dict(DataCollatorForLanguageModeling(pad_token_id=pad_token_id)(list(samples)))
 
     def loss_sum(self, beta: float | None) -> LossSum:
@@ -54,5 +54,7 @@ class TokenLoss(ReferenceLoss):
 
 def token_loss_sum(model: Any, batch: Batch) -> Tensor:
     """Sum of the token loss over a batch's answers, a float32 scalar."""
+    from pipelines.passes.log_probs import token_log_probs
+
     log_probs, _ = token_log_probs(model, batch)
     return -log_probs.sum()

@@ -94,10 +94,11 @@ def _read(folder: Path) -> Any:
 
     file = folder / GENERATIONS_FILE
     try:
-        present = set(parquet.read_schema(file).names)
+        stored = parquet.ParquetFile(file)
+        present = set(stored.schema_arrow.names)
         # Earlier results have no contexts; whatever else is missing is an error.
         names = [field.name for field in fields(StoredAnswer) if field.name != "context" or field.name in present]
-        return parquet.read_table(file, columns=names)
+        return stored.read(columns=names)
     except (OSError, pa.ArrowException) as error:
         raise ArtifactError(f"'{file}' cannot be read: {error}", where=str(file)) from error
 

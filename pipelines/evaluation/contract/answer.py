@@ -141,7 +141,7 @@ def read_answers(folder: Path) -> list[AnsweredItem]:
 
     file = folder / ANSWERS_FILE
     try:
-        # Opened once, and as a single file: hundreds of them are read for one report.
+        # Opened once, for hundreds are read for one report; and so no pyarrow.dataset is needed, which imports pandas.
         with parquet.ParquetFile(file) as opened:
             present = opened.schema_arrow.names
             # Results that were made before items had categories have no such column.

@@ -34,7 +34,7 @@ class AnswerChoiceSuite(PreparedDataSuite):
         self._options = {data.name: _options(data) for data in self._data}
 
     def _amount(self, data: PreparedData) -> str:
-        return f"{len(data.rows)} prompts, {1 + NUM_OTHERS} answers to each"
+        return f"{len(data.numbers)} prompts, {1 + NUM_OTHERS} answers to each"
 
     def _measure(self, data: PreparedData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SuiteOutcome:
         options = self._options[data.name]

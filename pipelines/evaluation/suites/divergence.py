@@ -46,7 +46,7 @@ class DivergenceSuite(PreparedDataSuite):
         self._stored = {data.name: StoredLogProbs(data.path) for data in self._data}
 
     def _amount(self, data: PreparedData) -> str:
-        return f"{len(data.rows)} answers"
+        return f"{len(data.numbers)} answers"
 
     def _measure(self, data: PreparedData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SuiteOutcome:
         stored = self._stored[data.name]

@@ -42,7 +42,7 @@ class Gsm8kSuite(GeneratingSuite):
 
     def plan(self) -> list[tuple[str, str]]:
         """Questions of each data set."""
-        return [(_name(data), f"{len(data.rows)} questions, {self.decoding.describe()}") for data in self._data]
+        return [(_name(data), f"{len(data.numbers)} questions, {self.decoding.describe()}") for data in self._data]
 
     def items(self) -> list[PromptItem]:
         """See the base class."""

@@ -33,7 +33,7 @@ class PreferenceSuite(PreparedDataSuite):
     task = "preference"
 
     def _amount(self, data: PreparedData) -> str:
-        return f"{len(data.rows)} pairs"
+        return f"{len(data.numbers)} pairs"
 
     def _measure(self, data: PreparedData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SuiteOutcome:
         max_length = scored_length(model, self._request.max_length)

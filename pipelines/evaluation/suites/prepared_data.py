@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from data_registry.core.errors import ConfigError, InputError
+from data_registry.core.errors import ArtifactError, ConfigError, InputError
 from data_registry.core.manifest import InputRecord, Manifest, as_input
-from data_registry.prepared import load_prepared
+from data_registry.prepared import load_prepared, prepared_table
 from pipelines.evaluation.contract.results import SuiteSettings, hash_items, hash_text, hash_tokenizer
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
 from pipelines.tokens.chat_template import chat_template_of
@@ -24,13 +25,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """One data set: its name, rows drawn from it, their numbers in it, and where it came from."""
+    """One data set: its name, where it lies, its task, the numbers of the rows drawn from it, and its manifest."""
 
     name: str
     path: Path
-    rows: datasets.Dataset
+    task: str
     numbers: list[int]
     manifest: Manifest
+
+    @cached_property
+    def rows(self) -> datasets.Dataset:
+        """The rows that were drawn. They are opened when they are asked for: many a command only looks what is there.
+
+        Raises:
+            ArtifactError: it is another data set than it was.
+        """
+        rows, manifest = load_prepared(self.path, task=self.task)
+        if manifest.fingerprint != self.manifest.fingerprint:
+            raise ArtifactError(
+                f"the data set '{self.path}' changed while it was being read",
+                fix="run the command again once nothing writes there any more",
+            )
+        return rows.select(self.numbers)
 
     @property
     def split(self) -> str:
@@ -134,11 +150,11 @@ class PreparedDataSuite(ABC):
 
 
 def _open(name: str, path: Path, request: SuiteRequest, task: str) -> PreparedData:
-    rows, manifest = load_prepared(path, task=task)
+    rows, manifest = prepared_table(path, task=task)
     if len(rows) == 0:
         raise InputError(f"the data set '{path}' is empty")
     numbers = np.arange(len(rows))
     if request.num_samples is not None and request.num_samples < len(rows):
         generator = np.random.default_rng(request.seed)
         numbers = np.sort(generator.permutation(len(rows))[: request.num_samples])
-    return PreparedData(name, path, rows.select(numbers), numbers.tolist(), manifest)
+    return PreparedData(name, path, task, numbers.tolist(), manifest)

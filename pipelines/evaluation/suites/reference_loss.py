@@ -32,7 +32,7 @@ class ReferenceLossSuite(PreparedDataSuite):
     task = "sft"
 
     def _amount(self, data: PreparedData) -> str:
-        return f"{len(data.rows)} samples"
+        return f"{len(data.numbers)} samples"
 
     def _measure(self, data: PreparedData, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> SuiteOutcome:
         max_length = scored_length(model, self._request.max_length)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from data_registry.core.errors import NumericsError
 from pipelines.models.limits import limits_of_model
-from pipelines.passes.log_probs import label_log_probs
 from pipelines.tokens.labels import IGNORED
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 # Logits are the largest tensor by far: 2^27 of them are 0.5 GB in float32.
 _MAX_LOGITS = 1 << 27
@@ -106,11 +106,14 @@ def _vocabulary(model: PreTrainedModel) -> int:
     return limits_of_model(model).num_embeddings or 1
 
 
-@torch.no_grad()
 def _batch_losses(
     model: PreTrainedModel, samples: Sequence[tuple[Sequence[int], Sequence[int]]]
 ) -> tuple[Tensor, Tensor]:
     """Summed losses (float64) and counts of labelled tokens (int64), both ``[B]`` on the CPU."""
+    import torch
+
+    from pipelines.passes.log_probs import label_log_probs
+
     longest = max(len(ids) for ids, _ in samples)
     input_ids_BL = torch.zeros(len(samples), longest, dtype=torch.long)
     attention_BL = torch.zeros_like(input_ids_BL)
@@ -122,9 +125,10 @@ def _batch_losses(
         labels_BL[row, : len(ids)] = torch.tensor(labels)
     device = model.device
     labels_BL = labels_BL.to(device)
-    logits_BLV = model(
-        input_ids=input_ids_BL.to(device), attention_mask=attention_BL.to(device), use_cache=False
-    ).logits
-    log_probs_BL, counted_BL = label_log_probs(logits_BLV, labels_BL)
-    # Taken from zero, since a loss of nothing negated would be written as -0.0.
-    return (0.0 - log_probs_BL.double().sum(dim=1)).cpu(), counted_BL.sum(dim=1).cpu()
+    with torch.no_grad():
+        logits_BLV = model(
+            input_ids=input_ids_BL.to(device), attention_mask=attention_BL.to(device), use_cache=False
+        ).logits
+        log_probs_BL, counted_BL = label_log_probs(logits_BLV, labels_BL)
+        # Taken from zero, since a loss of nothing negated would be written as -0.0.
+        return (0.0 - log_probs_BL.double().sum(dim=1)).cpu(), counted_BL.sum(dim=1).cpu()

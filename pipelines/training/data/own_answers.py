@@ -15,7 +15,8 @@ from pipelines.configs.train import TrainConfig
 from pipelines.core.job import on_main
 from pipelines.core.making import Wanted, make
 from pipelines.models.reference import ModelSource
-from pipelines.sampling.making import make_samples, sample_inputs
+from pipelines.sampling.inputs import sample_inputs
+from pipelines.sampling.making import make_samples
 
 FOLDER: Final = "anchor-samples"
 
