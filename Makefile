@@ -54,7 +54,7 @@ format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 
 docs: install  ## build the pages in docs/ as a site, strictly, into build/site
-	$(BIN)/mkdocs build --strict --quiet --site-dir $(SITE)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
 
 # The wheel is built from what git has, so that no earlier build's leftovers are in it.
 wheel-check:  ## the wheel with all that it needs in an empty environment, and the quickstart from it (some minutes)
