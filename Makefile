@@ -44,10 +44,11 @@ golden: install  ## compare what the tool does with the golden record (minutes)
 golden-record: install  ## make the golden record anew, after a change that is meant
 	$(BIN)/python -m tests.golden record
 
-lint: install  ## style, formatting and types
+lint: install  ## style, formatting and types, and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint containers/Dockerfile
 
 format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff format .
