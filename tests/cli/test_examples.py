@@ -37,7 +37,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for family, (config_class, _, _) in FAMILIES.items():
         config = config_class(
             vocab_size=586, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, max_position_embeddings=4096, tie_word_embeddings=True, eos_token_id=4, pad_token_id=0,
+            num_key_value_heads=1, max_position_embeddings=4096,
+            tie_word_embeddings=True, eos_token_id=4, pad_token_id=0,
         )  # fmt: skip
         model = AutoModelForCausalLM.from_config(config)
         model.save_pretrained(root / family)
