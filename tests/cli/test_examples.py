@@ -1,4 +1,4 @@
-"""The configuration files in ``examples/configs``, read as ``--config`` reads them, for small models of their families."""
+"""The files in ``examples/configs``, read as ``--config`` reads them, for small models of their families."""
 
 from __future__ import annotations
 
