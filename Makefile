@@ -7,10 +7,11 @@ INSTALLED := $(VENV)/.installed
 export DS_BUILD_OPS = 0
 OUT ?= quickstart
 WORKERS ?= 2
+SITE ?= build/site
 # A worker has whole files, whose fixtures are dear, in the order that tests/conftest.py gives them.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install quickstart smollm2 test test-fast golden golden-record lint format typecheck clean
+.PHONY: help install quickstart smollm2 test test-fast golden golden-record lint format docs wheel-check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip setuptools wheel
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev,eval,gguf]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev,docs,eval,gguf]'
 	@touch $@
 
 quickstart: install  ## run the whole chain on the embedded testbed, into ./quickstart
@@ -43,14 +44,22 @@ golden: install  ## compare what the tool does with the golden record (minutes)
 golden-record: install  ## make the golden record anew, after a change that is meant
 	$(BIN)/python -m tests.golden record
 
-lint: install  ## style, formatting and types
+lint: install  ## style, formatting and types, and the Dockerfile
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint containers/Dockerfile
 
 format: install  ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: install  ## build the pages in docs/ as a site, strictly, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
+
+# The wheel is built from what git has, so that no earlier build's leftovers are in it.
+wheel-check:  ## the wheel with all that it needs in an empty environment, and the quickstart from it (some minutes)
+	PYTHON=$(PYTHON) tests/project/wheel_check.sh
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

@@ -41,8 +41,11 @@ class LazyGroup(typer.core.TyperGroup):
         if entry is None:
             if name.startswith("-"):
                 ctx.fail(f"no such option: {name}")
+            if ctx.resilient_parsing:
+                # A shell asks what could follow: nothing that is known, and no error between the user's words.
+                return None, None, args
             raise unknown_command(name)
-        built = command.build(entry, args)
+        built = command.build(entry, args, completing=ctx.resilient_parsing)
         # Completion looks at words that are not whole yet.
         return name, built, rest if ctx.resilient_parsing else command.in_our_spelling(entry, rest)
 
@@ -109,8 +112,12 @@ def create(*, with_completion: bool) -> typer.Typer:
 def invoke(argv: Sequence[str]) -> int:
     """Parse the arguments and run the command; usage errors and :class:`OgpsaError` are raised."""
     asked = any(word in ("--install-completion", "--show-completion") for word in argv)
-    with_completion = asked or "_OGPSA_COMPLETE" in os.environ
-    command = typer.main.get_command(create(with_completion=with_completion))
+    completes = "_OGPSA_COMPLETE" in os.environ
+    if completes:
+        from ogpsa_cli import completion
+
+        completion.settle(os.environ)
+    command = typer.main.get_command(create(with_completion=asked or completes))
     parsed = command(list(argv), prog_name="ogpsa", standalone_mode=False)
     if callable(parsed):
         return int(parsed())

@@ -42,12 +42,13 @@ class CommandModule(Protocol):
         ...
 
 
-def build(entry: Command, arguments: Sequence[str]) -> Any:
+def build(entry: Command, arguments: Sequence[str], *, completing: bool = False) -> Any:
     """The command object for an entry of the table; this imports the options of the command but not its work.
 
     Args:
         entry: the command's entry in the table of commands.
         arguments: what follows ``ogpsa`` on the command line, for the manifest and for further processes.
+        completing: whether a shell asks for completions: options then know what their values can be.
     """
     page = page_of(entry)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -56,7 +57,7 @@ def build(entry: Command, arguments: Sequence[str]) -> Any:
         cls=_command_class(page),
         help=entry.summary,
         context_settings={"help_option_names": ["--help", "-h"]},
-    )(_callback(entry, page.flags, list(arguments)))
+    )(_callback(entry, page.flags, list(arguments), completing=completing))
     return typer.main.get_command(app)
 
 
@@ -78,10 +79,15 @@ def _command_class(page: Page) -> type[typer.core.TyperCommand]:
 
             help_page.show_command(str(self.name), page.description, [*page.flags, *_COMMON, _HELP], page.examples)
 
+        def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+            from ogpsa_cli import completion
+
+            return completion.with_short_help(super().shell_complete(ctx, incomplete))
+
     return Command
 
 
-def _callback(entry: Command, flags: Sequence[Flag], arguments: list[str]) -> Any:
+def _callback(entry: Command, flags: Sequence[Flag], arguments: list[str], *, completing: bool) -> Any:
     """A function with one optional keyword per flag (None: it was not given), which returns the function to run."""
 
     def callback(**given: Any) -> Callable[[], int]:
@@ -90,7 +96,7 @@ def _callback(entry: Command, flags: Sequence[Flag], arguments: list[str]) -> An
         return partial(_run, entry, flags, given, arguments, **common)
 
     flags = [flag for flag in flags if flag.kind != "group"]
-    annotations = {flag.field: _annotation(flag) for flag in [*flags, *_COMMON]}
+    annotations = {flag.field: _annotation(flag, _completer(entry, flag, completing)) for flag in [*flags, *_COMMON]}
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
         for name, annotation in annotations.items()
@@ -100,18 +106,24 @@ def _callback(entry: Command, flags: Sequence[Flag], arguments: list[str]) -> An
     return callback
 
 
-def _annotation(flag: Flag) -> Any:
+def _completer(entry: Command, flag: Flag, completing: bool) -> Any:
+    from ogpsa_cli import completion
+
+    return completion.completer(entry.name, flag.field, flag.choices or ()) if completing else None
+
+
+def _annotation(flag: Flag, completer: Any) -> Any:
     # Texts are not converted here, because the configuration checks them and shows all problems together.
     if flag.positional:
         several: Any = list[str] | None if flag.kind == "list" else str | None
-        return Annotated[several, typer.Argument(metavar=flag.names[0], help=flag.help)]
+        return Annotated[several, typer.Argument(metavar=flag.names[0], help=flag.help, autocompletion=completer)]
     if flag.kind == "switch":
         # The switches that all commands share have no ``--no-`` form.
         name = flag.names[0]
         spelled = name if flag in _COMMON else f"{name}/--no-{name.removeprefix('--')}"
         return Annotated[bool | None, typer.Option(spelled, *flag.names[1:], help=flag.help)]
     kind: Any = list[str] | None if flag.kind == "list" else str | None
-    return Annotated[kind, typer.Option(*flag.names, metavar=flag.metavar, help=flag.help)]
+    return Annotated[kind, typer.Option(*flag.names, metavar=flag.metavar, help=flag.help, autocompletion=completer)]
 
 
 def given_options(flags: Sequence[Flag], given: Mapping[str, Any]) -> dict[str, Any]:

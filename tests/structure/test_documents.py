@@ -15,11 +15,12 @@ from pipelines.configs.commands import BY_NAME
 from pipelines.recipes.recipe import shipped_names
 from tests.structure.code import ROOT
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FROM_THE_ROOT = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
+DOCUMENTS = [*FROM_THE_ROOT, *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 QUOTED = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
-PATH = re.compile(r"(?:ogpsa_cli|pipelines|data_registry|benchmarks|tests|docs|examples|\.ci)/\S*")
+PATH = re.compile(r"(?:ogpsa_cli|pipelines|data_registry|benchmarks|tests|docs|examples|containers|\.ci)/\S*")
 DOTTED = re.compile(r"(?:ogpsa_cli|pipelines|data_registry|benchmarks|tests)(?:\.\w+)+")
 # Every command has these.
 COMMON = {"--config", "--set", "--dry-run", "--json-schema", "--verbose", "--help"}
@@ -28,7 +29,7 @@ COMMON = {"--config", "--set", "--dry-run", "--json-schema", "--verbose", "--hel
 OTHERS = {
     "--signal", "--requeue", "--dependency", "--kill-on-invalid-dep", "--kill-on-bad-exit", "--gpus-per-node",
     "--gpus-per-task", "--max-restarts", "--shutdown-timeout", "--limit", "--log_samples", "--kills", "--full", "--cut",
-    "--steps", "--rate", "--tree",
+    "--steps", "--rate", "--tree", "--index-url", "--nv", "--bind",
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""What comes with the code: the wheel, the site, containers, examples, and what changed."""
