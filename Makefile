@@ -10,7 +10,7 @@ WORKERS ?= 2
 # A worker has whole files, whose fixtures are dear, in the order that tests/conftest.py gives them.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install quickstart smollm2 test test-fast golden golden-record lint format typecheck clean
+.PHONY: help install quickstart smollm2 test test-fast bench golden golden-record lint format typecheck clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -36,6 +36,9 @@ test: install  ## all tests that need no GPU (with a GPU: those too)
 
 test-fast: install  ## unit, reference and command-line tests only
 	$(PYTEST) -m "not distributed and not slow" tests
+
+bench: install  ## all benchmarks in one table, with what became worse since the last kept one (an hour)
+	$(BIN)/python -m benchmarks.bench
 
 golden: install  ## compare what the tool does with the golden record (minutes)
 	$(BIN)/python -m tests.golden compare
