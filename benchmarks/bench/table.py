@@ -13,8 +13,8 @@ from benchmarks.bench.comparing import Comparison
 from benchmarks.bench.line import Line, Reference, read
 
 
-def show(table: Mapping[str, Any], comparison: Comparison | None, console: Console | None = None) -> None:
-    """Print a table, what failed, and what became worse."""
+def show(table: Mapping[str, Any], comparison: Comparison | None = None, console: Console | None = None) -> None:
+    """Print a table, what failed, and what became worse; of a table that has tests also how these went."""
     console = console or Console()
     worse = {(found.benchmark, found.now.key) for found in comparison.regressions} if comparison else set()
     console.print(_lines(table, worse))
@@ -25,6 +25,12 @@ def show(table: Mapping[str, Any], comparison: Comparison | None, console: Conso
 
 def _below(table: Mapping[str, Any], comparison: Comparison | None) -> list[Text]:
     parts: list[Text] = []
+    if "tests" in table:
+        tests = table["tests"]
+        numbers = ", ".join(f"{tests[state]} {state}" for state in ("passed", "failed", "skipped"))
+        said = f"Tests: {numbers}, {tests['seconds']:.0f} s"
+        parts.append(Text(said, style="red" if tests["failed"] or not tests["passed"] else ""))
+        parts += [Text(f"FAILED: {name}", style="red") for name in tests["names_of_failed"]]
     for entry in table["benchmarks"]:
         for state in ("failed", "left_out"):
             if entry[state]:

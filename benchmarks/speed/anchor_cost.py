@@ -53,7 +53,7 @@ def make_samples(directory: Path, tokens: int) -> None:
     rows = load_from_disk(str(directory / "sft")).select(range(ANCHORS * 3))
     samples = [Sample(row["messages"], number, 0, "end", 0) for number, row in enumerate(rows)]
     encoded = training_tokens(samples, load_source_tokenizer(source))
-    model = load_model(source, precision="fp32")
+    model = load_model(source, precision="fp32").to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
     found = [row_distributions(model, [row], KEPT)[0] for row in encoded]
     config = SampleConfig(
         model=str(directory / "model"), data=directory / "sft", out=directory / "samples", log_probs=KEPT
