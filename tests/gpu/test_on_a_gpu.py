@@ -71,7 +71,6 @@ def test_training_in_fp32_equals_plain_pytorch(found: dict[str, Any]) -> None:
 def test_training_in_bf16_goes_where_plain_pytorch_goes(found: dict[str, Any]) -> None:
     values = dict(part(found, "bf16"))
     assert values.pop("without projection") > 0.3
-    assert values.pop("of float32 itself") < 0.1
     assert len(values) in (1, len(worker.BF16))
     assert all(value <= CLOSE_IN_BF16.get(name, 0.1) for name, value in values.items()), values
 

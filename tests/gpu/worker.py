@@ -76,8 +76,8 @@ def bf16(directory: Path, engines: Any = BF16) -> Findings:
     """How far the change of all weights is from that of a plain loop under autocast, in lengths of that change.
 
     bf16 has 8 bits, so that a small element of a gradient says little, and Adam scales it up: changes agree as a whole
-    and not element by element. That of float32 says what bf16 itself makes of it. Weights start at numbers that bf16
-    has, and the master weights count: those that DeepSpeed saves are in bf16, where most of these changes are lost.
+    and not element by element. That of float32 is as far off (0.035): bf16 makes it so. Weights start at numbers of
+    bf16, and the master weights count: DeepSpeed saves bf16, which holds few of these changes.
     """
     world = on_main(lambda: equality_worker.make_world(directory, tied=False))
     start = {name: weight.bfloat16().float() for name, weight in load_file(world[0] / "model.safetensors").items()}
@@ -86,11 +86,8 @@ def bf16(directory: Path, engines: Any = BF16) -> Findings:
     forget_engine()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         wanted, _ = equality_worker.plain_run(*world, "gradient")
-    exact, _ = equality_worker.plain_run(*world, "gradient")
     naive, _ = equality_worker.plain_run(world[0], world[1], [], "gradient")
-    found: Findings = {
-        "of float32 itself": _distance(exact, wanted, start), "without projection": _distance(naive, wanted, start),
-    }  # fmt: skip
+    found: Findings = {"without projection": _distance(naive, wanted, start)}
     for name in engines:
         masters: dict[str, Tensor] = {}
         with masters_at_the_end(masters):
@@ -233,10 +230,9 @@ def generation(directory: Path) -> Findings:
 
 
 def rehearsal(directory: Path) -> Findings:
-    """A little of everything that no other test runs on processors: the parts' own frame."""
-    engines = {"zero3-offload": ENGINES["zero3-offload"]}
+    """What no other test runs on processors: the parts' own frame, with the least inside it."""
     return {
-        "fp32": fp32(directory / "fp32", engines, ("update",)),
+        "fp32": fp32(directory / "fp32", {"no engine": {}}, ("update",)),
         "bf16": bf16(directory / "bf16", ("no engine",)),
         "generation": generation(directory / "generation"),
     }
