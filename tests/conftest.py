@@ -15,7 +15,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Tests run on processors on every machine, several processes at once. Those marked gpu start processes that see the
 # GPUs again (tests/gpu/devices.py).
 if glob.glob("/dev/nvidia[0-9]*") and "OGPSA_TESTS_CUDA_VISIBLE_DEVICES" not in os.environ:
-    os.environ["OGPSA_TESTS_CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    os.environ["OGPSA_TESTS_CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 

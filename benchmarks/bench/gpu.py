@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.bench import kept, table
 from benchmarks.bench.comparing import compare
-from benchmarks.bench.launching import Launch, launch, run
+from benchmarks.bench.launching import Launch, launch, run, run_logged
 from benchmarks.bench.machine import describe, nvidia_gpus
 from benchmarks.bench.registry import BENCHMARKS, Benchmark, Size, chosen
 
@@ -35,6 +35,11 @@ LONGEST_S = 150.0
 RunTests = Callable[[bool, Path, float], dict[str, Any]]
 
 
+def has_gpu() -> bool:
+    """Whether there is a GPU that is not hidden from this process."""
+    return bool(nvidia_gpus()) and os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() not in ("", "-1")
+
+
 def run_tests(rehearsed: bool, folder: Path, limit_s: float) -> dict[str, Any]:
     """Run the tests of ``tests/gpu``, with what they print in ``FOLDER/tests.log``.
 
@@ -46,19 +51,16 @@ def run_tests(rehearsed: bool, folder: Path, limit_s: float) -> dict[str, Any]:
     Returns:
         Numbers of tests by how they ended, the names of those that failed, and the seconds that they took.
     """
+    folder = folder.absolute()
     report, log = folder / "tests.xml", folder / "tests.log"
     report.unlink(missing_ok=True)
     marked = "not gpu" if rehearsed else "gpu"
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-m", marked, f"--junitxml={report}", "tests/gpu"]
     started, late = time.monotonic(), ""
-    with log.open("w", encoding="utf-8") as output:
-        try:
-            subprocess.run(
-                command, stdout=output, stderr=subprocess.STDOUT, timeout=limit_s, check=False, env={**os.environ},
-                cwd=Path(__file__).resolve().parents[2],
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            late = f"not done after {limit_s:.0f} s and ended; see {log}"
+    try:
+        run_logged(command, log, limit_s)
+    except subprocess.TimeoutExpired:
+        late = f"not done after {limit_s:.0f} s and ended; see {log}"
     return read_report(report, late or f"no report was written; see {log}") | {"seconds": time.monotonic() - started}
 
 
@@ -92,7 +94,7 @@ def main(
     on_gpu = [benchmark for benchmark in benchmarks if benchmark.gpu is not None]
     options = _parser(on_gpu).parse_args(arguments)
     size: Size = "quick" if options.rehearse else "gpu"
-    if not nvidia_gpus() and not options.rehearse:
+    if not has_gpu() and not options.rehearse:
         print(f"{NOTHING_RAN} --rehearse runs all of it on the processor, at a tiny size.", file=sys.stderr)
         return 2
     wants_tests = not options.only or TESTS in options.only
@@ -116,7 +118,7 @@ def main(
     table.show(found, comparison)
     print(f"Written to {kept.write(found, options.out / 'table.json')}")
     if options.rehearse:
-        print(f"This was a rehearsal on the processor. {NOTHING_RAN}" if not nvidia_gpus() else "A rehearsal.")
+        print(f"This was a rehearsal on the processor. {NOTHING_RAN}" if not has_gpu() else "A rehearsal.")
     else:
         print(f"Kept as {kept.keep(found, kept_in)}")
     broken = wants_tests and (tests["tests"]["failed"] or not tests["tests"]["passed"])

@@ -8,13 +8,15 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.bench.line import Line, read
 from benchmarks.bench.registry import Benchmark, Size
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class NoLinesError(Exception):
@@ -58,25 +60,35 @@ def launch(benchmark: Benchmark, size: Size, folder: Path, limit_s: float) -> li
     Raises:
         NoLinesError: it ended with an error, or late, or without lines.
     """
+    folder = folder.absolute()
     lines, log = folder / f"{benchmark.name}.json", folder / f"{benchmark.name}.log"
     lines.unlink(missing_ok=True)
-    with log.open("w", encoding="utf-8") as output:
-        child = subprocess.Popen(
-            benchmark.command(size, lines), stdout=output, stderr=subprocess.STDOUT, env=_environment(size),
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            code = child.wait(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            raise NoLinesError(f"not done after {limit_s:.0f} s and ended; see {log}") from None
-        finally:
-            _end(child)
+    try:
+        code = run_logged(benchmark.command(size, lines), log, limit_s, _environment(size))
+    except subprocess.TimeoutExpired:
+        raise NoLinesError(f"not done after {limit_s:.0f} s and ended; see {log}") from None
     if code:
         raise NoLinesError(f"exit code {code}: {_last_line(log)}; see {log}")
     try:
         return read(json.loads(lines.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise NoLinesError(f"ended well, but wrote no lines ({error}); see {log}") from None
+
+
+def run_logged(command: Sequence[str], log: Path, limit_s: float, env: Mapping[str, str] | None = None) -> int:
+    """Run a command with what it prints in a file; none of its processes outlives it.
+
+    Raises:
+        subprocess.TimeoutExpired: it was not done after so many seconds, and was ended.
+    """
+    with log.open("w", encoding="utf-8") as output:
+        child = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=env, start_new_session=True, cwd=ROOT
+        )
+        try:
+            return child.wait(timeout=limit_s)
+        finally:
+            _end(child)
 
 
 def run(

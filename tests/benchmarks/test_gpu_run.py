@@ -29,6 +29,7 @@ Call = Callable[..., tuple[int, str, list[tuple[str, str]]]]
 @pytest.fixture
 def with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "nvidia_gpus", lambda: [("NVIDIA H200", "570.1")])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for where in ("gpu", "kept"):
         monkeypatch.setattr(f"benchmarks.bench.{where}.describe", lambda: dict(MACHINE))
 
@@ -76,6 +77,13 @@ def test_a_rehearsal_says_that_nothing_ran_on_a_gpu_and_keeps_nothing(
     assert (code, ran) == (0, [("tests", "rehearsed"), ("one", "quick"), ("two", "quick")])
     assert "nothing of this ran on one" in said
     assert not (tmp_path / "kept").exists()
+
+
+@pytest.mark.usefixtures("with_gpus")
+@pytest.mark.parametrize("hidden", ["", "-1"])
+def test_a_gpu_that_is_hidden_is_none(call: Call, hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert call()[::2] == (2, [])
 
 
 @pytest.mark.usefixtures("with_gpus")

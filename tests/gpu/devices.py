@@ -12,14 +12,14 @@ from typing import Any
 from benchmarks.bench.machine import nvidia_gpus
 from tests.distributed.loaded import ROOT
 
-# What CUDA_VISIBLE_DEVICES was before tests/conftest.py hid all GPUs.
+# What CUDA_VISIBLE_DEVICES was before tests/conftest.py hid all GPUs; "all" where it was not set.
 BEFORE = "OGPSA_TESTS_CUDA_VISIBLE_DEVICES"
 
 
 def num_gpus() -> int:
     """The number of GPUs that were visible when the tests were started."""
-    before = os.environ.get(BEFORE, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if before is None:
+    before = os.environ.get(BEFORE, os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+    if before == "all":
         return len(nvidia_gpus())
     return min(len(nvidia_gpus()), len([device for device in before.split(",") if device.strip() not in ("", "-1")]))
 
@@ -41,6 +41,6 @@ def _environment() -> dict[str, str]:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "4"}
     for name in ("CUDA_VISIBLE_DEVICES", "DS_ACCELERATOR", "ACCELERATE_USE_CPU"):
         env.pop(name, None)
-    before = env.pop(BEFORE, None)
+    before = env.pop(BEFORE, "all")
     # cuBLAS gives the same bits twice only with a workspace of fixed size.
-    return env | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} | ({"CUDA_VISIBLE_DEVICES": before} if before else {})
+    return env | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} | ({} if before == "all" else {"CUDA_VISIBLE_DEVICES": before})

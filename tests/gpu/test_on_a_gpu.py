@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.distributed.ranks import run_ranks
-from tests.gpu import worker
+from tests.gpu import devices, worker
 from tests.gpu.devices import num_gpus, run_on_gpus
 
 # Float32 with TF32 off. Sums in another order move a weight by 1e-7 a step, which Adam scales up; the methods are more
@@ -56,6 +56,15 @@ def part(found: dict[str, Any], name: str) -> dict[str, Any]:
         pytest.skip("not a part of this launch")
     values: dict[str, Any] = found[name]
     return values
+
+
+@pytest.mark.parametrize(("before", "number"), [("all", 3), ("0,2", 2), ("0", 1), ("", 0), ("-1", 0), ("0,1,2,3", 3)])
+def test_gpus_that_were_visible_are_found_again(before: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "nvidia_gpus", lambda: [("NVIDIA H200", "570.1")] * 3)
+    monkeypatch.setenv(devices.BEFORE, before)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert num_gpus() == number
+    assert devices._environment().get("CUDA_VISIBLE_DEVICES", "all") == before
 
 
 def test_training_in_fp32_equals_plain_pytorch(found: dict[str, Any]) -> None:
