@@ -11,7 +11,7 @@ SITE ?= build/site
 # A worker has whole files, whose fixtures are dear, in the order that tests/conftest.py gives them.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install quickstart smollm2 test test-fast golden golden-record lint format docs wheel-check clean
+.PHONY: help install quickstart smollm2 test test-fast bench gpu golden golden-record lint format docs wheel-check clean
 
 help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,12 @@ test: install  ## all tests that need no GPU (with a GPU: those too)
 
 test-fast: install  ## unit, reference and command-line tests only
 	$(PYTEST) -m "not distributed and not slow" tests
+
+bench: install  ## all benchmarks in one table, with what became worse since the last kept one (an hour)
+	$(BIN)/python -m benchmarks.bench
+
+gpu: install  ## on a machine with a GPU: what must hold there, and what it costs there (ten minutes)
+	$(BIN)/python -m benchmarks.bench.gpu
 
 golden: install  ## compare what the tool does with the golden record (minutes)
 	$(BIN)/python -m tests.golden compare

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import glob
 import logging
 import os
 from collections.abc import Iterator
@@ -11,8 +12,12 @@ from collections.abc import Iterator
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
-if not os.path.exists("/dev/nvidia0"):
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+# Tests run on processors on every machine, several processes at once. Those marked gpu start processes that see the
+# GPUs again (tests/gpu/devices.py).
+if glob.glob("/dev/nvidia[0-9]*") and "OGPSA_TESTS_CUDA_VISIBLE_DEVICES" not in os.environ:
+    os.environ["OGPSA_TESTS_CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import pytest
 from hypothesis import HealthCheck, settings

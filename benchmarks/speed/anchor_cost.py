@@ -23,7 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed.dpo_memory import ALLOCATION, SHAPES, forget_peak, make_world, peak
+from benchmarks.bench import line as lines
+from benchmarks.speed.dpo_memory import ALLOCATION, OTHER_SHAPES, SHAPES, forget_peak, make_world, peak
 
 ANCHORED = ("kl", "ce", "hidden")
 VARIANTS = ("load", "naive", *ANCHORED, "prompt")
@@ -52,7 +53,7 @@ def make_samples(directory: Path, tokens: int) -> None:
     rows = load_from_disk(str(directory / "sft")).select(range(ANCHORS * 3))
     samples = [Sample(row["messages"], number, 0, "end", 0) for number, row in enumerate(rows)]
     encoded = training_tokens(samples, load_source_tokenizer(source))
-    model = load_model(source, precision="fp32")
+    model = load_model(source, precision="fp32").to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))  # type: ignore[arg-type]
     found = [row_distributions(model, [row], KEPT)[0] for row in encoded]
     config = SampleConfig(
         model=str(directory / "model"), data=directory / "sft", out=directory / "samples", log_probs=KEPT
@@ -114,7 +115,7 @@ def child(variant: str, directory: Path, tokens: int, precision: str) -> dict[st
 
 
 def measure(name: str, directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    make_world(directory, SHAPES[name], arguments.tokens, ROWS)
+    make_world(directory, (SHAPES | OTHER_SHAPES)[name], arguments.tokens, ROWS)
     make_samples(directory, arguments.tokens)
     found: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
     for _ in range(arguments.repeats):
@@ -163,12 +164,13 @@ def _spread(ratios: list[float]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=256, help="of a row")
-    parser.add_argument("--shape", choices=list(SHAPES), default=None, help="one shape of the model alone")
+    parser.add_argument("--shape", choices=[*SHAPES, *OTHER_SHAPES], default=None, help="one shape of the model alone")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None, help="directory for the raw results")
     parser.add_argument("--child", choices=VARIANTS, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--world", type=Path, default=None, help=argparse.SUPPRESS)
+    lines.add_option(parser)
     arguments = parser.parse_args()
     if arguments.child is not None:
         print(json.dumps(child(arguments.child, arguments.world, arguments.tokens, arguments.precision)))
@@ -180,8 +182,21 @@ def main() -> None:
         for kind in ("step_ratio", "cpu_ratio", "memory_ratio", "memory_ratio_above_load"):
             for variant, value in results[-1][kind].items():
                 print(f"{name}: {kind} of {variant}: {value['median']:.3f} ({value['min']:.3f} to {value['max']:.3f})")
+    lines.write(arguments.lines, [each for result in results for each in table(result)])
     if arguments.out is not None:
         _write(arguments, results)
+
+
+def table(result: dict[str, Any]) -> list[lines.Line]:
+    """Time of a step and peak memory with each anchor, beside naive training on as many rows, which is the floor."""
+    raw = result["raw"]
+    found = []
+    for variant in (*ANCHORED, "prompt"):
+        for figure, key, unit, scale in (("a step", "step_s", "s", 1.0), ("peak memory", "peak_bytes", "MiB", 2.0**20)):
+            ours, naive = ([run[key] / scale for run in raw[which]] for which in (variant, "naive"))
+            floor = lines.Beside("as many rows without", naive)
+            found.append(lines.line(f"anchor {variant}, {result['name']}", figure, unit, ours, floor=floor))
+    return found
 
 
 def _write(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> None:

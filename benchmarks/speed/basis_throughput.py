@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed.projection_overhead import LENGTH, VOCABULARY, make_model
+from benchmarks.bench import line as lines
+from benchmarks.speed.projection_overhead import HIDDEN, LENGTH, VOCABULARY, make_model
 from pipelines.basis.objectives.tokens import token_loss_sum
 from pipelines.basis.references import ReferenceSet, objectives_for_rank
 from pipelines.core.job import rank, world_size
@@ -48,7 +49,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=32, help="of each of two reference sets")
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--layers", type=int, default=7, help="7 layers are 30 million parameters")
+    parser.add_argument("--hidden", type=int, default=HIDDEN)
     parser.add_argument("--repeats", type=int, default=5)
+    lines.add_option(parser)
     arguments = parser.parse_args()
     device = processes.start()
     torch.set_num_threads(1)
@@ -60,7 +63,7 @@ def main() -> None:
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
         }
-    model = make_model(arguments.layers)
+    model = make_model(arguments.layers, arguments.hidden)
     engine = reference_engine(model, config, batch_size=arguments.batch_size, precision="fp32", device=device)
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(0, VOCABULARY, (2, arguments.samples, LENGTH), generator=generator).tolist()
@@ -71,13 +74,13 @@ def main() -> None:
     times: dict[str, list[float]] = {"plain": [], "basis": []}
     for repeat in range(arguments.repeats + 1):
         for name in times:
-            started = time.perf_counter()
+            started = _now()
             if name == "plain":
                 plain_passes(engine, objectives, zero=arguments.zero is not None)
             else:
                 reference_gradients(engine.access, engine.forward, token_loss_sum, objectives)
             if repeat > 0:
-                times[name].append(time.perf_counter() - started)
+                times[name].append(_now() - started)
     if rank() == 0:
         ratios = [plain / basis for plain, basis in zip(times["plain"], times["basis"], strict=True)]
         print(
@@ -85,6 +88,15 @@ def main() -> None:
         )
         print(f"throughput relative to plain passes: {statistics.median(ratios):.3f} "
               f"({min(ratios):.3f} to {max(ratios):.3f})")  # fmt: skip
+        name = f"building a basis, {sum(engine.access.numels) / 1e6:.0f} M"
+        floor = lines.Beside("forward and backward alone", times["plain"])
+        lines.write(arguments.lines, [lines.line(name, "all samples", "s", times["basis"], floor=floor)])
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 if __name__ == "__main__":

@@ -24,12 +24,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench import line as lines
+
 VARIANTS = ("load", "sft", "dpo", "dpo-first", "dpo-two-models")
 SHAPES = {
     # name: (vocabulary, hidden size, layers)
     "30 M, vocabulary 8,192": (8192, 512, 7),
     "16 M, vocabulary 32,768": (32768, 224, 4),
 }
+# Sizes that only --shape asks for: to see that all works, and for a GPU.
+OTHER_SHAPES = {"tiny": (8192, 64, 1), "0.5B": (32768, 1280, 20)}
 STEPS = 3
 # Freed blocks of 64 KiB and more go back to the system at once. By default the C library raises that limit as such
 # blocks are freed, and what it keeps then differs from process to process.
@@ -149,7 +153,7 @@ def peak() -> int:
 
 
 def measure(name: str, directory: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    shape = SHAPES[name]
+    shape = (SHAPES | OTHER_SHAPES)[name]
     make_world(directory, shape, arguments.tokens, STEPS * arguments.pairs)
     found: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
     for repeat in range(arguments.repeats + 1):
@@ -189,18 +193,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=4, help="pairs a step; SFT takes twice as many rows")
     parser.add_argument("--tokens", type=int, default=256, help="of a row, and of a side of a pair")
+    parser.add_argument("--shape", choices=[*SHAPES, *OTHER_SHAPES], default=None, help="one shape of the model alone")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None, help="directory for the raw results")
     parser.add_argument("--child", choices=VARIANTS, default=None, help=argparse.SUPPRESS)
     parser.add_argument("--world", type=Path, default=None, help=argparse.SUPPRESS)
+    lines.add_option(parser)
     arguments = parser.parse_args()
     if arguments.child is not None:
         found = child(arguments.child, arguments.world, arguments.pairs, arguments.tokens, arguments.precision)
         print(json.dumps(found))
         return
     results = []
-    for name in SHAPES:
+    for name in [arguments.shape] if arguments.shape else SHAPES:
         with tempfile.TemporaryDirectory() as directory:
             results.append(measure(name, Path(directory), arguments))
     for result in results:
@@ -210,8 +216,21 @@ def main() -> None:
             whole, above = (result[key][variant] for key in ("ratio_to_sft", "ratio_to_sft_above_load"))
             print(f"  {variant:15s} {peak:8.0f} MiB  {whole['median']:.3f} ({whole['min']:.3f} to {whole['max']:.3f}) "
                   f"of SFT's; above load {above['median']:.3f} ({above['min']:.3f} to {above['max']:.3f})")  # fmt: skip
+    lines.write(arguments.lines, [each for result in results for each in table(result)])
     if arguments.out is not None:
         _write(arguments, results)
+
+
+def table(result: dict[str, Any]) -> list[lines.Line]:
+    """Peak memory of DPO beside SFT's on as many tokens, and beside what loading alone takes."""
+    peaks = {variant: [value / 2**20 for value in values] for variant, values in result["peak_bytes"].items()}
+    return [
+        lines.line(
+            f"DPO's memory, {result['name']}, {said}", "peak", "MiB", peaks[variant],
+            peer=lines.Beside("SFT", peaks["sft"]), floor=lines.Beside("loading alone", peaks["load"]),
+        )
+        for variant, said in (("dpo", "stored log-probs"), ("dpo-first", "log-probs first"))
+    ]  # fmt: skip
 
 
 def _write(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> None:

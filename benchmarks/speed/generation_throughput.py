@@ -20,12 +20,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.bench import line as lines
 from data_registry.testbed import MODEL_DIR
 from pipelines.evaluation.answering.asking import Asked, answer_all
 from pipelines.evaluation.answering.backend import TransformersBackend
@@ -82,6 +84,21 @@ def _ratios(seconds: dict[str, list[float]]) -> list[float]:
     return [other / mine for mine, other in zip(seconds["ogpsa"], seconds["lm-eval"], strict=True)]
 
 
+def _write_lines(
+    options: argparse.Namespace, tokens: int, seconds: dict[str, list[float]], processor: dict[str, list[float]]
+) -> None:
+    model = options.model or f"{options.layers} layers of {options.hidden}"
+    name = f"generation, {model}, batches of {options.batch_size}"
+    found = [
+        lines.line(
+            name, figure, "tokens/s", [tokens / value for value in times["ogpsa"]], better="more",
+            peer=lines.Beside("lm-eval", [tokens / value for value in times["lm-eval"]], version("lm_eval")),
+        )
+        for figure, times in (("tokens per second", seconds), ("tokens per processor second", processor))
+    ]  # fmt: skip
+    lines.write(options.lines, found)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a directory or hub id, instead of a model with random weights")
@@ -93,6 +110,7 @@ def main() -> int:
     parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--json", type=Path, help="also write the figures there")
+    lines.add_option(parser)
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     from lm_eval.models.huggingface import HFLM
@@ -141,6 +159,7 @@ def main() -> int:
         print(f"{name:<8} {statistics.median(speeds):8.0f} tokens/s ({min(speeds):.0f} to {max(speeds):.0f})")
     for what, found in (("tokens per second", ratios), ("tokens per processor second", _ratios(processor))):
         print(f"ogpsa / lm-eval, {what}: {statistics.median(found):.3f} ({min(found):.3f} to {max(found):.3f})")
+    _write_lines(options, tokens, seconds, processor)
     if options.json:
         figures = {"tokens": tokens, "same_answers": same, "num_prompts": len(prompts)}
         asked = {name: str(value) for name, value in vars(options).items() if name != "json"}

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench import line as lines
 from benchmarks.speed.dpo_memory import make_world
 
 HIDDEN, LAYERS, VOCABULARY, RANK = 256, 12, 8192, 16
@@ -35,11 +36,20 @@ def calculated() -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=512)
+    lines.add_option(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         measured = counted(Path(directory), arguments.tokens)
     for name, value in calculated().items():
         print(f"{name:28s} {value / 2**20:8.2f} MiB calculated {measured[name] / 2**20:8.2f} MiB counted")
+    found = [
+        lines.line(
+            f"LoRA: {name}", "kept memory", "MiB", [measured[name] / 2**20],
+            floor=lines.Beside("calculated", [value / 2**20]),
+        )
+        for name, value in calculated().items()
+    ]  # fmt: skip
+    lines.write(arguments.lines, found)
 
 
 def counted(directory: Path, tokens: int) -> dict[str, float]:

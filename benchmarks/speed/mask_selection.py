@@ -28,6 +28,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.bench import line as lines
+
 HIDDEN, FFN = 2048, 8192
 SCORES = ("change", "magnitude", "random")
 
@@ -160,6 +162,18 @@ def compare(arguments: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
+def table(scores: dict[str, Any]) -> list[lines.Line]:
+    """Speed over the bytes of all passes, beside that of reading the same blocks alone, which is the floor."""
+    return [
+        lines.line(
+            f"mask by {score}", "speed over three passes", "GB/s",
+            [run["gb_per_s"] for run in found["runs"]["choose"]], better="more",
+            floor=lines.Beside("reading alone", [run["gb_per_s"] for run in found["runs"]["read"]]),
+        )
+        for score, found in scores.items()
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parameters", type=float, default=1e9)
@@ -169,6 +183,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="directory for the raw results")
     parser.add_argument("--measure", choices=("read", "choose"), default=None, help=argparse.SUPPRESS)
     parser.add_argument("--score", choices=SCORES, default="magnitude", help=argparse.SUPPRESS)
+    lines.add_option(parser)
     arguments = parser.parse_args()
     if arguments.measure is not None:
         print(json.dumps(measure(arguments.measure, arguments.score, arguments.work, arguments.workers)))
@@ -183,6 +198,7 @@ def main() -> None:
         "scores": compare(arguments),
         "load_average_after": os.getloadavg(),
     }
+    lines.write(arguments.lines, table(result["scores"]))
     if arguments.out is not None:
         name = f"mask_selection-{datetime.now(UTC).date()}.json"
         (arguments.out / name).write_text(json.dumps(result, indent=1) + "\n")

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from benchmarks.bench import line as lines
 from benchmarks.speed.projection_overhead import LENGTH, make_engine, samples
 from pipelines.basis.objectives.tokens import token_loss_sum
 from pipelines.engine import processes
@@ -126,6 +127,19 @@ def measure(micro_batches: int, arguments: argparse.Namespace) -> dict[str, Any]
     }
 
 
+def table(row: dict[str, Any]) -> list[lines.Line]:
+    """Whole masked steps beside those without a mask, which are the floor."""
+    size = f"{row['parameters'] / 1e6:.0f} M, {row['micro_batches']} micro-batches"
+    times = row["times_s"]
+    return [
+        lines.line(
+            f"mask at {variant}, {size}", "whole step", "s", times[variant],
+            floor=lines.Beside("step without", times["naive"]),
+        )
+        for variant in ("update", "gradient")
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
@@ -133,6 +147,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=0.05)
     parser.add_argument("--micro-batches", nargs="+", type=int, default=[2, 8])
     parser.add_argument("--out", type=Path, default=None, help="directory for the raw results")
+    lines.add_option(parser)
     arguments = parser.parse_args()
     processes.start()
     processes.start_deepspeed()
@@ -151,6 +166,7 @@ def main() -> None:
         }
         for row in rows:
             print(json.dumps({key: value for key, value in row.items() if key not in ("times_s", "mask_s")}))
+        lines.write(arguments.lines, [each for row in rows for each in table(row)])
         if arguments.out is not None:
             path = arguments.out / f"masked_step-{datetime.now(UTC).date()}.json"
             path.write_text(json.dumps(result, indent=1) + "\n")

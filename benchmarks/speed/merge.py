@@ -1,6 +1,6 @@
 """Time and peak memory of a SafeMERGE merge, beside a straightforward implementation, on checkpoints of real shape.
 
-    python benchmarks/speed/merge.py --out RESULTS.json
+    python -m benchmarks.speed.merge --out RESULTS.json
 
 Every measurement is a process of its own, on files in the page cache; the two implementations take turns. Time runs
 from opening the inputs to the adapter on disk, imports left out. Memory is the growth of the process's peak over what
@@ -19,9 +19,12 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+
+from benchmarks.bench import line as lines
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ CASES = (
     Case(4096, 11008, 3, 16, "q/v", "bfloat16"),
     Case(4096, 11008, 3, 64, "q/v", "float32"),
     Case(4096, 11008, 1, 16, "all-linear", "float32"),
+    # To see that all works.
+    Case(256, 704, 1, 8, "q/v", "float32"),
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -169,11 +174,21 @@ def compare(case: Case, rounds: int, threads: int) -> dict[str, object]:
         found: dict[str, list[dict[str, float]]] = {"plain": [], "ours": []}
         for _ in range(rounds):
             for which in found:
-                command = [sys.executable, __file__, "--measure", which, "--root", folder, "--threads", str(threads)]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.speed.merge",
+                    "--measure",
+                    which,
+                    "--root",
+                    folder,
+                    "--threads",
+                    str(threads),
+                ]
                 output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
                 found[which].append(json.loads(output.splitlines()[-1]))
         exact = float64(root)
-    row: dict[str, object] = {"case": case.name, "matrices": len(case.shapes()), "largest_mib": largest}
+    row: dict[str, Any] = {"case": case.name, "matrices": len(case.shapes()), "largest_mib": largest}
     for which, runs in found.items():
         cosines = dict(zip(exact, runs[0]["rhos"], strict=True))
         row[f"{which}_error"] = max(abs(cosines[name] - rho) / rho for name, rho in exact.items())
@@ -199,14 +214,21 @@ def float64(root: Path) -> dict[str, float]:
     return rhos
 
 
+def table(row: dict[str, Any]) -> list[lines.Line]:
+    """Time of a merge beside the published manner."""
+    peer = lines.Beside("published manner", row["plain_all_s"])
+    return [lines.line(f"SafeMERGE, {row['case']}", "a merge", "s", row["ours_all_s"], peer=peer)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", type=int, nargs="*", help="numbers of the cases, from 0")
+    parser.add_argument("--only", type=int, nargs="*", default=range(5), help="numbers of the cases, from 0")
     parser.add_argument("--measure", choices=("ours", "plain"), help=argparse.SUPPRESS)
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
+    lines.add_option(parser)
     given = parser.parse_args()
     if given.measure:
         measure(given.measure, given.root, given.threads)
@@ -217,7 +239,7 @@ def main() -> None:
           "| plain error | ours error |")  # fmt: skip
     print("| --- |" + " ---: |" * 10)
     for number, case in enumerate(CASES):
-        if given.only is not None and number not in given.only:
+        if number not in given.only:
             continue
         row = compare(case, given.rounds, given.threads)
         rows.append(row)
@@ -229,6 +251,7 @@ def main() -> None:
             f"{row['plain_error']:.0e} | {row['ours_error']:.0e} |",
             flush=True,
         )
+    lines.write(given.lines, [each for row in rows for each in table(row)])
     if given.out:
         given.out.write_text(json.dumps(rows, indent=1) + "\n")
 

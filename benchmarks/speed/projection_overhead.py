@@ -26,6 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.bench import line as lines
 from pipelines.basis.objectives.tokens import token_loss_sum
 from pipelines.basis.references import ReferenceSet, objectives_for_rank
 from pipelines.core.environment import package_versions
@@ -36,13 +37,14 @@ from pipelines.transforms.chain import TransformChain
 from pipelines.transforms.projection import Projection, ProjectionSettings
 
 VOCABULARY, LENGTH, ROWS = 8192, 64, 2
+HIDDEN = 512
 VARIANTS = ("naive", "gradient", "update", "refresh", "hooks")
 
 
-def make_model(num_layers: int) -> LlamaForCausalLM:
+def make_model(num_layers: int, hidden: int = HIDDEN) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=512, intermediate_size=1408, num_hidden_layers=num_layers,
+        vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=hidden * 11 // 4, num_hidden_layers=num_layers,
         num_attention_heads=8, num_key_value_heads=8, tie_word_embeddings=False,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
@@ -50,8 +52,8 @@ def make_model(num_layers: int) -> LlamaForCausalLM:
     return model
 
 
-def make_engine(precision: str, micro_batches: int, num_layers: int) -> Any:
-    model = make_model(num_layers)
+def make_engine(precision: str, micro_batches: int, num_layers: int, hidden: int = HIDDEN) -> Any:
+    model = make_model(num_layers, hidden)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 2,
@@ -67,20 +69,21 @@ def make_engine(precision: str, micro_batches: int, num_layers: int) -> Any:
     return deepspeed.initialize(model=model, optimizer=optimizer, config=config)[0]
 
 
-def samples(count: int, seed: int) -> list[dict[str, list[int]]]:
+def samples(count: int, seed: int, length: int = LENGTH) -> list[dict[str, list[int]]]:
     generator = torch.Generator().manual_seed(seed + 1000 * dist.get_rank())
-    rows = torch.randint(0, VOCABULARY, (count, LENGTH), generator=generator).tolist()
+    rows = torch.randint(0, VOCABULARY, (count, length), generator=generator).tolist()
     return [{"input_ids": row, "labels": row} for row in rows]
 
 
 class Bench:
     """One engine on which steps of every variant can be made."""
 
-    def __init__(self, precision: str, micro_batches: int, num_layers: int, num_reference: int) -> None:
-        self.engine, self.micro_batches = make_engine(precision, micro_batches, num_layers), micro_batches
+    def __init__(self, precision: str, micro_batches: int, arguments: argparse.Namespace) -> None:
+        self.micro_batches, self.length = micro_batches, arguments.length
+        self.engine = make_engine(precision, micro_batches, arguments.layers, arguments.hidden)
         self.access = open_shards(self.engine.module, self.engine)
         rows = [torch.randn(ROWS, shard.numel, device=self.access.device()) for shard in self.access.shards]
-        references = [ReferenceSet(f"pool{j}", samples(num_reference, j)) for j in range(ROWS)]
+        references = [ReferenceSet(f"pool{j}", samples(arguments.reference, j, self.length)) for j in range(ROWS)]
         objectives = objectives_for_rank(
             references, batch_size=2, pad_token_id=0, rank=dist.get_rank(), world_size=dist.get_world_size()
         )
@@ -100,7 +103,7 @@ class Bench:
             chain._reach_test = None
         self.full_rows: dict[str, Tensor] = {}
         self.projecting: dict[str, list[float]] = {}
-        self.batches = samples(2 * micro_batches, 9)
+        self.batches = samples(2 * micro_batches, 9, self.length)
 
     def step(self, variant: str) -> float:
         chain = self.chains["update" if variant == "update" else "gradient"]
@@ -119,8 +122,8 @@ class Bench:
             part = self.batches[2 * index : 2 * index + 2]
             ids = torch.tensor([row["input_ids"] for row in part], device=self.access.device())
             self.engine.set_gradient_accumulation_boundary(index == self.micro_batches - 1)
-            loss = token_loss_sum(self.engine, {"input_ids": ids, "labels": ids}) / (2 * LENGTH * self.micro_batches)
-            self.engine.backward(loss, scale_wrt_gas=False)
+            loss = token_loss_sum(self.engine, {"input_ids": ids, "labels": ids})
+            self.engine.backward(loss / (2 * self.length * self.micro_batches), scale_wrt_gas=False)
         if variant in ("gradient", "refresh", "update"):
             begun = self._now()
             chain.at_boundary(measured=False)
@@ -156,7 +159,7 @@ def _projecting(rows: Tensor) -> Any:
 
 
 def measure(precision: str, micro_batches: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    bench = Bench(precision, micro_batches, arguments.layers, arguments.reference)
+    bench = Bench(precision, micro_batches, arguments)
     times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     for repeat in range(arguments.repeats + 1):
         for variant in VARIANTS:
@@ -182,6 +185,8 @@ def measure(precision: str, micro_batches: int, arguments: argparse.Namespace) -
         },
         # Only the projection is timed, because whole steps differ from each other by more than it costs.
         "projection_share_of_step": statistics.median(bench.projecting["gradient"][1:]) / statistics.median(naive),
+        "times_s": times,
+        "projecting_s": {variant: spent[1:] for variant, spent in bench.projecting.items()},
         "basis_bytes_per_rank": 4 * held,
         "basis_floor_bytes_per_rank": 4 * ROWS * numbers // dist.get_world_size(),
         "projection_floor_bytes_per_rank": (4 * 2 * (1 + ROWS) + 4) * numbers // dist.get_world_size(),
@@ -189,14 +194,36 @@ def measure(precision: str, micro_batches: int, arguments: argparse.Namespace) -
     }
 
 
+def table(result: dict[str, Any]) -> list[lines.Line]:
+    """Whole steps beside those without projection (the floor) and those of the original code's manner (the peer)."""
+    size = f"{result['parameters'] / 1e6:.0f} M, {result['precision']}, {result['micro_batches']} micro-batches"
+    times, count = result["times_s"], len(result["times_s"]["naive"])
+    floor, peer = lines.Beside("step without", times["naive"]), lines.Beside("hooks a micro-batch", times["hooks"])
+    found = [
+        lines.line(f"{space} space, {size}", "whole step", "s", times[space], peer=peer, floor=floor, against="floor")
+        for space in ("gradient", "update")
+    ]
+    spent = {variant: values[-count:] for variant, values in result["projecting_s"].items()}
+    alone = [naive + own for naive, own in zip(times["naive"], spent["gradient"], strict=True)]
+    refresh = [with_it - naive for with_it, naive in zip(times["refresh"], times["gradient"], strict=True)]
+    found.append(lines.line(f"gradient space, {size}", "step and projection alone", "s", alone, floor=floor))
+    if min(refresh) > 0:
+        step = lines.Beside("a step without", times["naive"])
+        found.append(lines.line(f"a refresh, {size}", "by itself", "s", refresh, peer=step))
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--layers", type=int, default=7, help="7 layers are 30 million parameters")
+    parser.add_argument("--hidden", type=int, default=HIDDEN, help="hidden size; 16 layers of 2048 are 0.9 billion")
+    parser.add_argument("--length", type=int, default=LENGTH, help="tokens of a row")
     parser.add_argument("--reference", type=int, default=16, help="samples of each of the two reference sets")
     parser.add_argument("--precision", nargs="+", default=["bf16", "fp32"])
     parser.add_argument("--micro-batches", nargs="+", type=int, default=[2, 8])
     parser.add_argument("--out", type=Path, default=None, help="directory for the raw results")
+    lines.add_option(parser)
     arguments = parser.parse_args()
     processes.start()
     processes.start_deepspeed()
@@ -213,6 +240,7 @@ def main() -> None:
         print(f"  basis per rank {result['basis_bytes_per_rank'] / 2**20:.1f} MiB, "
               f"floor {result['basis_floor_bytes_per_rank'] / 2**20:.1f} MiB, "
               f"with hooks {result['hooks_basis_bytes_per_rank'] / 2**20:.1f} MiB")  # fmt: skip
+    lines.write(arguments.lines, [each for result in results for each in table(result)])
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         machine = {

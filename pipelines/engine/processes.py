@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 
 from data_registry.core import stopping
-from data_registry.core.errors import Preempted
+from data_registry.core.errors import ConfigError, Preempted
 from pipelines.core.job import world_size
 from pipelines.engine import compile_locks
 
@@ -20,9 +20,13 @@ _TIMEOUT = timedelta(hours=24)
 
 
 def start() -> torch.device:
-    """Join the job's process group, if it has several processes, and choose this process's device."""
+    """Join the job's process group, if it has several processes, and choose this process's device.
+
+    Raises:
+        ConfigError: there are more processes on this machine than GPUs.
+    """
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = torch.device("cuda", _own_gpu())
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
@@ -35,6 +39,19 @@ def start() -> torch.device:
     return device
 
 
+def _own_gpu() -> int:
+    """The index of this process's GPU among those that are visible."""
+    local, visible = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local >= visible:
+        raise ConfigError(
+            f"process {local + 1} of this machine has no GPU of its own: {visible} can be seen",
+            where=f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}",
+            fix=f"start at most {visible} processes here (--num-procs {visible}), or hide all GPUs "
+            "(CUDA_VISIBLE_DEVICES=) to compute on processors",
+        )
+    return local
+
+
 def start_deepspeed() -> None:
     """Let DeepSpeed take over the process group; a lone process gets a group of one, since DeepSpeed needs a group.
 
@@ -43,9 +60,9 @@ def start_deepspeed() -> None:
     if not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=_TIMEOUT)
-        # DeepSpeed's engine asks for the variable, which only launchers set.
-        os.environ.setdefault("LOCAL_RANK", "0")
         _leave_at_exit()
+    # DeepSpeed's engine asks for the variable, which only launchers set.
+    os.environ.setdefault("LOCAL_RANK", "0")
     # DeepSpeed compiles its CPU collective when it is first used.
     compile_locks.release_abandoned()
     import deepspeed

@@ -160,6 +160,10 @@ def trainer_arguments(
         with refusals(config.trainer):
             arguments = arguments_class(**{**values, **config.trainer})
     check_arguments(arguments)
+    if arguments.n_gpu > 1:
+        # One process computes on one GPU. transformers would spread its batches over all that it sees (DataParallel),
+        # multiply the batch size, and hand losses that are no sums to what is computed beside them.
+        arguments._n_gpu = 1
     return arguments
 
 

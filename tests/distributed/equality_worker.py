@@ -71,7 +71,6 @@ def trained_weights(
         out=directory,
         space=space,  # type: ignore[arg-type]
         refresh_every=REFRESH,
-        precision="fp32",
         max_steps=STEPS,
         learning_rate=LR,
         weight_decay=DECAY,
@@ -81,7 +80,7 @@ def trained_weights(
         accumulation=ROWS // micro // world_size(),
         log_every=1,
         trainer={"train_sampling_strategy": "sequential", "adam_epsilon": EPS},
-        **engine,
+        **{"precision": "fp32", **engine},
     )
     return train_sft.run(config).path
 

@@ -36,6 +36,14 @@ def write_findings(directory: Path, findings: dict[str, Any]) -> None:
         (directory / "findings.json").write_text(json.dumps(findings, indent=1))
 
 
+def generators() -> Any:
+    """The states of torch's generators: that of the processor, and that of this process's GPU where it has one."""
+    import torch
+
+    states = [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])]
+    return torch.cat(states)
+
+
 def forget_engine() -> None:
     """Let a worker start another engine in the same process, as if it were a new one."""
     from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -43,6 +51,10 @@ def forget_engine() -> None:
 
     # Models are loaded in shards as long as an earlier trainer's ZeRO 3 configuration is remembered.
     unset_hf_deepspeed_config()
+    # A trainer without DeepSpeed would take it up from this variable, and a lone process itself for one of several.
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
+    if "RANK" not in os.environ:
+        os.environ.pop("LOCAL_RANK", None)
     AcceleratorState._reset_state(True)
     GradientState._reset_state()
     PartialState._reset_state()

@@ -27,7 +27,7 @@ from pipelines.training import sft
 from pipelines.transforms.chain import TransformChain
 from pipelines.transforms.projection import Projection
 from tests.distributed import worlds
-from tests.distributed.ranks import forget_engine, write_findings
+from tests.distributed.ranks import forget_engine, generators, write_findings
 
 ENGINES: dict[str, dict[str, Any]] = {
     "zero0": {"zero": 0},
@@ -111,10 +111,11 @@ def train(config: TrainSftConfig, prepare: Callable[[Any], None] = lambda traine
     forget_engine()
     directory = config.out
     directory.mkdir(parents=True, exist_ok=True)
-    ds_config = deepspeed_config(config, on_cpu=True)
+    device = processes.start()
+    ds_config = deepspeed_config(config, on_cpu=device.type == "cpu")
     if ds_config is not None:
         processes.start_deepspeed()
-    trainer = sft.make_trainer(config, resolve_model(config.model), ds_config, directory, torch.device("cpu"))
+    trainer = sft.make_trainer(config, resolve_model(config.model), ds_config, directory, device)
     assert trainer.is_deepspeed_enabled == (ds_config is not None)
     prober = Prober(trainer)
     prepare(trainer)
@@ -141,7 +142,7 @@ def fingerprint(trainer: Any, prober: Prober) -> dict[str, Any]:
         "moments": moments,
         "losses": prober.losses,
         "counters": counters,
-        "rng": torch.get_rng_state(),
+        "rng": generators(),
     }
 
 

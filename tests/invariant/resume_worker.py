@@ -35,7 +35,7 @@ from pipelines.training.checkpoints.checkpointer import Checkpointer
 from pipelines.training.checkpoints.engine_state import read_tensors
 from pipelines.training.data import reference_log_probs
 from tests.distributed import worlds
-from tests.distributed.ranks import forget_engine, write_findings
+from tests.distributed.ranks import forget_engine, generators, write_findings
 from tests.invariant import early_stops
 from tests.training.small_token_weights import store
 
@@ -264,7 +264,7 @@ def last_state(into: dict[str, Any]) -> Iterator[None]:
         into["state"] = [value.clone() for owner in owners for _, value in sorted(optimizer.state[owner].items())] + [
             owner.data.clone() for owner in owners
         ]
-        into["random"] = torch.get_rng_state()
+        into["random"] = generators()
         return real(trainer, *args)
 
     with mock.patch.object(sft.steps, "save_run", save_run):

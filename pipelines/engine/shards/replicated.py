@@ -41,7 +41,8 @@ class ReplicatedAccess(ShardAccess):
         gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
         for row, gradient in zip(into, gradients, strict=True):
             if gradient is not None:
-                row.add_(gradient.view(-1))
+                # Unlike those that are kept, such gradients may lie in memory in another order than their parameters.
+                row.add_(gradient.reshape(-1))
         if last and self.world_size > 1:
             for row in into:
                 dist.all_reduce(row)

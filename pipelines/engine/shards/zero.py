@@ -7,9 +7,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pipelines.engine.shards.access import ShardAccess
+
+
+def await_host_copies() -> None:
+    """Wait until gradients that an offloading engine copies from a GPU to the host have arrived there.
+
+    With ``pin_memory`` the copies are asynchronous. DeepSpeed waits for them in its step, and we read them before it.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 class ZeroAccess(ShardAccess):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipelines.engine.shards.access import MasterSlice, Shard
-from pipelines.engine.shards.zero import ZeroAccess
+from pipelines.engine.shards.zero import ZeroAccess, await_host_copies
 
 
 class Zero12Access(ZeroAccess):
@@ -29,6 +29,8 @@ class Zero12Access(ZeroAccess):
         return torch.device("cpu") if self.optimizer.cpu_offload else self.device()
 
     def gradients(self) -> list[Tensor | None]:
+        if self.optimizer.cpu_offload:
+            await_host_copies()
         views: list[Tensor | None] = []
         for shard, (_, parameter) in zip(self.shards, self._present, strict=True):
             mapping = parameter._hp_mapping  # type: ignore[attr-defined]

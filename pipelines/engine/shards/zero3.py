@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipelines.engine.shards.access import MasterSlice, Shard
-from pipelines.engine.shards.zero import ZeroAccess
+from pipelines.engine.shards.zero import ZeroAccess, await_host_copies
 
 
 class Zero3Access(ZeroAccess):
@@ -33,6 +33,8 @@ class Zero3Access(ZeroAccess):
         return torch.device("cpu") if self.optimizer.offload_optimizer else self.device()
 
     def gradients(self) -> list[Tensor | None]:
+        if self.optimizer.offload_optimizer:
+            await_host_copies()
         views: list[Tensor | None] = []
         for shard, (_, parameter) in zip(self.shards, self._present, strict=True):
             view = self.optimizer._get_fp32_grad_state_partition(parameter, release_swap_buffers=True)[0]
@@ -49,10 +51,13 @@ class Zero3Access(ZeroAccess):
     def gradients_edited(self) -> None:
         if not self.optimizer.offload_optimizer:
             return
+        norms = self.optimizer.norm_for_param_grads
         for (_, parameter), gradient in zip(self._present, self.gradients(), strict=True):
             key = self.optimizer.get_param_id(parameter)
-            if gradient is not None and key in self.optimizer.norm_for_param_grads:
-                self.optimizer.norm_for_param_grads[key] = gradient.double().norm(2).to(torch.float32)
+            if gradient is not None and key in norms:
+                # DeepSpeed adds the norms up in place, also those of parameters of which this rank holds nothing: all
+                # have to stay on the device where it put them.
+                norms[key] = gradient.double().norm(2).to(norms[key].device, torch.float32)
 
     def weights_edited(self) -> None:
         # Small parameters stay gathered on every rank: they are released first, and gathered again afterwards.

@@ -112,6 +112,8 @@ def open_speaker(config: ChatConfig, reference: str) -> Speaker:
     model = load_model(source, precision=config.precision, trust_remote_code=config.trust_remote_code)
     if torch.cuda.is_available():
         model.to("cuda")
+        # Until here the weights may have been views of files.
+        source.check_unchanged()
     decoding = Decoding(config.max_new_tokens, config.temperature, config.top_p, config.seed)
     # What the template says of the system message is said before the first question.
     speaker = Speaker(reference, model, tokenizer, decoding, config.system)

@@ -1,0 +1,1 @@
+"""All benchmarks in one command, `python -m benchmarks.bench`: one table, and what became worse since the last kept."""
