@@ -37,7 +37,8 @@ def train(options: argparse.Namespace, **arguments: Any) -> Any:
         train_sampling_strategy="sequential",
         gradient_checkpointing=False,
         logging_steps=5,
-        save_strategy="no",
+        save_strategy="steps" if options.save_steps else "no",
+        save_steps=options.save_steps or 500,
         max_length=None,
         bf16=False,
         use_cpu=not torch.cuda.is_available(),
@@ -60,6 +61,8 @@ def train(options: argparse.Namespace, **arguments: Any) -> Any:
         basis=basis,
         space=options.space,
         refresh_every=options.refresh_every,
+        # Both kinds of basis were computed at the weights that training starts from.
+        refresh_at_start=False,
     )
     trainer.train(resume_from_checkpoint=options.resume)
     trainer.save_model(options.out)
@@ -81,6 +84,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--refresh-every", type=int, default=5)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--weight-decay", type=float, default=0.1)
+    parser.add_argument("--save-steps", type=int, default=0, help="write a checkpoint every so many steps")
     parser.add_argument("--resume", help="a checkpoint of the trainer to go on from")
     return parser.parse_args(words)
 

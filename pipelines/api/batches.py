@@ -85,7 +85,9 @@ def batch_sets(batches: Batches, *, own_loss: bool, units: Any = None) -> list[B
     Raises:
         InputError: there are no batches, or one cannot be used; the message names it.
     """
-    is_one = isinstance(batches, Mapping) and all(isinstance(value, Tensor) for value in batches.values())
+    is_one = (
+        isinstance(batches, Mapping) and bool(batches) and all(isinstance(value, Tensor) for value in batches.values())
+    )
     if isinstance(batches, Mapping) and not is_one:
         named: Mapping[str, Any] = batches
     else:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
-from pydantic import ValidationError
 from torch import Tensor
 
+from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, InputError
 from pipelines.configs.merge import MergeConfig
+from pipelines.core.config import resolve
 from pipelines.core.making import find
 from pipelines.merging.layer_records import LayerRecord
 from pipelines.merging.making import make_results, open_merge, wanted_results
@@ -38,6 +40,42 @@ class MergedWeights:
     config: dict[str, Any] | None = None
 
 
+class MergeOptions(TypedDict, total=False):
+    """Further options of :func:`merge_adapters`: those of ``ogpsa merge``, with its defaults.
+
+    Attributes:
+        merge_type: how ``"safemerge"`` merges a layer: ``"linear"`` (the default), ``"ties"`` or ``"dare-linear"``.
+        weights: the weights of the fine-tuned and the safe change; (0.8, 0.2).
+        cos_threshold: a layer whose cosine is below is repaired; 0.35.
+        threshold: ``"auto"`` chooses the threshold such that the share ``merge_fraction`` of the layers is repaired.
+        merge_fraction: from 0 to 1.
+        density: the share of elements that ``"ties"`` and ``"dare-linear"`` keep.
+        seed: the seed of what is random; 0.
+        rank: the highest rank of the result's layers; the exact sum by default.
+        output: ``"adapter"``, ``"model"`` or ``"report"``; for references.
+        original_semantics: compute as the published scripts do; for references.
+        allow_unpaired: go on where a layer is on one side only.
+        max_shard_gb: the size of a weight file of an output model.
+        workers: threads that read ahead.
+        overwrite: replace another artifact at ``out``.
+    """
+
+    merge_type: str
+    weights: tuple[float, float]
+    cos_threshold: float
+    threshold: Literal["fixed", "auto"]
+    merge_fraction: float
+    density: float
+    seed: int
+    rank: int
+    output: Literal["auto", "adapter", "model", "report"]
+    original_semantics: bool
+    allow_unpaired: bool
+    max_shard_gb: float
+    workers: int
+    overwrite: bool
+
+
 def merge_adapters(
     finetuned: str | Path | Tensors,
     safe: str | Path | Tensors | None = None,
@@ -49,18 +87,7 @@ def merge_adapters(
     aligned: str | Path | Tensors | None = None,
     unaligned: str | Path | Tensors | None = None,
     method: str = "safemerge",
-    merge_type: str = "linear",
-    weights: tuple[float, float] = (0.8, 0.2),
-    cos_threshold: float = 0.35,
-    threshold: Literal["fixed", "auto"] = "fixed",
-    merge_fraction: float | None = None,
-    density: float | None = None,
-    seed: int = 0,
-    rank: int | None = None,
-    output: Literal["auto", "adapter", "model", "report"] = "auto",
-    original_semantics: bool = False,
-    allow_unpaired: bool = False,
-    overwrite: bool = False,
+    **options: Unpack[MergeOptions],
 ) -> MergedWeights:
     """Merge as ``ogpsa merge`` does, whose options the arguments are.
 
@@ -74,22 +101,11 @@ def merge_adapters(
         config: for tensors: the fine-tuned adapter's ``peft.LoraConfig``, or a dict of its settings.
         safe_config: that of the safe adapter; by default the same.
         base: the model below adapters, by default the one that they name; for references.
-        aligned: for methods with a criterion, the aligned model: by default the base, for tensors a reference or the
+        aligned: for methods with a criterion, the aligned model: by default the base; for tensors a reference, or the
             weights by name (``model.state_dict()``).
         unaligned: the same model before its alignment.
         method: ``"safemerge"``, ``"safelora"``, ``"linear"``, ``"ties"`` or ``"dare-linear"``.
-        merge_type: how ``"safemerge"`` merges a layer.
-        weights: the weights of the fine-tuned and the safe change.
-        cos_threshold: a layer whose cosine is below is repaired.
-        threshold: ``"auto"`` chooses the threshold such that the share ``merge_fraction`` of the layers is repaired.
-        merge_fraction: from 0 to 1.
-        density: the share of elements that ``"ties"`` and ``"dare-linear"`` keep.
-        seed: the seed of what is random.
-        rank: the highest rank of the result's layers; None for the exact sum.
-        output: ``"adapter"``, ``"model"`` or ``"report"``; for references.
-        original_semantics: compute as the published scripts do; for references.
-        allow_unpaired: go on where a layer is on one side only.
-        overwrite: replace another artifact at ``out``.
+        options: see :class:`MergeOptions`.
 
     Raises:
         ConfigError: arguments do not go together.
@@ -98,54 +114,31 @@ def merge_adapters(
         NumericsError: what comes out does not fit into the adapters' dtype.
     """
     in_memory = isinstance(finetuned, Mapping)
-    _check_sorts(in_memory, finetuned, safe, aligned, unaligned, out, config)
-    options = _options(
-        finetuned="finetuned" if in_memory else str(finetuned),
-        safe=None if safe is None else ("safe" if in_memory else str(safe)),
-        out="merged" if out is None else out,
-        base=None if base is None else str(base),
-        aligned=None if aligned is None else ("aligned" if in_memory else str(aligned)),
-        unaligned=None if unaligned is None else ("unaligned" if in_memory else str(unaligned)),
-        method=method,
-        merge_type=merge_type,
-        weights=list(weights),
-        cos_threshold=[cos_threshold],
-        threshold=threshold,
-        merge_fraction=merge_fraction,
-        density=density,
-        seed=seed,
-        rank=rank,
-        output=output,
-        original_semantics=original_semantics,
-        allow_unpaired=allow_unpaired,
-        overwrite=overwrite,
-    )
+    models = {"finetuned": finetuned, "safe": safe, "aligned": aligned, "unaligned": unaligned}
+    _check_sorts(in_memory, models, out, config)
+    named = {name: name if in_memory else str(value) for name, value in models.items() if value is not None}
+    own = {"method": method, "out": "merged" if out is None else out, **({} if base is None else {"base": str(base)})}
+    settings = _settings({**named, **own, **options})
     if isinstance(finetuned, Mapping):
         from pipelines.api.tensor_merge import AdapterTensors, merge_tensors
 
         assert safe is None or isinstance(safe, Mapping), "checked above"
         other = None if safe is None else AdapterTensors(safe, config if safe_config is None else safe_config)
-        merged = merge_tensors(options, AdapterTensors(finetuned, config), other, aligned, unaligned)
+        merged = merge_tensors(settings, AdapterTensors(finetuned, config), other, aligned, unaligned)
         return MergedWeights(merged.records, None, merged.tensors, merged.config)
-    sources = resolve_sources(options)
-    wanted = wanted_results(options, merge_inputs(sources))
+    sources = resolve_sources(settings)
+    wanted = wanted_results(settings, merge_inputs(sources))
     for each in wanted:
         # An obstacle at the output is reported before the weights are opened.
         find(each)
-    made = make_results(open_merge(options, sources), options, sources, wanted)
-    return MergedWeights(made.merged[0].records, made.merged[0].path)
+    (made,) = make_results(open_merge(settings, sources), settings, sources, wanted).merged
+    return MergedWeights(made.records, made.path)
 
 
-def _check_sorts(
-    in_memory: bool, finetuned: Any, safe: Any, aligned: Any, unaligned: Any, out: Any, config: Any
-) -> None:
-    sorts = str | Path | Mapping
-    given = {"finetuned": finetuned, "safe": safe, "aligned": aligned, "unaligned": unaligned}
-    for name, value in given.items():
-        if value is not None and not isinstance(value, sorts):
-            raise InputError(
-                f"{name} is a {type(value).__name__}, and should be a directory, a hub id or tensors by name"
-            )
+def _check_sorts(in_memory: bool, models: Mapping[str, Any], out: Any, config: Any) -> None:
+    for name, value in models.items():
+        if value is not None and not isinstance(value, str | Path | Mapping):
+            raise InputError(f"{name} is a {type(value).__name__}, not a directory, a hub id or tensors by name")
     if in_memory:
         if config is None:
             raise ConfigError(
@@ -154,10 +147,10 @@ def _check_sorts(
             )
         if out is not None:
             raise ConfigError("tensors are merged in memory, and out has no effect", fix="save .tensors of the result")
-        if safe is not None and not isinstance(safe, Mapping):
+        if models["safe"] is not None and not isinstance(models["safe"], Mapping):
             raise ConfigError("finetuned are tensors and safe is a reference: give two of the same sort")
         return
-    odd = [name for name, value in given.items() if isinstance(value, Mapping)]
+    odd = [name for name, value in models.items() if isinstance(value, Mapping)]
     if odd:
         raise ConfigError(f"finetuned is a reference and {odd[0]} are tensors: give the same sort")
     if config is not None:
@@ -166,12 +159,20 @@ def _check_sorts(
         raise ConfigError("out is needed: the directory of the result")
 
 
-def _options(**values: Any) -> MergeConfig:
-    try:
-        return MergeConfig.model_validate(values)
-    except ValidationError as error:
-        problems = []
-        for each in error.errors():
-            place = ".".join(str(part) for part in each["loc"])
-            problems.append(f"{place}: {each['msg']}" if place else each["msg"].removeprefix("Value error, "))
-        raise ConfigError(problems) from error
+def _settings(given: dict[str, Any]) -> MergeConfig:
+    """The options as the command checks them.
+
+    Raises:
+        ConfigError: they are unknown, or do not go together; the message lists all problems.
+    """
+    known = {*MergeOptions.__annotations__, *inspect.signature(merge_adapters).parameters}
+    if unknown := [name for name in given if name not in known]:
+        raise ConfigError([f"unknown option '{name}' of merge_adapters{suggest(name, known)}" for name in unknown])
+    threshold = given.get("cos_threshold")
+    if threshold is not None:
+        if isinstance(threshold, list | tuple):
+            raise ConfigError("merge_adapters makes one result: cos_threshold is one number")
+        given["cos_threshold"] = [threshold]
+    if "weights" in given:
+        given["weights"] = list(given["weights"])
+    return resolve(MergeConfig, flags=given)

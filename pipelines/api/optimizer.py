@@ -90,7 +90,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
     # --- The wrapped optimizer's own ---
 
     @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+    def param_groups(self) -> list[dict[str, Any]]:
         """The wrapped optimizer's groups themselves, so that a scheduler's learning rates reach it."""
         return self.optimizer.param_groups
 
@@ -99,7 +99,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
         self.optimizer.param_groups = groups
 
     @property
-    def state(self) -> Any:  # type: ignore[override]
+    def state(self) -> Any:
         """The wrapped optimizer's state."""
         return self.optimizer.state
 
@@ -108,7 +108,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
         self.optimizer.state = state
 
     @property
-    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
+    def defaults(self) -> dict[str, Any]:
         """The wrapped optimizer's defaults."""
         return self.optimizer.defaults
 
@@ -151,7 +151,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
 
     # --- The step ---
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Refresh the rows if that is due, project, clip, and step.
 
         Args:
@@ -210,7 +210,7 @@ class ProjectedOptimizer(torch.optim.Optimizer):
         own = {"steps": self._steps, "state": self._projection.state(), "rows": rows}
         return {**self.optimizer.state_dict(), _KEY: own}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore the result of :meth:`state_dict`; a run that goes on equals one that was never stopped, to the bit.
 
         Raises:

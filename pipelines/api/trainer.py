@@ -144,11 +144,13 @@ def projected(trainer_class: type[TrainerT]) -> Callable[..., TrainerT]:
         )
     if issubclass(trainer_class, StepsTransforms):
         raise InputError(f"{trainer_class.__name__} has a projection already")
-    return _subclass(trainer_class)
+    untyped: Any = trainer_class
+    made: Callable[..., TrainerT] = _subclass(untyped)
+    return made
 
 
 @functools.cache
-def _subclass(trainer_class: type[TrainerT]) -> type[TrainerT]:
+def _subclass(trainer_class: Any) -> Any:
     name = f"Projected{trainer_class.__name__}"
     body = {"__doc__": f"{trainer_class.__name__} with projection.", "__module__": __name__}
     return type(name, (ProjectedTrainer, trainer_class), body)
