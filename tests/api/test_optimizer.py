@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from data_registry.core.errors import ArtifactError, BasisMismatchError, ConfigError, EngineError, InputError
-from pipelines import Basis, ProjectedOptimizer
+from pipelines import Basis, ProjectedOptimizer, build_basis
 from tests.api.small import Network, as_rows, basis_of, batch, loss, one_step, weights_of
+from tests.api.worlds import World
 from tests.reference import plain
 
 
@@ -83,18 +84,10 @@ def test_gradients_are_clipped_after_projection() -> None:
     assert norms == [pytest.approx(1e-3, rel=1e-4)]
 
 
-@pytest.mark.parametrize("refresh", ["own", "batches", "function"])
-def test_rows_are_computed_again_when_due(refresh: str) -> None:
+@pytest.mark.parametrize("given", [None, basis_of], ids=["from its batches", "by a function"])
+def test_rows_are_computed_again_when_due(given: Any) -> None:
     model = Network()
     basis = basis_of(model)
-    given = None if refresh == "own" else basis_of
-    if refresh == "batches":
-        with pytest.raises(InputError, match="1 sets of batches, and the basis 2 rows"):
-            ProjectedOptimizer(
-                torch.optim.SGD(model.parameters(), lr=0.1), model, basis,
-                refresh=[{"input_ids": torch.ones(1, 2).long(), "labels": torch.ones(1, 2).long()}],
-            )  # fmt: skip
-        return
     optimizer = ProjectedOptimizer(
         torch.optim.SGD(model.parameters(), lr=0.1), model, basis, refresh=given, refresh_every=2, measure_every=1
     )
@@ -106,6 +99,27 @@ def test_rows_are_computed_again_when_due(refresh: str) -> None:
         assert ("projection/drift_degrees" in optimizer.figures()) == (step == 2)
     # What training does leaves the basis as it was.
     assert not torch.equal(rows["head.weight"], basis.rows["head.weight"])
+
+
+def test_rows_are_computed_again_from_other_batches(world: World) -> None:
+    found = []
+    for refresh in ("others", "own"):
+        model, tokenizer = world.load()
+        batches = world.batches(tokenizer)
+        others = {"assist": batches["reason"], "reason": batches["assist"]}
+        basis = build_basis(model, batches if refresh == "others" else others)
+        optimizer = ProjectedOptimizer(
+            torch.optim.SGD(model.parameters(), lr=1e-3), model, basis, refresh_every=1, refresh_at_start=True,
+            refresh=others if refresh == "others" else None,
+        )  # fmt: skip
+        model(**batches["assist"][0]).loss.backward()
+        optimizer.step()
+        found.append(weights_of(model))
+    assert all(torch.equal(found[0][name], weight) for name, weight in found[1].items())
+    with pytest.raises(InputError, match="1 sets of batches, and the basis 2 rows"):
+        ProjectedOptimizer(
+            torch.optim.SGD(model.parameters(), lr=1e-3), model, basis, refresh=batches["assist"], refresh_every=1
+        )
 
 
 # --- What loops do with optimizers ---------------------------------------------------------------------------------

@@ -87,6 +87,8 @@ def main(directory: Path) -> None:
         assert trainer.is_deepspeed_enabled == ("deepspeed" in arguments)
         dist.barrier()
         findings[name] = from_command(world.weights(name), command)
+        if not arguments:
+            continue
         forget_engine()
         os.environ.pop("ACCELERATE_USE_CPU", None)
         more += ["--resume", str(directory / name / "checkpoint-4")]
