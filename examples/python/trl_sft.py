@@ -90,5 +90,6 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    for line in train(parse()).state.log_history:
+    trainer = train(parse())
+    for line in trainer.state.log_history if trainer.is_world_process_zero() else ():
         print({name: value for name, value in line.items() if name.startswith(("step", "loss", "projection/"))})

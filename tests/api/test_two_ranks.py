@@ -31,6 +31,6 @@ def test_a_loop_of_ones_own_under_ddp_equals_one_process_up_to_rounding(found: d
     assert finding["ranks agree"]
 
 
-@pytest.mark.parametrize("engine", ["data parallel", "zero2", "zero2, resumed"])
+@pytest.mark.parametrize("engine", ["data parallel", "zero2", "zero2, resumed", "zero3"])
 def test_trls_trainer_equals_the_command_of_as_many_ranks_to_the_bit(found: dict[str, Any], engine: str) -> None:
     assert found[engine] == 0.0

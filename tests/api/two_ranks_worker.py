@@ -1,4 +1,4 @@
-"""On two ranks: a loop of one's own under DDP, TRL's trainer, and ZeRO 2, each beside the command of as many ranks."""
+"""On two ranks: a loop of one's own under DDP, TRL's trainer, and ZeRO 2 and 3, each beside the command of as many ranks."""
 
 from __future__ import annotations
 
@@ -74,7 +74,8 @@ def main(directory: Path) -> None:
         }
     engines: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "data parallel": ({}, {}),
-        "zero2": ({"zero": 2}, {"deepspeed": deepspeed_zero.ZERO_2}),
+        "zero2": ({"zero": 2}, {"deepspeed": deepspeed_zero.configuration(2)}),
+        "zero3": ({"zero": 3}, {"deepspeed": deepspeed_zero.configuration(3)}),
     }
     for name, (options, arguments) in engines.items():
         forget_engine()
@@ -87,7 +88,7 @@ def main(directory: Path) -> None:
         assert trainer.is_deepspeed_enabled == ("deepspeed" in arguments)
         dist.barrier()
         findings[name] = from_command(world.weights(name), command)
-        if not arguments:
+        if name != "zero2":
             continue
         forget_engine()
         os.environ.pop("ACCELERATE_USE_CPU", None)
