@@ -1,4 +1,4 @@
-"""On two ranks: a loop of one's own under DDP, TRL's trainer, and ZeRO 2 and 3, each beside the command of as many ranks."""
+"""On two ranks: a loop of one's own under DDP, and TRL's trainer under DDP and ZeRO, each beside its command."""
 
 from __future__ import annotations
 
