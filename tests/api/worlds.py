@@ -60,7 +60,7 @@ class World:
 
     def command(self, space: str, **options: Any) -> dict[str, torch.Tensor]:
         """The weights of ``ogpsa train-sft`` with the options of the examples."""
-        out = self.root / f"command-{space}-{len(options)}"
+        out = self.root / "-".join(["command", space, *(f"{key}{value}" for key, value in options.items())])
         values = {"batch_size": 4, "accumulation": 2, **options}
         train_sft.run(
             TrainSftConfig(
