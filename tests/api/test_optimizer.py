@@ -130,7 +130,10 @@ def test_schedulers_closures_and_scalers() -> None:
     assert isinstance(optimizer, torch.optim.Optimizer)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
 
+    calls = []
+
     def closure() -> torch.Tensor:
+        calls.append(1)
         optimizer.zero_grad()
         value = loss(model, batch(1))
         value.backward()
@@ -138,6 +141,7 @@ def test_schedulers_closures_and_scalers() -> None:
 
     other, plainly = made("update", lr=1e-2)
     assert optimizer.step(closure).item() > 0
+    assert len(calls) == 1
     scheduler.step()
     assert optimizer.optimizer.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"] == 5e-3
     one_step(other, plainly, 1)
