@@ -15,7 +15,7 @@ from data_registry.core import stopping
 from data_registry.core.manifest import InputRecord
 from data_registry.prepared import load_prepared
 from pipelines.basis import storage
-from pipelines.basis.description import DESCRIPTION_FILE, BasisDescription, ObjectiveRecord
+from pipelines.basis.description import BasisDescription, ObjectiveRecord
 from pipelines.basis.inputs import role_of
 from pipelines.basis.objectives.finding import reference_loss
 from pipelines.basis.references import ReferenceSet, write_references
@@ -140,16 +140,8 @@ def write_basis(
     storage.check_finite(access.names, grams)
     write_references(writer.path, references)
     description = _describe(config, writer.inputs, references, access, result.losses, grams, architecture)
-    (writer.path / DESCRIPTION_FILE).write_text(description.model_dump_json(indent=1) + "\n")
-    writer.summary = {
-        "objectives": {record.name: record.loss for record in description.objectives},
-        "rank": description.rank,
-        "dtype": description.dtype,
-        "parameters": len(description.shapes),
-        "elements": sum(access.numels) * description.rank,
-        "singular_values": description.singular_values,
-        **({"left_out": dict(left_out)} if left_out else {}),
-    }
+    description.write(writer.path)
+    writer.summary = {**description.summary(), **({"left_out": dict(left_out)} if left_out else {})}
 
 
 def _describe(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -49,6 +51,21 @@ class BasisDescription(BaseModel):
     def kind(self) -> str:
         """The name of the reference loss, which is the same for all objectives of the basis."""
         return self.objectives[0].kind
+
+    def write(self, directory: Path) -> None:
+        """Write it beside the rows."""
+        (directory / DESCRIPTION_FILE).write_text(self.model_dump_json(indent=1) + "\n")
+
+    def summary(self) -> dict[str, Any]:
+        """Its figures for the manifest."""
+        return {
+            "objectives": {record.name: record.loss for record in self.objectives},
+            "rank": self.rank,
+            "dtype": self.dtype,
+            "parameters": len(self.shapes),
+            "elements": sum(math.prod(shape) for shape in self.shapes.values()) * self.rank,
+            "singular_values": self.singular_values,
+        }
 
     def holds_for(self, model_fingerprint: str, num_samples: int | None = None) -> bool:
         """Whether a refresh at the weights of a model would give the stored rows again.

@@ -80,8 +80,14 @@ def open_basis_for_training(
     )
 
 
-def check_fit(description: BasisDescription, directory: Path, access: ShardAccess, architecture: str) -> None:
+def check_fit(description: BasisDescription, directory: Path | None, access: ShardAccess, architecture: str) -> None:
     """Refuse a basis that was built for other parameters than the model's trainable ones.
+
+    Args:
+        description: the description of the basis.
+        directory: where it lies; None for one that is in memory alone.
+        access: this rank's shards.
+        architecture: the name of the model's class, for the message.
 
     Raises:
         BasisMismatchError: a parameter differs; the message names the first one.
@@ -91,8 +97,9 @@ def check_fit(description: BasisDescription, directory: Path, access: ShardAcces
         return
     differing = next(name for name in {**here, **description.shapes} if here.get(name) != description.shapes.get(name))
     in_model, in_basis = here.get(differing, "absent"), description.shapes.get(differing, "absent")
+    named = "the basis" if directory is None else f"basis '{directory}'"
     raise BasisMismatchError(
-        f"basis '{directory}' was built for {len(description.shapes)} parameters of {description.architecture}; "
+        f"{named} was built for {len(description.shapes)} parameters of {description.architecture}; "
         f"this model trains {len(here)} parameters of {architecture}",
         where=f"{differing} is {in_model} here and {in_basis} in the basis",
         fix="build one for this model:  ogpsa build-basis MODEL --reference DATA --out DIR  (same --lora-* options)",

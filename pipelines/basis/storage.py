@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -46,7 +46,8 @@ def write_rows(
                 continue
             assert stored is not None
             if files is None:
-                files = stack.enter_context(_files(directory, access, stored.shape[0], dtype, stem))
+                sizes = dict(zip(access.names, access.numels, strict=True))
+                files = stack.enter_context(_files(directory, sizes, stored.shape[0], dtype, stem))
             grams.append(projection.gram(stored))
             files.add(name, stored)
     if not main:
@@ -54,8 +55,26 @@ def write_rows(
     return torch.stack(grams)
 
 
-def _files(directory: Path, access: ShardAccess, k: int, dtype: torch.dtype, stem: str) -> ShardedFiles:
-    plan = [PlannedTensor(name, dtype, (k, numel)) for name, numel in zip(access.names, access.numels, strict=True)]
+def write_whole_rows(directory: Path, rows: Mapping[str, Tensor]) -> Tensor:
+    """Write rows that this process holds as a whole, as :func:`write_rows` does.
+
+    Args:
+        directory: the directory of the artifact being made.
+        rows: by parameter ``[k, n_t]``, float32 or bfloat16, as they are to be stored.
+
+    Returns:
+        ``[T, k, k]`` float64 Gram matrices, in the order of the parameters.
+    """
+    first = next(iter(rows.values()))
+    sizes = {name: row.shape[1] for name, row in rows.items()}
+    with _files(directory, sizes, first.shape[0], first.dtype, _STEM) as files:
+        for name, row in rows.items():
+            files.add(name, row.contiguous().cpu())
+    return torch.stack([projection.gram(row.cpu()) for row in rows.values()])
+
+
+def _files(directory: Path, sizes: Mapping[str, int], k: int, dtype: torch.dtype, stem: str) -> ShardedFiles:
+    plan = [PlannedTensor(name, dtype, (k, numel)) for name, numel in sizes.items()]
     return ShardedFiles(directory, plan, MAX_FILE_BYTES, Layout(stem, metadata={"format": f"ogpsa-{stem}"}))
 
 
@@ -128,16 +147,29 @@ def read_rows(directory: Path, access: ShardAccess) -> list[Tensor]:
     Raises:
         ArtifactError: a file is missing or damaged.
     """
+    parts = [(access.names[shard.tensor], shard.start, shard.start + shard.numel) for shard in access.shards]
+    device = access.rows_device()
+    return [block.to(device) for block in _read_parts(directory, parts)]
+
+
+def read_whole_rows(directory: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """The whole rows of parameters, ``[k, n_t]`` in the stored dtype, on the CPU.
+
+    Raises:
+        ArtifactError: a file is missing or damaged.
+    """
+    return dict(zip(names, _read_parts(directory, [(name, 0, None) for name in names]), strict=True))
+
+
+def _read_parts(directory: Path, parts: Sequence[tuple[str, int, int | None]]) -> Iterator[Tensor]:
+    """Elements from the one index to the other of the parameters' rows."""
     try:
         weight_map = json.loads((directory / Layout(_STEM).index).read_text(encoding="utf-8"))["weight_map"]
-        rows = []
-        for shard in access.shards:
-            name = access.names[shard.tensor]
+        for name, start, stop in parts:
             with safe_open(directory / weight_map[name], framework="pt") as file:
-                block = file.get_slice(name)[:, shard.start : shard.start + shard.numel]
-            rows.append(block.contiguous().to(access.rows_device()))
+                block = file.get_slice(name)[:, start:stop].contiguous()
+            yield block
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ArtifactError(
             f"basis '{directory}' cannot be read: {error}", where=str(directory), fix="build it again with --overwrite"
         ) from error
-    return rows

@@ -61,12 +61,22 @@ def write_adapter_config(
     config["revision"] = base.revision
     config["inference_mode"] = True
     before = {name: (module.rank, module.scaling) for name, module in finetuned.modules.items()}
-    if shapes != before:
-        config |= _rank_settings(shapes)
-    if set(shapes) != set(before):
-        config["target_modules"] = sorted(shapes)
-        config |= dict.fromkeys(("layers_to_transform", "layers_pattern", "exclude_modules"))
+    config |= changed_settings(before, shapes)
     (target / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def changed_settings(before: Mapping[str, tuple[int, float]], after: Mapping[str, tuple[int, float]]) -> dict[str, Any]:
+    """The settings of an adapter that differ once its modules have other ranks, or are others.
+
+    Args:
+        before: rank and scaling of each module of the fine-tuned adapter.
+        after: those of the merged one.
+    """
+    changed = _rank_settings(after) if after != before else {}
+    if set(after) != set(before):
+        changed["target_modules"] = sorted(after)
+        changed |= dict.fromkeys(("layers_to_transform", "layers_pattern", "exclude_modules"))
+    return changed
 
 
 def _rank_settings(shapes: Mapping[str, tuple[int, float]]) -> dict[str, Any]:

@@ -1,41 +1,30 @@
-"""The one extension of TRL's trainers: it runs a :class:`TransformChain` at the right places of the loop.
-
-With DeepSpeed the place is between ``engine.backward`` at the accumulation boundary and ``engine.step``, which
-accelerate calls in one go; hence ``engine.step`` is wrapped on the instance. Without it, the place is after the last
-backward pass and before clipping, which is the end of ``training_step``; ``on_pre_optimizer_step`` would be too late.
-"""
+"""The one extension of TRL's trainers for the commands: transforms, every row once, losses beside, our checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerState
 
 from data_registry.core.errors import NumericsError, Preempted
 from pipelines.engine.shards.access import whole_numel
-from pipelines.engine.shards.gradient_norm import keep_gradient_norm
 from pipelines.training.beside import Beside
 from pipelines.training.checkpoints.callback import CheckpointCallback
 from pipelines.training.checkpoints.checkpointer import Checkpointer
 from pipelines.training.every_row import EveryRowOnce
 from pipelines.training.generation_config import KeptGenerationConfig
 from pipelines.training.selection import HeldOutCallback
-from pipelines.transforms.chain import TransformChain
-
-ChainMaker = Callable[[Any, Any, torch.optim.Optimizer], TransformChain]
+from pipelines.training.stepping import StepsTransforms
 
 
-class TransformMixin(EveryRowOnce):
+class TransformMixin(StepsTransforms, EveryRowOnce):
     """The mixin, to be put before a TRL trainer class: ``class Trainer(TransformMixin, SFTTrainer)``.
 
     Attributes:
-        make_chain: called when training begins with the bare model, its DeepSpeed engine (or None) and the torch
-            optimizer; None for plain training, which is then exactly the trainer's own.
-        transforms: the chain that runs; None without transforms.
         held_out: the callback that measures the held-out loss; None where none is measured.
         is_under_way: whether a forward and backward pass of this process is done.
         kept_generation: the model's own generation options, where transformers would not save them.
@@ -44,19 +33,12 @@ class TransformMixin(EveryRowOnce):
         beside: the losses beside that of the safety rows; None without any.
     """
 
-    make_chain: ChainMaker | None = None
-    transforms: TransformChain | None = None
     held_out: HeldOutCallback | None = None
     checkpointer: Checkpointer | None = None
     beside: Beside | None = None
     is_under_way: bool = False
     kept_generation: KeptGenerationConfig | None = None
     left_out: Mapping[str, int] = MappingProxyType({})
-
-    def install_transforms(self, make_chain: ChainMaker | None) -> None:
-        """Choose the transforms, before ``train()``."""
-        self.make_chain = make_chain
-        self.add_callback(_TransformCallback(self))  # type: ignore[attr-defined]
 
     def install_held_out(self, callback: HeldOutCallback) -> None:
         """Choose how the held-out loss is measured, before ``train()``."""
@@ -68,53 +50,33 @@ class TransformMixin(EveryRowOnce):
         self.checkpointer = checkpointer
         self.add_callback(CheckpointCallback(self, checkpointer))  # type: ignore[attr-defined]
 
-    def prepared_engine(self) -> tuple[Any, Any, torch.optim.Optimizer]:
-        """The bare model, its DeepSpeed engine (or None) and the torch optimizer, once training has prepared them."""
-        wrapper = getattr(self.accelerator, "deepspeed_engine_wrapped", None)  # type: ignore[attr-defined]
-        if wrapper is not None:
-            return wrapper.engine.module, wrapper.engine, wrapper.engine.basic_optimizer
-        optimizer = self.optimizer  # type: ignore[attr-defined]
-        bare = self.accelerator.unwrap_model(self.model)  # type: ignore[attr-defined]
-        return bare, None, getattr(optimizer, "optimizer", optimizer)
+    def check_loss(self, loss: torch.Tensor) -> None:
+        """Refuse a loss that is not finite.
 
-    def open_transforms(self) -> None:
-        """Open the transforms on the prepared engine and optimizer."""
-        model, engine, optimizer = self.prepared_engine()
-        if self.make_chain is not None:
-            self.transforms = self.make_chain(model, engine, optimizer)
-        if engine is not None:
-            self._wrap_step(engine, self.transforms)
-
-    def _wrap_step(self, engine: Any, transforms: TransformChain | None) -> None:
-        step = engine.step
-
-        def transformed_step(*args: Any, **kwargs: Any) -> Any:
-            if engine.is_gradient_accumulation_boundary():
-                if transforms is not None:
-                    self._at_boundary(transforms)
-                keep_gradient_norm(engine)
-            return step(*args, **kwargs)
-
-        engine.step = transformed_step
-
-    def close_transforms(self) -> None:
-        """Remove the transforms from the optimizer."""
-        if self.transforms is not None:
-            self.transforms.close()
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The trainer's forward and backward pass; then, without DeepSpeed, the transforms at the boundary."""
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        Raises:
+            NumericsError: it is not.
+        """
         if not bool(torch.isfinite(loss)):
             raise NumericsError(
                 f"the training loss is {float(loss)} at step {self.state.global_step + 1}",  # type: ignore[attr-defined]
                 fix="lower --learning-rate, try --precision fp32, or look at the rows with prepare-data --preview",
             )
         self.is_under_way = True
-        accelerator = self.accelerator  # type: ignore[attr-defined]
-        if self.transforms is not None and not self.is_deepspeed_enabled and accelerator.sync_gradients:  # type: ignore[attr-defined]
-            self._at_boundary(self.transforms)
-        return loss
+
+    def refresh_transforms(self, step: int) -> None:
+        """Refresh the transforms that are due; a run that is asked to stop meanwhile ends at the step before."""
+        try:
+            super().refresh_transforms(step)
+        except Preempted:
+            # The refresh has left no trace: the weights and everything else are those of the step before.
+            if self.checkpointer is None:
+                raise
+            self.checkpointer.stop(self)
+
+    def end_transformed_step(self, state: TrainerState) -> None:
+        """Conclude a step, and count the epoch by the rows that were used."""
+        self.count_epoch(state)
+        super().end_transformed_step(state)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -145,23 +107,11 @@ class TransformMixin(EveryRowOnce):
             self.beside.begin_step(batches, device)
         return batches, num_items
 
-    def _at_boundary(self, transforms: TransformChain) -> None:
-        transforms.at_boundary(measured=self._is_logged())
-
-    def _is_logged(self) -> bool:
-        """Whether the step that is under way will be logged."""
-        state: TrainerState = self.state  # type: ignore[attr-defined]
-        number = state.global_step + 1
-        by_steps = self.args.logging_strategy == "steps"  # type: ignore[attr-defined]
-        return not by_steps or number in (1, state.max_steps) or number % max(1, int(state.logging_steps)) == 0
-
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """The trainer's log with the transforms' figures beside the loss, under their names."""
-        if self.transforms is not None and "loss" in logs:
-            logs |= self.transforms.figures()
+        """The trainer's log with the transforms' figures; the final figures cover the whole run."""
         if self.checkpointer is not None and "train_runtime" in logs:
             _count_earlier_time(logs, self.checkpointer.earlier_s)
-        super().log(logs, *args, **kwargs)  # type: ignore[misc]
+        super().log(logs, *args, **kwargs)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """The trainer's count, but of whole parameters: under ZeRO 3 it sees only those that happen to be gathered."""
@@ -223,38 +173,3 @@ def _count_earlier_time(logs: dict[str, float], earlier_s: float) -> None:
         if key.endswith("_per_second"):
             # The rate was computed from all samples or steps, but only from the time since the run was resumed.
             logs[key] *= now_s / (now_s + earlier_s)
-
-
-class _TransformCallback(TrainerCallback):
-    """Tells the mixin where the loop is."""
-
-    def __init__(self, trainer: TransformMixin) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._trainer.open_transforms()
-
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        transforms = self._trainer.transforms
-        if transforms is not None and transforms.refresh_due(state.global_step):
-            try:
-                transforms.refresh(state.global_step)
-            except Preempted:
-                # The refresh has left no trace: the weights and everything else are those of the step before.
-                if self._trainer.checkpointer is None:
-                    raise
-                self._trainer.checkpointer.stop(self._trainer)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._trainer.count_epoch(state)
-        if self._trainer.transforms is not None:
-            self._trainer.transforms.end_step()
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._trainer.close_transforms()

@@ -14,7 +14,7 @@ from pipelines.engine.shards.access import ShardAccess
 from pipelines.engine.shards.opening import open_shards
 from pipelines.models.reference import ModelSource
 from pipelines.training.masks import open_masked
-from pipelines.training.mixin import ChainMaker
+from pipelines.training.stepping import ChainMaker
 from pipelines.transforms.chain import TransformChain
 from pipelines.transforms.change_tracking import ChangeTracking
 from pipelines.transforms.freezing import Freezing, frozen_tensors

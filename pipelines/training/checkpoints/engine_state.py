@@ -54,11 +54,31 @@ def write_engine_state(
         for key, value in optimizer.state.get(master.owner, {}).items():
             kind, tensor = _classified(key, value, master, name, replicated=access.replicated)
             writer.add(kind, name, shard.start, tensor)
+    _add_kept(writer, access, kept)
+    writer.finish()
+    return writer.files
+
+
+def write_kept(directory: Path, access: ShardAccess, kept: Mapping[str, Sequence[Tensor]], rank: int) -> None:
+    """Write this rank's part of what transforms keep, alone, for :func:`read_tensors`.
+
+    Args:
+        directory: the directory in which all ranks write.
+        access: this rank's shards.
+        kept: by name ``[..., numel]`` for each shard.
+        rank: this rank.
+    """
+    if access.replicated and rank != 0:
+        return
+    writer = PieceWriter(directory, rank)
+    _add_kept(writer, access, kept)
+    writer.finish()
+
+
+def _add_kept(writer: PieceWriter, access: ShardAccess, kept: Mapping[str, Sequence[Tensor]]) -> None:
     for key, tensors in kept.items():
         for shard, tensor in zip(access.shards, tensors, strict=True):
             writer.add(f"{_KEPT}.{key}", access.names[shard.tensor], shard.start, tensor)
-    writer.finish()
-    return writer.files
 
 
 def _classified(key: str, value: Any, master: MasterSlice, name: str, *, replicated: bool) -> tuple[str, Tensor]:
