@@ -97,7 +97,7 @@ def create(*, with_completion: bool) -> typer.Typer:
     def overview(
         context: typer.Context,
         version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
-        wants_help: Annotated[bool, typer.Option("--help", "-h")] = False,
+        wants_help: Annotated[bool, typer.Option("--help", "-h", "--help-all")] = False,
     ) -> None:
         if wants_help or context.invoked_subcommand is None:
             typer.echo(context.get_help())
