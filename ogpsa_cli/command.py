@@ -6,7 +6,6 @@ import gc
 import importlib
 import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path

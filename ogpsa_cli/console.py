@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import logging
 import os
 import select
 import shlex
@@ -160,6 +161,11 @@ def show(*renderables: RenderableType) -> None:
         for renderable in renderables:
             console.print(renderable, soft_wrap=True)
     write("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def is_verbose() -> bool:
+    """Whether ``--verbose`` was given."""
+    return logging.getLogger("ogpsa_cli").isEnabledFor(logging.DEBUG)
 
 
 def is_terminal() -> bool:

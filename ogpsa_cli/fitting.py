@@ -82,13 +82,29 @@ def fits(console: Console, table: Table) -> bool:
 
 
 def fitted(console: Console, renderable: RenderableType) -> Iterator[RenderableType]:
-    """What to print for a renderable: a table that is too wide is taken apart into one block of lines for each row."""
+    """What to print for a renderable: a text broken between words, a table that is too wide as a block for each row."""
     from rich.table import Table
+    from rich.text import Text
 
-    if isinstance(renderable, Table) and not fits(console, renderable):
+    if isinstance(renderable, Text):
+        for line in renderable.split("\n", allow_blank=True):
+            yield from _lines(line, console.width)
+    elif isinstance(renderable, Table) and not fits(console, renderable):
         yield from blocks(renderable, console.width)
     else:
         yield renderable
+
+
+def _lines(line: Text, width: int) -> Iterator[Text]:
+    """A line as lines of whole words with their styles; rich itself would break a word that is longer than a line."""
+    starts, start = [], 0
+    for word in re.finditer(r"\S+", line.plain):
+        if word.end() - start > width and word.start() > start:
+            start = word.start()
+            starts.append(start)
+    for part in line.divide(starts):
+        part.rstrip()
+        yield part
 
 
 def blocks(table: Table, width: int) -> Iterator[Text]:

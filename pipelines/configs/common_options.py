@@ -32,7 +32,7 @@ COMMON: Final[Mapping[str, tuple[str, ...]]] = {
     "train-npo": (*_TRAINING, "loss", "beta", "retain_weight"),
     "evaluate": (
         "out", "suite", "data", "harmful", "harmless", "num_samples", "name", "max_new_tokens", "judge", "baseline",
-        "download_only", "num_procs", "overwrite", "dry_run",
+        "list_suites", "download_only", "num_procs", "overwrite", "dry_run",
     ),
     "judge": ("columns", "labels", "judge", "overwrite", "dry_run"),
     "report": ("start", "details", "title", "overwrite", "dry_run"),

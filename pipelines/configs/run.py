@@ -36,7 +36,9 @@ class RecipeConfig(CommandConfig):
         runtime=True,
     )
     list: bool = option(
-        False, "List the recipes that come with ogpsa, or those with the word given as RECIPE, and stop.", panel="Recipe"
+        False,
+        "List the recipes that come with ogpsa, or those with the word given as RECIPE, and stop.",
+        panel="Recipe",
     )
 
     @model_validator(mode="before")
