@@ -208,6 +208,6 @@ def _run(
     # Other libraries show no progress bars; ours say what is done. Libraries look at these when they are imported.
     for variable in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
         os.environ.setdefault(variable, "1")
-    log.configure(bool(verbose))
+    log.configure(bool(verbose), fit=console.fit_to_terminal)
     with console.results_apart():
         return module.execute(config)

@@ -255,11 +255,17 @@ def command_text(arguments: Sequence[str | Path]) -> str:
     return shlex.join(hide_arguments([str(argument) for argument in arguments]))
 
 
+def fit_to_terminal(text: str) -> str:
+    """A text for standard error, its lines broken between words where that is a terminal."""
+    if not sys.stderr.isatty():
+        return text
+    width = fitting.width_of(sys.stderr)
+    return "\n".join(part for line in text.split("\n") for part in fitting.wrapped(line, width))
+
+
 def hint(text: str) -> None:
     """Print a remark on standard error, set back in colour."""
-    text = visible(text)
-    for line in fitting.wrapped(text, fitting.width_of(sys.stderr)) if sys.stderr.isatty() else [text]:
-        typer.secho(line, err=True, dim=True, color=_colour())
+    typer.secho(fit_to_terminal(visible(text)), err=True, dim=True, color=_colour())
 
 
 def show_error(what: str, *, where: str | None = None, fix: str | None = None) -> None:

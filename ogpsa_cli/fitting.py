@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
     from rich.text import Text
+    from rich.tree import Tree
+
+    Cells = list[tuple[str, Text]]
 
 # In all messages a command stands after two spaces, and a remark on it after further ones and a number sign.
 _COMMAND: Final = re.compile(r"(?<=  )(?:ogpsa|pip|python|mv|xdg-open|sbatch|HF_\w+=\S+) \S.*?(?=\s{2,}#|$)")
 _LABEL: Final = re.compile(r"\s*(?:# +)?\S(?:.*?\S)?\s{2,}(?=\S)")
+_WIDEST: Final = 4000
 _MOST_LINES: Final = 4
 """Rows of a table that take more lines than this on average are easier to read as blocks."""
 
@@ -72,21 +76,38 @@ def _filled(line: str, width: int, hanging: str) -> list[str]:
 
 
 def fits(console: Console, table: Table) -> bool:
-    """Whether a table can be shown on a console with no word broken, and with rows that are not mere strips."""
-    from rich.measure import Measurement
+    """Whether a table can be shown on a console with no word broken, and with rows that are not mere strips.
 
-    if Measurement.get(console, console.options, table).minimum > console.width:
+    A first column whose words would be broken is kept from wrapping, if the table then fits.
+    """
+    if not table.columns or _keeps_words(console, table):
+        return True
+    if table.columns[0].no_wrap:
         return False
-    lines = len(console.render_lines(table))
-    return lines <= max(_MOST_LINES * (table.row_count + 1), _MOST_LINES + table.row_count)
+    table.columns[0].no_wrap = True
+    return _keeps_words(console, table)
+
+
+def _keeps_words(console: Console, table: Table) -> bool:
+    # rich makes columns narrower than their longest word, and cuts or breaks it, so that the outcome is looked at.
+    lines = ["".join(segment.text for segment in line) for line in console.render_lines(table)]
+    if len(lines) > max(_MOST_LINES * (table.row_count + 1), _MOST_LINES + table.row_count):
+        return False
+    shown = {word for line in lines for word in line.split()}
+    cells = [cell for column in table.columns for cell in column.cells]
+    cells += [column.header for column in table.columns] if table.show_header else []
+    return all(word in shown for cell in cells for word in _plain(cell).split())
 
 
 def fitted(console: Console, renderable: RenderableType) -> Iterator[RenderableType]:
-    """What to print for a renderable: a text broken between words, a table that is too wide as a block for each row."""
+    """What to print for a renderable: texts and trees broken between words, a table that is too wide as blocks."""
     from rich.table import Table
     from rich.text import Text
+    from rich.tree import Tree
 
-    if isinstance(renderable, Text):
+    if isinstance(renderable, Tree):
+        yield from _branches(console, renderable)
+    elif isinstance(renderable, Text):
         for line in renderable.split("\n", allow_blank=True):
             yield from _lines(line, console.width)
     elif isinstance(renderable, Table) and not fits(console, renderable):
@@ -95,16 +116,29 @@ def fitted(console: Console, renderable: RenderableType) -> Iterator[RenderableT
         yield renderable
 
 
-def _lines(line: Text, width: int) -> Iterator[Text]:
+def _branches(console: Console, tree: Tree) -> Iterator[Text]:
+    """The lines of a tree; rich itself would cut long paths off."""
+    from rich.text import Text
+
+    wide = console.options.update(width=_WIDEST)
+    for segments in console.render_lines(tree, wide, pad=False):
+        line = Text.assemble(*((segment.text, segment.style or "") for segment in segments))
+        guide = len(line.plain) - len(line.plain.lstrip(" │├└─"))
+        yield from _lines(line, console.width, indent=guide + 2)
+
+
+def _lines(line: Text, width: int, *, indent: int = 0) -> Iterator[Text]:
     """A line as lines of whole words with their styles; rich itself would break a word that is longer than a line."""
-    starts, start = [], 0
+    from rich.text import Text
+
+    starts, start, room = [], 0, width
     for word in re.finditer(r"\S+", line.plain):
-        if word.end() - start > width and word.start() > start:
-            start = word.start()
+        if word.end() - start > room and line.plain[start : word.start()].strip():
+            start, room = word.start(), width - indent
             starts.append(start)
-    for part in line.divide(starts):
+    for number, part in enumerate(line.divide(starts)):
         part.rstrip()
-        yield part
+        yield Text.assemble(" " * indent, part) if number else part
 
 
 def blocks(table: Table, width: int) -> Iterator[Text]:
@@ -116,13 +150,27 @@ def blocks(table: Table, width: int) -> Iterator[Text]:
         filled = [
             (heading, _as_text(cell)) for heading, cell in zip(headings, row, strict=True) if _plain(cell).strip()
         ]
-        for number, (heading, cell) in enumerate(filled):
+        if not table.show_header:
+            title, filled = _together([("", line) for _, cell in filled for line in cell.split("\n")], width)
+            yield from _lines(title, width, indent=2)
+        for number, (heading, cell) in enumerate(filled, start=0 if table.show_header else 1):
             is_title = number == 0
             start = "" if is_title else f"  {heading}: " if heading else "  "
             for part in cell.plain.splitlines():
                 for line in wrapped(start + part.strip(), width, indent=2 if is_title else 4):
                     yield Text(line, style=_style(cell))
                 start = "    "
+
+
+def _together(cells: Cells, width: int) -> tuple[Text, Cells]:
+    """As many of a row's first cells as fit into one line, at least one if there is any; and the others."""
+    from rich.text import Text
+
+    count = 1
+    while count < len(cells) and sum(cell.cell_len + 2 for _, cell in cells[: count + 1]) - 2 <= width:
+        count += 1
+    line = Text("  ").join(cell for _, cell in cells[:count])
+    return line, cells[count:]
 
 
 def _as_text(cell: RenderableType) -> Text:

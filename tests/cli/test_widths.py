@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
 
 from data_registry.core.errors import ConfigError, InputError
 from ogpsa_cli import console, fitting
@@ -197,3 +199,23 @@ def test_a_table_in_blocks_has_all_that_it_had(rows: list[list[str]]) -> None:
     words = re.sub(r"\b(?:one|two|three|four):", "", " ".join(shown)).split()
     expected = [word for row in rows for cell in row for word in cell.split()]
     assert words == expected
+
+
+def test_a_tree_keeps_its_paths_whole(screen: Screen) -> None:
+    tree = Tree("run runs/sft")
+    path = "/a/folder/that/lies/deep/" + "in/others/" * 9
+    tree.add(Text(f"data: dataset {path}  [moved, and found again elsewhere on this machine]")).add("source: file x")
+    screen.show(lambda: console.show(tree))
+    assert path in screen.text
+    assert "source: file x" in screen.text
+
+
+def test_no_name_in_a_table_is_cut(screen: Screen) -> None:
+    table = Table(box=None)
+    for heading in ("name", "task", "what it is"):
+        table.add_column(heading)
+    for name in ("gsm8k-validation", "do-not-answer-malicious"):
+        table.add_row(name, "preference", "A description of a few words that has to be broken somewhere.")
+    screen.show(lambda: console.show(table))
+    assert "do-not-answer-malicious" in screen.text
+    assert "…" not in screen.text
