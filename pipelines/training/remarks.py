@@ -17,18 +17,53 @@ _SHARE, _DEVIATIONS = 0.01, 2.0
 _LOST = 1.0
 
 
-def remarks(config: TrainConfig, metrics: Sequence[Mapping[str, Any]], *, adapters: bool) -> list[str]:
+def losses_of(metrics: Sequence[Mapping[str, Any]], step_losses: Mapping[int, float] | None) -> list[float]:
+    """The losses of a run in the order of its steps: of every step, or of those logged where it was continued.
+
+    Args:
+        metrics: the lines of its ``metrics.jsonl``.
+        step_losses: the losses of the steps that the last process did, by the number of the step from 0.
+    """
+    if step_losses and 0 in step_losses:
+        return [step_losses[step] for step in sorted(step_losses)]
+    return [float(line["loss"]) for line in metrics if "loss" in line]
+
+
+def learned(losses: Sequence[float], moved: float | None) -> str:
+    """One sentence on what training did: how the loss changed, and how far the weights moved.
+
+    Args:
+        losses: the losses of the run in the order of its steps.
+        moved: the norm of the change of the weights over their norm; None where it is not known.
+    """
+    if not losses:
+        return "no loss was measured"
+    part = max(1, len(losses) // 4)
+    first, last = _mean_and_error(losses[:part])[0], _mean_and_error(losses[-part:])[0]
+    how = "fell" if last < first else "rose" if last > first else "stayed"
+    text = f"the training loss {how} from {first:.4g} to {last:.4g}"
+    if len(losses) == 1:
+        text = f"the training loss was {first:.4g} in the run's one step"
+    elif part > 1:
+        text += f" (means of the first and the last {part} of {len(losses)})"
+    return text if moved is None else f"{text}; the weights moved by {moved:.2g} of their norm"
+
+
+def remarks(
+    config: TrainConfig, metrics: Sequence[Mapping[str, Any]], losses: Sequence[float], *, adapters: bool
+) -> list[str]:
     """Sentences about a finished run; none where nothing is remarkable.
 
     Args:
         config: the run's options.
         metrics: the lines of its ``metrics.jsonl``.
+        losses: its losses in the order of its steps, from :func:`losses_of`.
         adapters: whether adapters were trained rather than all parameters.
     """
     found = (
         _of_learning_rate(config, adapters=adapters),
         _of_warmup(config, metrics),
-        _of_losses(metrics),
+        _of_losses(config, losses, adapters=adapters),
         _of_chosen(metrics),
     )
     return [text for text in found if text]
@@ -55,8 +90,7 @@ def _of_warmup(config: TrainConfig, metrics: Sequence[Mapping[str, Any]]) -> str
     return f"--warmup-steps {config.warmup_steps:g} are more than the run's steps, {steps}: {peak}"
 
 
-def _of_losses(metrics: Sequence[Mapping[str, Any]]) -> str | None:
-    losses = [float(line["loss"]) for line in metrics if "loss" in line]
+def _of_losses(config: TrainConfig, losses: Sequence[float], *, adapters: bool) -> str | None:
     if len(losses) < 2:
         return None
     half = len(losses) // 2
@@ -65,8 +99,15 @@ def _of_losses(metrics: Sequence[Mapping[str, Any]]) -> str | None:
     noise = max(_SHARE * abs(first), _DEVIATIONS * math.hypot(first_error, last_error))
     if last < first - noise:
         return None
-    how = "rose" if last > first + noise else "did not move"
-    return f"the training loss {how}: {first:.4g} in the first half of the run, {last:.4g} in the second"
+    figures = f"{first:.4g} in the first half of the run, {last:.4g} in the second"
+    if last > first + noise:
+        return f"the training loss rose: {figures}; a lower --learning-rate (now {config.learning_rate:g}) may help"
+    usual = "1e-5 to 1e-3" if adapters else "1e-6 to 1e-4, and the more the smaller the model"
+    more = f"more steps (now {len(losses)}: --epochs or --max-steps)"
+    return (
+        f"the training loss did not move: {figures}, so that little was learned; give a higher --learning-rate (now "
+        f"{config.learning_rate:g}; usual: {usual}) or {more}"
+    )
 
 
 def _of_chosen(metrics: Sequence[Mapping[str, Any]]) -> str | None:
