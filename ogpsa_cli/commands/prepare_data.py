@@ -42,13 +42,17 @@ def execute(config: PrepareDataConfig) -> int:
 def _next(path: str, task: str | None) -> list[str]:
     from ogpsa_cli import console
 
+    recommended = ["--preset", "recommended", "--out", "RUN"]
+    if task == "preference":
+        words = ["ogpsa", "train-dpo", "MODEL", "--data", path, "--anchor", "GENERAL", *recommended]
+        return [console.command_text(words)]
     if task != "sft":
         return []
+    learned = ["ogpsa", "train-sft", "MODEL", "--data", path, "--anchor", "GENERAL", *recommended]
+    kept = ["ogpsa", "train-sft", "MODEL", "--data", "SAFETY", "--anchor", path, *recommended]
     return [
-        console.command_text(["ogpsa", "build-basis", "MODEL", "--reference", path, "--out", "basis"])
-        + "    # if this must not be lost",
-        console.command_text(["ogpsa", "train-sft", "MODEL", "--data", path, "--basis", "basis", "--out", "runs/sft"])
-        + "    # if this is to be learned",
+        console.command_text(learned) + "    # if this is to be learned",
+        console.command_text(kept) + "    # if this must not be lost",
     ]
 
 

@@ -34,7 +34,7 @@ def show(report: Report) -> None:
     from pipelines.reporting import tables
 
     console.show(main_table(report.table) if console.is_terminal() else Text(report.table.to_plain()))
-    if report.gains and report.start is not None:
+    if report.start is not None and any(gain.num_figures for gain in report.gains):
         console.show(
             console.text(f"Against {report.start.name}", "bold yellow"), text_table(tables.gain_table(report.gains))
         )

@@ -13,20 +13,27 @@ from pipelines.configs.train import TrainConfig
 _ALL_PARAMETERS = (1e-8, 5e-4)
 _ADAPTERS = (2e-6, 5e-3)
 _SHARE, _DEVIATIONS = 0.01, 2.0
+# A run of fewer steps that takes no tenth off its loss has hardly begun.
+_FEW_STEPS, _TENTH = 30, 0.1
+# Of so few values no mean of a part can be told from another.
+_FEW = 4
 # Less likely by so many nats a token is another answer: a model that forgets one kind of answer still gives others.
 _LOST = 1.0
 
 
 def losses_of(metrics: Sequence[Mapping[str, Any]], step_losses: Mapping[int, float] | None) -> list[float]:
-    """The losses of a run in the order of its steps: of every step, or of those logged where it was continued.
+    """The losses of a run in the order of its steps: those logged, or those of every step where hardly any was logged.
+
+    What was logged is the same for a run that was stopped and continued; the steps before a stop are not known.
 
     Args:
         metrics: the lines of its ``metrics.jsonl``.
         step_losses: the losses of the steps that the last process did, by the number of the step from 0.
     """
-    if step_losses and 0 in step_losses:
+    logged = [float(line["loss"]) for line in metrics if "loss" in line]
+    if len(logged) < _FEW and step_losses and 0 in step_losses:
         return [step_losses[step] for step in sorted(step_losses)]
-    return [float(line["loss"]) for line in metrics if "loss" in line]
+    return logged
 
 
 def learned(losses: Sequence[float], moved: float | None) -> str:
@@ -97,7 +104,8 @@ def _of_losses(config: TrainConfig, losses: Sequence[float], *, adapters: bool) 
     (first, first_error), (last, last_error) = _mean_and_error(losses[:half]), _mean_and_error(losses[-half:])
     # Steps are on different rows, so that losses differ where nothing is learned too.
     noise = max(_SHARE * abs(first), _DEVIATIONS * math.hypot(first_error, last_error))
-    if last < first - noise:
+    few = len(losses) < _FEW_STEPS and last > (1 - _TENTH) * first > 0
+    if last < first - noise and not few:
         return None
     figures = f"{first:.4g} in the first half of the run, {last:.4g} in the second"
     if last > first + noise:
@@ -105,7 +113,8 @@ def _of_losses(config: TrainConfig, losses: Sequence[float], *, adapters: bool) 
     usual = "1e-5 to 1e-3" if adapters else "1e-6 to 1e-4, and the more the smaller the model"
     more = f"more steps (now {len(losses)}: --epochs or --max-steps)"
     return (
-        f"the training loss did not move: {figures}, so that little was learned; give a higher --learning-rate (now "
+        f"the training loss {'hardly fell' if last < first - noise else 'did not move'}: {figures}, so that little was "
+        f"learned; give a higher --learning-rate (now "
         f"{config.learning_rate:g}; usual: {usual}) or {more}"
     )
 

@@ -80,8 +80,6 @@ def save_run(
     losses = losses_of(metrics, trainer.step_losses)
     final["learned"] = learned(losses, _moved(source, partial / "model"))
     found = remarks(config, metrics, losses, adapters=_trains_adapters(trainer))
-    for text in found:
-        logger.warning("%s", text)
     if found:
         final["remarks"] = found
     (partial / "model" / "README.md").write_text(model_card(config, method, inputs, final), encoding="utf-8")

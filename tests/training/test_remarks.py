@@ -107,7 +107,15 @@ def test_what_was_learned_is_one_sentence() -> None:
     assert learned([2.0], None) == "the training loss was 2 in the run's one step"
 
 
-def test_a_continued_run_is_judged_by_what_was_logged() -> None:
+def test_a_short_run_is_judged_by_every_step_and_others_by_what_was_logged() -> None:
     logged = [{"step": 5, "loss": 2.0}, {"step": 10, "loss": 1.0}]
     assert losses_of(logged, {8: 1.0, 9: 1.0}) == [2.0, 1.0]
     assert losses_of(logged, {0: 3.0, 1: 2.5}) == [3.0, 2.5]
+    assert losses_of([*logged, *logged], {0: 3.0, 1: 2.5}) == [2.0, 1.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize(("end", "steps", "expected"), [(1.9, 12, 1), (1.9, 60, 0), (1.2, 12, 0)])
+def test_few_steps_that_hardly_lowered_the_loss(end: float, steps: int, expected: int) -> None:
+    found = said(noisy(2.0, end, steps=steps, noise=0.001))
+    assert len(found) == expected
+    assert all("hardly fell" in text for text in found)
