@@ -175,6 +175,9 @@ def _run(
 
     gc.enable()
     _check_text(arguments)
+    # Other libraries show no progress bars; ours say what is done. Libraries look at these when they are imported.
+    for variable in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(variable, "1")
     module: CommandModule = importlib.import_module(f"ogpsa_cli.commands.{entry.module}")
     config_class = entry.config_class()
     if json_schema:
@@ -205,9 +208,6 @@ def _run(
     if "num_procs" in options and chooses_port:
         os.environ["MASTER_PORT"] = slurm.meet(os.environ)
     artifact.record_command(arguments)
-    # Other libraries show no progress bars; ours say what is done. Libraries look at these when they are imported.
-    for variable in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
-        os.environ.setdefault(variable, "1")
     log.configure(bool(verbose), fit=console.fit_to_terminal)
     with console.results_apart():
         return module.execute(config)

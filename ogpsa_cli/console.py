@@ -13,12 +13,13 @@ import os
 import select
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import typer
 
+from data_registry.core.errors import InputError
 from data_registry.core.redaction import hide, hide_arguments
 from data_registry.core.shown import message
 from data_registry.core.visible import visible, visible_json
@@ -28,12 +29,15 @@ from pipelines.core.job import rank
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
+    from rich.table import Table
     from rich.text import Text
 
     from data_registry.core.errors import OgpsaError
     from pipelines.core.config import CommandConfig
     from pipelines.core.making import Made
 
+
+EntryT = TypeVar("EntryT")
 
 _WIDE = 400
 _NEXT_PROBLEM = "\n  - "
@@ -163,6 +167,11 @@ def show(*renderables: RenderableType) -> None:
     write("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
+def fits(table: Table) -> bool:
+    """Whether the terminal is wide enough for a table, with no word broken."""
+    return fitting.fits(terminal(), table)
+
+
 def is_verbose() -> bool:
     """Whether ``--verbose`` was given."""
     return logging.getLogger("ogpsa_cli").isEnabledFor(logging.DEBUG)
@@ -238,6 +247,30 @@ def summary_lines(values: Mapping[str, Any]) -> list[str]:
     rows = list(summary_rows(values))
     width = max((len(name) for name, _ in rows), default=0)
     return [f"  {name:<{width}}  {value}" for name, value in rows]
+
+
+def run_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The figures of a training run's summary, then in words what it learned and what is remarkable about it."""
+    lines = summary_lines({name: value for name, value in summary.items() if name not in ("learned", "remarks")})
+    lines += [f"  {summary['learned']}"] if "learned" in summary else []
+    return lines + [f"  note: {remark}" for remark in summary.get("remarks", ())]
+
+
+def having_word(entries: Iterable[EntryT], word: str | None, text_of: Callable[[EntryT], str]) -> list[EntryT]:
+    """The entries of a list whose text has a word in it, whatever its case; all of them without a word.
+
+    Args:
+        entries: what there is.
+        word: the word, or a part of one; None chooses all.
+        text_of: gives the text of an entry.
+
+    Raises:
+        InputError: no entry has the word.
+    """
+    found = [entry for entry in entries if word is None or word.lower() in text_of(entry).lower()]
+    if not found:
+        raise InputError(f"nothing in the list has '{word}'", fix="give a shorter word, or none to see the whole list")
+    return found
 
 
 def _from_here(path: Path) -> str:

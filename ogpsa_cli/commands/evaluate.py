@@ -42,13 +42,12 @@ def _list_suites(word: str | None) -> None:
     from rich.table import Table
 
     from ogpsa_cli import console
-    from ogpsa_cli.commands.listing import having_word
     from pipelines.evaluation.registry import suite_rows
 
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold yellow")
     for heading in ("suite", "what it is"):
         table.add_column(heading)
-    for name, summary in having_word(suite_rows(), word, " ".join):
+    for name, summary in console.having_word(suite_rows(), word, " ".join):
         table.add_row(console.text(name, "bold cyan"), console.text(summary))
     console.show(table)
 

@@ -61,13 +61,12 @@ def _list(config: PrepareDataConfig) -> None:
 
     from data_registry.registry.listing import list_entries
     from ogpsa_cli import console
-    from ogpsa_cli.commands.listing import having_word
 
     table = Table(box=None, show_header=True, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold yellow")
     for heading in ("name", "task", "what it is"):
         table.add_column(heading)
     # A word stands where the source would: it chooses among the entries.
-    for entry in having_word(
+    for entry in console.having_word(
         list_entries(config.registry), config.source, lambda entry: f"{entry.name} {entry.task} {entry.description}"
     ):
         text = console.text(entry.description)

@@ -46,11 +46,10 @@ def main_table(table: ResultsTable) -> RenderableType:
 
     Where neither fits, the terminal shows the rows of the former as blocks.
     """
-    from ogpsa_cli import console, fitting
+    from ogpsa_cli import console
 
-    terminal = console.terminal()
     by_run, by_figure = table.to_rich(), table.transposed_to_rich()
-    return by_figure if fitting.fits(terminal, by_figure) and not fitting.fits(terminal, by_run) else by_run
+    return by_figure if console.fits(by_figure) and not console.fits(by_run) else by_run
 
 
 def text_table(table: TextTable) -> RenderableType:

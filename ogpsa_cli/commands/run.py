@@ -140,10 +140,9 @@ def show_recipes(word: str | None) -> None:
     from rich.text import Text
 
     from ogpsa_cli import console
-    from ogpsa_cli.commands.listing import having_word
     from pipelines.commands import run
 
-    for recipe in having_word(
+    for recipe in console.having_word(
         run.listing(), word, lambda recipe: " ".join([recipe.name, recipe.description, *recipe.steps])
     ):
         console.show(Text.assemble((recipe.name, "bold cyan"), f"  {recipe.description}"))

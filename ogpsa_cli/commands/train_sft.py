@@ -11,11 +11,10 @@ if TYPE_CHECKING:
 def execute(config: TrainSftConfig) -> int:
     """Train."""
     from ogpsa_cli import console
-    from ogpsa_cli.commands.training import last_lines
     from pipelines.commands import train_sft
 
     result = train_sft.run(config)
     then = ["ogpsa", "evaluate", str(result.path), "--suite", "reference-loss", "--data", "DATA", "--out", "results"]
-    details = last_lines(result.manifest.summary)
+    details = console.run_lines(result.manifest.summary)
     console.finished("run", result, console.command_text(then), details=details)
     return 0

@@ -45,15 +45,20 @@ def learned(losses: Sequence[float], moved: float | None) -> str:
     """
     if not losses:
         return "no loss was measured"
+    text = _course(losses)
+    return text if moved is None else f"{text}; the weights moved by {moved:.2g} of their norm"
+
+
+def _course(losses: Sequence[float]) -> str:
+    if len(losses) == 1:
+        return f"the training loss was {losses[0]:.4g} in the one step that was logged"
+    first, last, noise = _halves(losses)
+    if abs(last - first) <= noise:
+        return f"the training loss did not move ({first:.4g} in the first half of the run, {last:.4g} in the second)"
     part = max(1, len(losses) // 4)
     first, last = _mean_and_error(losses[:part])[0], _mean_and_error(losses[-part:])[0]
-    how = "fell" if last < first else "rose" if last > first else "stayed"
-    text = f"the training loss {how} from {first:.4g} to {last:.4g}"
-    if len(losses) == 1:
-        text = f"the training loss was {first:.4g} in the run's one step"
-    elif part > 1:
-        text += f" (means of the first and the last {part} of {len(losses)})"
-    return text if moved is None else f"{text}; the weights moved by {moved:.2g} of their norm"
+    means = f" (means of the first and the last {part} of {len(losses)} values)" if part > 1 else ""
+    return f"the training loss {'fell' if last < first else 'rose'} from {first:.4g} to {last:.4g}{means}"
 
 
 def remarks(
@@ -70,7 +75,7 @@ def remarks(
     found = (
         _of_learning_rate(config, adapters=adapters),
         _of_warmup(config, metrics),
-        _of_losses(config, losses, adapters=adapters),
+        _of_losses(config, losses, steps=_last_step(metrics), adapters=adapters),
         _of_chosen(metrics),
     )
     return [text for text in found if text]
@@ -90,33 +95,41 @@ def _of_learning_rate(config: TrainConfig, *, adapters: bool) -> str | None:
 
 
 def _of_warmup(config: TrainConfig, metrics: Sequence[Mapping[str, Any]]) -> str | None:
-    steps = max((int(line["step"]) for line in metrics if "step" in line), default=0)
+    steps = _last_step(metrics)
     if not 0 < steps < config.warmup_steps:
         return None
     peak = f"--learning-rate {config.learning_rate:g} was never reached"
     return f"--warmup-steps {config.warmup_steps:g} are more than the run's steps, {steps}: {peak}"
 
 
-def _of_losses(config: TrainConfig, losses: Sequence[float], *, adapters: bool) -> str | None:
+def _of_losses(config: TrainConfig, losses: Sequence[float], *, steps: int, adapters: bool) -> str | None:
     if len(losses) < 2:
         return None
-    half = len(losses) // 2
-    (first, first_error), (last, last_error) = _mean_and_error(losses[:half]), _mean_and_error(losses[-half:])
-    # Steps are on different rows, so that losses differ where nothing is learned too.
-    noise = max(_SHARE * abs(first), _DEVIATIONS * math.hypot(first_error, last_error))
-    few = len(losses) < _FEW_STEPS and last > (1 - _TENTH) * first > 0
-    if last < first - noise and not few:
-        return None
+    first, last, noise = _halves(losses)
     figures = f"{first:.4g} in the first half of the run, {last:.4g} in the second"
     if last > first + noise:
         return f"the training loss rose: {figures}; a lower --learning-rate (now {config.learning_rate:g}) may help"
+    fell = last < first - noise
+    if fell and not (steps < _FEW_STEPS and last > (1 - _TENTH) * first > 0):
+        return None
     usual = "1e-5 to 1e-3" if adapters else "1e-6 to 1e-4, and the more the smaller the model"
-    more = f"more steps (now {len(losses)}: --epochs or --max-steps)"
     return (
-        f"the training loss {'hardly fell' if last < first - noise else 'did not move'}: {figures}, so that little was "
-        f"learned; give a higher --learning-rate (now "
-        f"{config.learning_rate:g}; usual: {usual}) or {more}"
+        f"the training loss {'hardly fell' if fell else 'did not move'}: {figures}, so that little was learned; give "
+        f"a higher --learning-rate (now {config.learning_rate:g}; usual: {usual}) or more steps (now {steps}: "
+        "--epochs or --max-steps)"
     )
+
+
+def _halves(losses: Sequence[float]) -> tuple[float, float, float]:
+    """The means of the first and of the second half of a run, and by how much they differ where nothing is learned."""
+    half = len(losses) // 2
+    (first, first_error), (last, last_error) = _mean_and_error(losses[:half]), _mean_and_error(losses[-half:])
+    # Steps are on different rows, so that losses differ where nothing is learned too.
+    return first, last, max(_SHARE * abs(first), _DEVIATIONS * math.hypot(first_error, last_error))
+
+
+def _last_step(metrics: Sequence[Mapping[str, Any]]) -> int:
+    return max((int(line["step"]) for line in metrics if "step" in line), default=0)
 
 
 def _of_chosen(metrics: Sequence[Mapping[str, Any]]) -> str | None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -219,3 +222,24 @@ def test_no_name_in_a_table_is_cut(screen: Screen) -> None:
     screen.show(lambda: console.show(table))
     assert "do-not-answer-malicious" in screen.text
     assert "…" not in screen.text
+
+
+_WITH_BARS = """
+import sys
+from ogpsa_cli.__main__ import run
+assert run(["clean", ".", "--dry-run"]) == 0
+import tqdm, huggingface_hub.utils
+for bar in (tqdm.tqdm, huggingface_hub.utils.tqdm):
+    for _ in bar(range(3), desc="a library's bar"):
+        pass
+print("done", file=sys.stderr)
+"""
+
+
+def test_other_libraries_show_no_bars(tmp_path: Path) -> None:
+    silent = {"TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"}
+    environment = {name: value for name, value in os.environ.items() if name not in silent}
+    command = [sys.executable, "-c", _WITH_BARS]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=True)
+    assert result.stderr.endswith("done\n")
+    assert "bar" not in result.stderr

@@ -103,8 +103,9 @@ def test_what_was_learned_is_one_sentence() -> None:
         "the training loss fell from 4 to 1; the weights moved by 0.0012 of their norm"
     )
     assert learned(noisy(1.0, 2.0), None).startswith("the training loss rose from ")
-    assert "(means of the first and the last 10 of 40)" in learned(noisy(1.0, 2.0), None)
-    assert learned([2.0], None) == "the training loss was 2 in the run's one step"
+    assert "(means of the first and the last 10 of 40 values)" in learned(noisy(1.0, 2.0), None)
+    assert learned(noisy(2.0, 2.0), 1e-5).startswith("the training loss did not move (2.0")
+    assert learned([2.0], None) == "the training loss was 2 in the one step that was logged"
 
 
 def test_a_short_run_is_judged_by_every_step_and_others_by_what_was_logged() -> None:
