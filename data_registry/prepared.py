@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from data_registry.core.arrow_values import DAMAGE, checked
 from data_registry.core.errors import ArtifactError, InputError, first_line
 from data_registry.core.manifest import Manifest, compare_file, is_artifact, open_artifact
+from data_registry.core.redaction import hide_arguments
 from data_registry.schema import COLUMNS, EXTRA, Task, arrow_schema
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+_REPLACED = ("--task", "--out", "-o", "--overwrite")
 KIND = "dataset"
 SAMPLES = "samples"
 """The kind of a model's own answers, whose rows are those of a prepared data set for SFT, with some columns more."""
@@ -73,7 +76,7 @@ def _open(path: Path, task: str | None, *, verify: bool) -> tuple[Manifest, str]
     if path.exists() and not is_artifact(path):
         raise InputError(
             f"'{path}' is not a prepared data set",
-            fix=f"prepare it first:  ogpsa prepare-data {path} --out DIR",
+            fix=f"prepare it first:  {_preparing(path, task)}",
         )
     manifest = open_artifact(path, (KIND, SAMPLES), hashes=verify)
     found = str(manifest.summary.get("task"))
@@ -82,7 +85,7 @@ def _open(path: Path, task: str | None, *, verify: bool) -> tuple[Manifest, str]
     if task is not None and found != task:
         raise InputError(
             f"'{path}' holds rows for {found}, where {task} is needed",
-            fix=f"prepare the same source with:  --task {task}",
+            fix=f"prepare the same source for it:  {_prepared_for(manifest, path, task)}",
         )
     return manifest, found
 
@@ -151,6 +154,26 @@ def _load(path: Path, task: str) -> datasets.Dataset:
     except (pyarrow.ArrowException, *DAMAGE) as error:
         raise ArtifactError(f"the rows of '{path}' cannot be read: {first_line(error)}", where=str(path)) from error
     return rows
+
+
+def _preparing(path: Path, task: str | None) -> str:
+    """The command that prepares a file or folder."""
+    words = ["ogpsa", "prepare-data", str(path), *([] if task is None else ["--task", task])]
+    return shlex.join([*words, "--out", f"{path.with_suffix('')}-{task or 'prepared'}"])
+
+
+def _prepared_for(manifest: Manifest, path: Path, task: str) -> str:
+    """The command that made a data set, changed so that it makes one for another task beside it."""
+    words = hide_arguments(manifest.command)
+    if words[:2] != ["ogpsa", "prepare-data"]:
+        words = ["ogpsa", "prepare-data", "SOURCE"]
+    kept, skip = [], False
+    for word in words:
+        name, has_value, _ = word.partition("=")
+        if not skip and name not in _REPLACED:
+            kept.append(word)
+        skip = not skip and name in _REPLACED and not has_value and name != "--overwrite"
+    return shlex.join([*kept, "--task", task, "--out", f"{path}-{task}"])
 
 
 def _check_rows(rows: pa.Table, schema: pa.Schema) -> None:

@@ -15,17 +15,18 @@ from pipelines.configs.commands import BY_NAME, COMMANDS
 
 DESCRIPTION = (
     "Align a language model for safety and keep what it could do before.\n\n"
-    "Training on safety data usually costs general ability. ogpsa estimates which directions of the weights carry "
-    "that ability (the basis) and takes them out of every training step. Commands hand each other directories."
+    "Training on safety data usually costs general ability. ogpsa keeps it in one of two ways: some general data holds "
+    "the model to the answers it gave before (anchors), or training may not move the weights in the directions that "
+    "general ability depends on (a basis). Commands hand each other directories."
 )
 EXAMPLES: tuple[tuple[str, str], ...] = (
     ("ogpsa quickstart", "see the method at work"),
     ("ogpsa prepare-data gsm8k --out data/general", "what must not be lost"),
     ("ogpsa prepare-data my_safety.jsonl --out data/safety", "what is to be learned"),
-    ("ogpsa build-basis MODEL --reference data/general --out basis", ""),
-    ("ogpsa train-sft MODEL --data data/safety --basis basis --out run", ""),
-    ("ogpsa evaluate run --suite reference-loss --data data/general --out results/run", ""),
-    ("ogpsa report results --start MODEL --out report", "what it bought and what it cost"),
+    ("ogpsa train-sft MODEL --data data/safety --anchor data/general --preset recommended --out run", ""),
+    ("ogpsa evaluate MODEL --suite xstest-shipped --out results/start", ""),
+    ("ogpsa evaluate run --suite xstest-shipped --out results/run", ""),
+    ("ogpsa report results --start results/start --out report", "what it bought and what it cost"),
 )
 
 
@@ -100,7 +101,7 @@ def create(*, with_completion: bool) -> typer.Typer:
     def overview(
         context: typer.Context,
         version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
-        wants_help: Annotated[bool, typer.Option("--help", "-h")] = False,
+        wants_help: Annotated[bool, typer.Option("--help", "-h", "--help-all")] = False,
     ) -> None:
         if wants_help or context.invoked_subcommand is None:
             typer.echo(context.get_help())

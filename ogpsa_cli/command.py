@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,10 @@ _COMMON = (
     Flag("json_schema", ("--json-schema",), "switch", "", "Print the JSON schema of the options and stop.", "", _PANEL),
     Flag("verbose", ("--verbose",), "switch", "", "Log details, and show tracebacks.", "", _PANEL),
 )  # fmt: skip
-_HELP = Flag("help", ("--help", "-h"), "switch", "", "Show this.", "", _PANEL)
+_HELP = Flag("help", ("--help", "-h"), "switch", "", "Show the common options.", "", _PANEL)
+_HELP_ALL = Flag("help_all", ("--help-all",), "switch", "", "Show all options.", "", _PANEL)
+# Of the options that all commands share, those that the short help shows too.
+_COMMON_SHOWN = ("config_file",)
 
 
 class CommandModule(Protocol):
@@ -54,9 +56,9 @@ def build(entry: Command, arguments: Sequence[str], *, completing: bool = False)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.command(
         entry.name,
-        cls=_command_class(page),
+        cls=_command_class(page, everything=_HELP_ALL.names[0] in arguments),
         help=entry.summary,
-        context_settings={"help_option_names": ["--help", "-h"]},
+        context_settings={"help_option_names": [*_HELP.names, *_HELP_ALL.names]},
     )(_callback(entry, page.flags, list(arguments), completing=completing))
     return typer.main.get_command(app)
 
@@ -69,15 +71,26 @@ def in_our_spelling(entry: Command, words: Sequence[str]) -> list[str]:
     """
     from ogpsa_cli import words as spelling
 
-    return spelling.in_our_spelling(words, [*page_of(entry).flags, *_COMMON, _HELP], entry.config_class())
+    return spelling.in_our_spelling(words, [*page_of(entry).flags, *_COMMON, _HELP, _HELP_ALL], entry.config_class())
 
 
-def _command_class(page: Page) -> type[typer.core.TyperCommand]:
+def _command_class(page: Page, *, everything: bool) -> type[typer.core.TyperCommand]:
     class Command(typer.core.TyperCommand):
         def format_help(self, ctx: Any, formatter: Any) -> None:
             from ogpsa_cli import help as help_page
 
-            help_page.show_command(str(self.name), page.description, [*page.flags, *_COMMON, _HELP], page.examples)
+            shared = [*_COMMON, _HELP, _HELP_ALL]
+            if everything:
+                help_page.show_command(str(self.name), page.description, [*page.flags, *shared], page.examples)
+                return
+            shown = [flag for flag in _COMMON if flag.field in _COMMON_SHOWN]
+            help_page.show_common(
+                str(self.name),
+                page.description,
+                [*page.common(), *shown],
+                page.examples,
+                num_more=len(page.flags) + len(_COMMON) - len(page.common()) - len(shown),
+            )
 
         def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
             from ogpsa_cli import completion
@@ -173,6 +186,9 @@ def _run(
 
     collecting.begin_seldom()
     _check_text(arguments)
+    # Other libraries show no progress bars; ours say what is done. Libraries look at these when they are imported.
+    for variable in ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(variable, "1")
     module: CommandModule = importlib.import_module(f"ogpsa_cli.commands.{entry.module}")
     config_class = entry.config_class()
     if json_schema:
@@ -203,9 +219,6 @@ def _run(
     if "num_procs" in options and chooses_port:
         os.environ["MASTER_PORT"] = slurm.meet(os.environ)
     artifact.record_command(arguments)
-    if not sys.stderr.isatty() or job.rank() != 0:
-        # This concerns the progress bars of other libraries; away from a terminal, ours are plain lines.
-        os.environ.setdefault("TQDM_DISABLE", "1")
-    log.configure(bool(verbose))
+    log.configure(bool(verbose), fit=console.fit_to_terminal)
     with console.results_apart():
         return module.execute(config)

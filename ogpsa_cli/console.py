@@ -8,30 +8,36 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import logging
 import os
 import select
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import typer
 
+from data_registry.core.errors import InputError
 from data_registry.core.redaction import hide, hide_arguments
 from data_registry.core.shown import message
 from data_registry.core.visible import visible, visible_json
+from ogpsa_cli import fitting
 from pipelines.core.job import rank
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
+    from rich.table import Table
     from rich.text import Text
 
     from data_registry.core.errors import OgpsaError
     from pipelines.core.config import CommandConfig
     from pipelines.core.making import Made
 
+
+EntryT = TypeVar("EntryT")
 
 _WIDE = 400
 _NEXT_PROBLEM = "\n  - "
@@ -100,6 +106,13 @@ def write(text: str = "", *, dim: bool = False) -> None:
     typer.secho(visible(text, block=True), file=_output(), dim=dim or None, color=_colour())
 
 
+def say(text: str = "", *, dim: bool = False) -> None:
+    """Print a line of a result for people: on a terminal broken between words, elsewhere as it is."""
+    text = visible(text)
+    for line in fitting.wrapped(text, fitting.width_of(_output())) if _output().isatty() else [text]:
+        typer.secho(line, file=_output(), dim=dim or None, color=_colour())
+
+
 def write_part(text: str) -> None:
     """Print a piece of a result at once, without ending the line."""
     stream = _output()
@@ -143,13 +156,25 @@ def show(*renderables: RenderableType) -> None:
     if is_terminal():
         console = terminal()
         for renderable in renderables:
-            console.print(renderable)
+            for part in fitting.fitted(console, renderable):
+                # A word that is longer than a line, such as a path, is left whole.
+                console.print(part, overflow="ignore", crop=False)
         return
     console = _console(width=_WIDE, color_system=None)
     with console.capture() as capture:
         for renderable in renderables:
             console.print(renderable, soft_wrap=True)
     write("\n".join(line.rstrip() for line in capture.get().splitlines()))
+
+
+def fits(table: Table) -> bool:
+    """Whether the terminal is wide enough for a table, with no word broken."""
+    return fitting.fits(terminal(), table)
+
+
+def is_verbose() -> bool:
+    """Whether ``--verbose`` was given."""
+    return logging.getLogger("ogpsa_cli").isEnabledFor(logging.DEBUG)
 
 
 def is_terminal() -> bool:
@@ -163,18 +188,19 @@ def print_json(value: Any) -> None:
 
 
 def print_plan(config: CommandConfig, work: str) -> None:
-    """Print the resolved options as YAML, and what would be done as comments below: ``--config`` reads it back.
+    """Print what would be done as comments, and the resolved options below as YAML: ``--config`` reads it back.
 
     Args:
         config: the resolved options.
         work: the name of the command's module, below ``pipelines.commands``, whose ``plan`` is called.
     """
-    write(config.to_yaml().rstrip("\n"))
     rows = [(str(name), str(value)) for name, value in importlib.import_module(work).plan(config)]
     width = max((len(name) for name, _ in rows), default=0)
     write("# plan")
     for name, value in rows:
-        write(visible(f"#   {name:<{width}}  {value}"))
+        say(f"#   {name:<{width}}  {value}")
+    write("# options")
+    write(config.to_yaml().rstrip("\n"))
 
 
 def finished(what: str, result: Made, *then: str, details: Sequence[str] = ()) -> None:
@@ -189,9 +215,9 @@ def finished(what: str, result: Made, *then: str, details: Sequence[str] = ()) -
     if rank() != 0:
         return
     path = _from_here(result.path)
-    write(visible(f"up to date: {path}" if result.up_to_date else f"{what}: {path}"))
+    say(f"up to date: {path}" if result.up_to_date else f"{what}: {path}")
     for line in details:
-        write(visible(line))
+        say(line)
     for position, command in enumerate(then):
         hint(f"{'next: ' if position == 0 else 'or:   '} {command}")
 
@@ -223,6 +249,30 @@ def summary_lines(values: Mapping[str, Any]) -> list[str]:
     return [f"  {name:<{width}}  {value}" for name, value in rows]
 
 
+def run_lines(summary: Mapping[str, Any]) -> list[str]:
+    """The figures of a training run's summary, then in words what it learned and what is remarkable about it."""
+    lines = summary_lines({name: value for name, value in summary.items() if name not in ("learned", "remarks")})
+    lines += [f"  {summary['learned']}"] if "learned" in summary else []
+    return lines + [f"  note: {remark}" for remark in summary.get("remarks", ())]
+
+
+def having_word(entries: Iterable[EntryT], word: str | None, text_of: Callable[[EntryT], str]) -> list[EntryT]:
+    """The entries of a list whose text has a word in it, whatever its case; all of them without a word.
+
+    Args:
+        entries: what there is.
+        word: the word, or a part of one; None chooses all.
+        text_of: gives the text of an entry.
+
+    Raises:
+        InputError: no entry has the word.
+    """
+    found = [entry for entry in entries if word is None or word.lower() in text_of(entry).lower()]
+    if not found:
+        raise InputError(f"nothing in the list has '{word}'", fix="give a shorter word, or none to see the whole list")
+    return found
+
+
 def _from_here(path: Path) -> str:
     """A path as seen from the working directory if it lies below it, else as it is."""
     try:
@@ -238,9 +288,17 @@ def command_text(arguments: Sequence[str | Path]) -> str:
     return shlex.join(hide_arguments([str(argument) for argument in arguments]))
 
 
+def fit_to_terminal(text: str) -> str:
+    """A text for standard error, its lines broken between words where that is a terminal."""
+    if not sys.stderr.isatty():
+        return text
+    width = fitting.width_of(sys.stderr)
+    return "\n".join(part for line in text.split("\n") for part in fitting.wrapped(line, width))
+
+
 def hint(text: str) -> None:
     """Print a remark on standard error, set back in colour."""
-    typer.secho(visible(text), err=True, dim=True, color=_colour())
+    typer.secho(fit_to_terminal(visible(text)), err=True, dim=True, color=_colour())
 
 
 def show_error(what: str, *, where: str | None = None, fix: str | None = None) -> None:
@@ -248,11 +306,26 @@ def show_error(what: str, *, where: str | None = None, fix: str | None = None) -
     prefix = "" if rank() == 0 else f"[rank {rank()}] "
     typer.secho(f"{prefix}error: ", err=True, nl=False, fg=typer.colors.RED, bold=True, color=_colour())
     # Of several problems each has a line; any other line in a message is not ours.
-    typer.echo(message(_NEXT_PROBLEM.join(map(visible, hide(what).split(_NEXT_PROBLEM)))), err=True)
+    _echo_after(
+        f"{prefix}error: ", message(_NEXT_PROBLEM.join(map(visible, hide(what).split(_NEXT_PROBLEM)))), indent=2
+    )
     for name, line in (("where:", where), ("fix:", fix)):
         if line:
             typer.secho(f"  {name:<6} ", err=True, nl=False, dim=True, color=_colour())
-            typer.echo(message(visible(hide(line))), err=True)
+            _echo_after(f"  {name:<6} ", message(visible(hide(line))), indent=4)
+
+
+def _echo_after(start: str, text: str, *, indent: int) -> None:
+    """Print on standard error what follows ``start``, which stands there already."""
+    if not sys.stderr.isatty():
+        typer.echo(text, err=True)
+        return
+    first, *others = text.split("\n")
+    width = fitting.width_of(sys.stderr)
+    lines = fitting.wrapped(start + first, width, indent=indent)
+    lines[0] = lines[0].removeprefix(start.rstrip()).lstrip()
+    lines += [part for line in others for part in fitting.wrapped(line, width, indent=indent + 2)]
+    typer.echo("\n".join(lines), err=True)
 
 
 def show_ogpsa_error(error: OgpsaError) -> None:

@@ -6,7 +6,7 @@ Typer's own renderer imports Markdown and syntax highlighting, which takes half 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _MAX_WIDTH = 100
 _MAX_NAME_WIDTH = 34
+_NUM_EXAMPLES = 3
+_NARROW = 64
+"""Below this width an option's explanation stands under its name instead of beside it."""
 # The panels that a newcomer needs come first, those that most users never touch come last; the other panels stand
 # between them, in the order of the options.
 _FIRST = ("Required", "Arguments", "Options", "Projection", "Training")
@@ -52,26 +55,61 @@ def show_overview(description: str, commands: Sequence[Command], examples: Seque
     _print_examples(console, [command if not note else f"{command:<62}# {note}" for command, note in examples])
 
 
-def show_command(name: str, description: str, flags: Sequence[Flag], examples: Sequence[str]) -> None:
-    """Print the help of one command."""
+def show_common(name: str, description: str, flags: Sequence[Flag], examples: Sequence[str], *, num_more: int) -> None:
+    """Print the short help of one command: its common options under one heading.
+
+    Args:
+        name: the command's name.
+        description: what it does; the first paragraph is shown.
+        flags: the common options.
+        examples: commands, of which the first few are shown.
+        num_more: how many options are left out.
+    """
     from rich.text import Text
 
     console = _console()
+    _print_head(console, name, description.partition("\n\n")[0], flags)
+    panels: dict[str, list[Flag]] = {"Required": [flag for flag in flags if flag.required]}
+    panels["Common options"] = [flag for flag in flags if not flag.required]
+    _print_flags(console, {title: rows for title, rows in panels.items() if rows})
+    more = f"{num_more} more options and all examples:" if num_more else "All examples:"
+    command = f"ogpsa {name} --help-all"
+    between = "  " if len(more) + 2 + len(command) <= console.width else "\n  "
+    console.print(Text.assemble((more + between, "dim"), (command, "green")))
+    console.print()
+    _print_examples(console, examples[:_NUM_EXAMPLES])
+
+
+def show_command(name: str, description: str, flags: Sequence[Flag], examples: Sequence[str]) -> None:
+    """Print the whole help of one command."""
+    console = _console()
+    _print_head(console, name, description, flags)
+    panels: dict[str, list[Flag]] = {}
+    for flag in flags:
+        panels.setdefault("Required" if flag.required else flag.panel, []).append(flag)
+    _print_flags(console, {panel: panels[panel] for panel in sorted(panels, key=_importance)})
+    _print_examples(console, examples)
+
+
+def _print_head(console: Console, name: str, description: str, flags: Sequence[Flag]) -> None:
+    from rich.text import Text
+
     needed = [
         flag.names[0] if flag.positional else f"{flag.names[0]} {flag.metavar}" for flag in flags if flag.required
     ]
     optional = [f"[{flag.names[0]}]" for flag in flags if flag.positional and not flag.required]
     _print_usage(console, " ".join(["ogpsa", name, *optional, *needed, "[OPTIONS]"]))
-    console.print(Text(description))
+    # Lines of the source have another width than the terminal.
+    paragraphs = (" ".join(paragraph.split()) for paragraph in description.split("\n\n"))
+    console.print(Text("\n\n".join(paragraphs)))
     console.print()
-    rows = {flag.names: (_name(flag), _explanation(flag)) for flag in flags}
-    width = min(_MAX_NAME_WIDTH, max(cell.cell_len for cell, _ in rows.values()))
-    panels: dict[str, list[Flag]] = {}
-    for flag in flags:
-        panels.setdefault("Required" if flag.required else flag.panel, []).append(flag)
-    for panel in sorted(panels, key=_importance):
-        _print_panel(console, panel, [rows[flag.names] for flag in panels[panel]], name_width=width)
-    _print_examples(console, examples)
+
+
+def _print_flags(console: Console, panels: Mapping[str, Sequence[Flag]]) -> None:
+    rows = {title: [(_name(flag), _explanation(flag)) for flag in flags] for title, flags in panels.items()}
+    width = min(_MAX_NAME_WIDTH, max(cell.cell_len for panel in rows.values() for cell, _ in panel))
+    for title, cells in rows.items():
+        _print_panel(console, title, cells, name_width=width)
 
 
 def _importance(panel: str) -> int:
@@ -125,12 +163,26 @@ def _print_panel(
     from rich.panel import Panel
     from rich.table import Table
 
+    if console.width < _NARROW:
+        _print_stacked(console, title, rows)
+        return
     table = Table(box=None, show_header=False, expand=True, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(width=name_width)
     table.add_column(ratio=1)
     for row in rows:
         table.add_row(*row)
     console.print(Panel(table, title=title, title_align="left", border_style="dim", box=box.ROUNDED))
+
+
+def _print_stacked(console: Console, title: str, rows: Iterable[tuple[Text, Text]]) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console.print(Text(title, style="bold yellow"))
+    for name, explanation in rows:
+        console.print(Padding(name, (0, 0, 0, 2)))
+        console.print(Padding(explanation, (0, 0, 0, 6)))
+    console.print()
 
 
 def _print_examples(console: Console, examples: Sequence[str]) -> None:

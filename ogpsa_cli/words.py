@@ -17,7 +17,7 @@ from pipelines.core import other_names
 if TYPE_CHECKING:
     from pipelines.core.config import CommandConfig
 
-_HELP = ("--help", "-h")
+_HELP = ("--help", "-h", "--help-all")
 _SWITCH_VALUES = ("true", "false")
 
 

@@ -26,12 +26,12 @@ def execute(config: CleanConfig) -> int:
 
     cleaned = clean.run(config, _agrees)
     if not (cleaned.removed or cleaned.kept or cleaned.untouched):
-        console.write("nothing was left behind")
+        console.say("nothing was left behind")
         return 0
     for each in cleaned.removed:
-        console.write(f"removed: {_line(each)}")
+        console.say(f"removed: {_line(each)}")
     for each in (*cleaned.kept, *cleaned.untouched):
-        console.write(f"kept: {_line(each)}, {_WORDS[each.kind]}")
+        console.say(f"kept: {_line(each)}, {_WORDS[each.kind]}")
     if any(each.kind == "unfinished" for each in cleaned.kept):
         console.hint(f"--yes removes unfinished work too:  ogpsa clean {shlex.quote(str(config.path))} --yes")
     _hint_at_finished(cleaned.untouched)
@@ -45,9 +45,9 @@ def dry_run(config: CleanConfig) -> int:
 
     found = clean.find(config)
     for each in found:
-        console.write(f"{_line(each)}, {_WORDS[each.kind]}")
+        console.say(f"{_line(each)}, {_WORDS[each.kind]}")
     if not found:
-        console.write("nothing was left behind")
+        console.say("nothing was left behind")
     _hint_at_finished(found)
     return 0
 

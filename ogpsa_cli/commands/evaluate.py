@@ -20,18 +20,36 @@ def execute(config: EvaluateConfig) -> int:
     from pipelines.core.job import rank
     from pipelines.evaluation.request import download
 
+    if config.list_suites:
+        _list_suites(config.model)
+        return 0
     if config.download_only:
         rows = download(config)
         for name, text in rows if rank() == 0 else ():
-            console.write(f"here: {name}, {text}")
+            console.say(f"here: {name}, {text}")
         return 0
     result = evaluate.run(config)
     if rank() == 0:
         _show(result.results)
+        _show_trust(result.results)
         _show_judges(result.path)
         _show_changes(evaluate.compare(config, result))
     console.finished("results", result, console.command_text(["ogpsa", "inspect", str(result.path)]))
     return 0
+
+
+def _list_suites(word: str | None) -> None:
+    from rich.table import Table
+
+    from ogpsa_cli import console
+    from pipelines.evaluation.registry import suite_rows
+
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold yellow")
+    for heading in ("suite", "what it is"):
+        table.add_column(heading)
+    for name, summary in console.having_word(suite_rows(), word, " ".join):
+        table.add_row(console.text(name, "bold cyan"), console.text(summary))
+    console.show(table)
 
 
 def _show(results: Results) -> None:
@@ -57,7 +75,6 @@ def _show(results: Results) -> None:
         for name, text in _counted(suite).items():
             table.add_row(console.text(f"  {name}: {text}", "dim"))
     console.show(table)
-    _show_trust(results)
 
 
 def _counted(suite: SuiteResults) -> dict[str, str]:
@@ -75,10 +92,12 @@ def _show_judges(path: Path) -> None:
     from ogpsa_cli import console
     from pipelines.evaluation.judge_notes import agreement_of_judges
 
-    for lines in agreement_of_judges(path):
+    for prose, table in agreement_of_judges(path):
         console.write()
-        for line in lines:
-            console.write(line)
+        for line in prose:
+            console.say(line)
+        if console.is_verbose():
+            console.write("\n".join(table))
 
 
 def _show_changes(changes: Sequence[Changed]) -> None:
@@ -93,19 +112,19 @@ def _show_changes(changes: Sequence[Changed]) -> None:
     console.write()
     console.show(text_table(comparison_table([changed.comparison for changed in changes])))
     for line in flip_lines(changes):
-        console.write(line)
+        console.say(line)
 
 
 def _show_trust(results: Results) -> None:
-    """Print how far the built-in judge agrees with people, wherever its figures are shown."""
+    """Print how far the built-in judge agrees with people, where its figures are shown and more is asked for."""
     from ogpsa_cli import console
     from pipelines.evaluation.judge_notes import agreement_with_people
 
     lines = agreement_with_people(results)
-    if lines:
+    if lines and not console.is_verbose():
+        console.say("How far the judge agrees with people:  --verbose shows it.", dim=True)
+    elif lines:
         console.write()
-        console.write(
-            "The judge's agreement with people (XSTest's labels; judged model not seen in fitting):", dim=True
-        )
+        console.say("The judge's agreement with people (XSTest's labels; judged model not seen in fitting):", dim=True)
         for line in lines:
-            console.write(f"  {line}", dim=True)
+            console.say(f"  {line}", dim=True)

@@ -18,11 +18,9 @@ def execute(config: JudgeConfig) -> int:
 
     result = judge.run(config)
     if rank() == 0:
-        for line in judgement_lines(result.judgement):
-            console.write(line)
+        for line in judgement_lines(result.judgement, tables=console.is_verbose()):
+            console.say(line)
         console.write()
-        console.write(
-            f"verdicts: {result.path / ROWS_FILE}; disagreements: {result.path / DISAGREEMENTS_FILE}", dim=True
-        )
+        console.say(f"verdicts: {result.path / ROWS_FILE}; disagreements: {result.path / DISAGREEMENTS_FILE}", dim=True)
     console.finished("judgement", result, console.command_text(["ogpsa", "inspect", str(result.path)]))
     return 0

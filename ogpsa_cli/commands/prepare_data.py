@@ -42,13 +42,17 @@ def execute(config: PrepareDataConfig) -> int:
 def _next(path: str, task: str | None) -> list[str]:
     from ogpsa_cli import console
 
+    recommended = ["--preset", "recommended", "--out", "RUN"]
+    if task == "preference":
+        words = ["ogpsa", "train-dpo", "MODEL", "--data", path, "--anchor", "GENERAL", *recommended]
+        return [console.command_text(words)]
     if task != "sft":
         return []
+    learned = ["ogpsa", "train-sft", "MODEL", "--data", path, "--anchor", "GENERAL", *recommended]
+    kept = ["ogpsa", "train-sft", "MODEL", "--data", "SAFETY", "--anchor", path, *recommended]
     return [
-        console.command_text(["ogpsa", "build-basis", "MODEL", "--reference", path, "--out", "basis"])
-        + "    # if this must not be lost",
-        console.command_text(["ogpsa", "train-sft", "MODEL", "--data", path, "--basis", "basis", "--out", "runs/sft"])
-        + "    # if this is to be learned",
+        console.command_text(learned) + "    # if this is to be learned",
+        console.command_text(kept) + "    # if this must not be lost",
     ]
 
 
@@ -61,7 +65,10 @@ def _list(config: PrepareDataConfig) -> None:
     table = Table(box=None, show_header=True, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold yellow")
     for heading in ("name", "task", "what it is"):
         table.add_column(heading)
-    for entry in list_entries(config.registry):
+    # A word stands where the source would: it chooses among the entries.
+    for entry in console.having_word(
+        list_entries(config.registry), config.source, lambda entry: f"{entry.name} {entry.task} {entry.description}"
+    ):
         text = console.text(entry.description)
         if entry.problem:
             text.append_text(console.text(f" Cannot be used: {entry.problem}", "red"))

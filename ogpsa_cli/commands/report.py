@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from pipelines.configs.report import ReportConfig
     from pipelines.reporting.contents import Report
+    from pipelines.reporting.table import ResultsTable
     from pipelines.reporting.tables import TextTable
 
 
@@ -32,20 +33,23 @@ def show(report: Report) -> None:
     from ogpsa_cli import console
     from pipelines.reporting import tables
 
-    console.show(_main_table(report) if console.is_terminal() else Text(report.table.to_plain()))
-    if report.gains and report.start is not None:
+    console.show(main_table(report.table) if console.is_terminal() else Text(report.table.to_plain()))
+    if report.start is not None and any(gain.num_figures for gain in report.gains):
         console.show(
             console.text(f"Against {report.start.name}", "bold yellow"), text_table(tables.gain_table(report.gains))
         )
     console.show("", *(console.text(note, "dim") for note in tables.notes(report)), "")
 
 
-def _main_table(report: Report) -> RenderableType:
-    """The main table with one row per run, or with one column per run where the former is too wide for the terminal."""
+def main_table(table: ResultsTable) -> RenderableType:
+    """The main table with one row per run, or with one column per run where the former is too wide for the terminal.
+
+    Where neither fits, the terminal shows the rows of the former as blocks.
+    """
     from ogpsa_cli import console
 
-    width = max(len(line) for line in report.table.to_plain().splitlines())
-    return report.table.to_rich() if width <= console.terminal().width else report.table.transposed_to_rich()
+    by_run, by_figure = table.to_rich(), table.transposed_to_rich()
+    return by_figure if console.fits(by_figure) and not console.fits(by_run) else by_run
 
 
 def text_table(table: TextTable) -> RenderableType:

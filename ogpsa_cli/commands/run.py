@@ -24,7 +24,7 @@ def execute(config: RunConfig) -> int:
     from pipelines.commands import run
 
     if config.list:
-        show_recipes()
+        show_recipes(config.recipe)
         return 0
     if config.show:
         from pipelines.recipes.recipe import read_recipe
@@ -146,15 +146,17 @@ def _show_graph(chain: Chain, steps: Sequence[Step], states: Mapping[str, State]
     console.show(table)
 
 
-def show_recipes() -> None:
-    """List the recipes that come with ogpsa."""
+def show_recipes(word: str | None) -> None:
+    """List the recipes that come with ogpsa, or those in whose text a word is."""
     from rich.table import Table
     from rich.text import Text
 
     from ogpsa_cli import console
     from pipelines.commands import run
 
-    for recipe in run.listing():
+    for recipe in console.having_word(
+        run.listing(), word, lambda recipe: " ".join([recipe.name, recipe.description, *recipe.steps])
+    ):
         console.show(Text.assemble((recipe.name, "bold cyan"), f"  {recipe.description}"))
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), pad_edge=False)
         table.add_row(Text("steps", style="dim"), ", ".join(recipe.steps))

@@ -16,7 +16,7 @@ def execute(config: SlurmConfig) -> int:
     from pipelines.recipes.sbatch import SUBMIT
 
     if config.list:
-        show_recipes()
+        show_recipes(config.recipe)
         return 0
     result = slurm.run(config)
     width = max((len(step) for step, _ in result.submitted), default=0)

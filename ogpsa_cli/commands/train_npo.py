@@ -15,6 +15,6 @@ def execute(config: TrainNpoConfig) -> int:
 
     result = train_npo.run(config)
     then = ["ogpsa", "evaluate", str(result.path), "--suite", "reference-loss", "--data", "DATA", "--out", "results"]
-    details = console.summary_lines(result.manifest.summary)
+    details = console.run_lines(result.manifest.summary)
     console.finished("run", result, console.command_text(then), details=details)
     return 0

@@ -21,6 +21,7 @@ class EvaluateConfig(OutputConfig):
         "ogpsa evaluate MODEL --suite gsm8k --suite preference --data data/gsm8k --data data/pairs --out results/base",
         "ogpsa evaluate MODEL --suite safety --judge allenai/wildguard --download-only",
         "ogpsa evaluate MODEL --suite capability --task mmlu --task gsm8k --out results/base",
+        "ogpsa evaluate --list-suites                                  # --list-suites word: those with this word",
         "ogpsa evaluate --rejudge results/safety --judge models/HarmBench-Llama-2-13b-cls --out results/harmbench",
     )
 
@@ -149,6 +150,10 @@ class EvaluateConfig(OutputConfig):
         needs="!rejudge",
     )
 
+    list_suites: bool = option(
+        False, "List the suites, or those with the word given as MODEL, and stop.", panel="Suites", runtime=True
+    )
+
     num_procs: int | None = option(
         None,
         "Processes to start on this machine, one copy of the model each; by default one per GPU, or one without "
@@ -184,6 +189,8 @@ class EvaluateConfig(OutputConfig):
                 for name in ("batch_size", "precision", "trust_remote_code")
                 if getattr(self, name) != fields[name].default
             ]
+        if self.list_suites:
+            return problems
         if self.rejudge is None:
             if not self.suite:
                 problems.append("option --suite is required: Suite to run, such as testbed or safety")

@@ -21,7 +21,8 @@ class HeldOutConfig(CommandConfig):
     )
     eval_split: float | None = option(
         None,
-        "Share of --data to hold out for this instead; rows that ask the same question are on the same side.",
+        "Share of --data that is not trained on, and whose loss is measured during training; rows that ask the same "
+        "question are on the same side.",
         panel="Held-out loss",
         gt=0,
         lt=1,

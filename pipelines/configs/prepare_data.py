@@ -24,7 +24,7 @@ class PrepareDataConfig(CommandConfig):
         "ogpsa prepare-data my_safety.jsonl --format alpaca --out data/safety",
         "ogpsa prepare-data PKU-Alignment/PKU-SafeRLHF --split train --out data/saferlhf",
         "ogpsa prepare-data samples/gsm8k --format samples --seed 42 --out data/pairs",
-        "ogpsa prepare-data --list",
+        "ogpsa prepare-data --list                    # what has a name; --list word: a part of it",
     )
 
     source: str | None = option(
@@ -155,7 +155,12 @@ class PrepareDataConfig(CommandConfig):
         needs="tokenizer", off=0,
     )  # fmt: skip
     num_workers: int = option(1, "Worker processes.", panel="Processes", ge=1, runtime=True)
-    list: bool = option(False, "List the registry and stop.", panel="Registry", runtime=True)
+    list: bool = option(
+        False,
+        "List the registry, or the entries with the word given as SOURCE, and stop.",
+        panel="Registry",
+        runtime=True,
+    )
     describe: bool = option(False, "Describe the named registry entry and stop.", panel="Registry", runtime=True)
 
     @field_validator("ignore_columns", mode="before")

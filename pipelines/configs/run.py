@@ -35,7 +35,11 @@ class RecipeConfig(CommandConfig):
         panel="Output",
         runtime=True,
     )
-    list: bool = option(False, "List the recipes that come with ogpsa and stop.", panel="Recipe")
+    list: bool = option(
+        False,
+        "List the recipes that come with ogpsa, or those with the word given as RECIPE, and stop.",
+        panel="Recipe",
+    )
 
     @model_validator(mode="before")
     @classmethod

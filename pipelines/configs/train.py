@@ -99,13 +99,13 @@ class TrainConfig(TokenWeightsConfig, AnchorConfig, HeldOutConfig, ProjectionCon
     accumulation: int = option(4, "Forward passes per optimizer step.", panel="Training", ge=1)
     freeze: list[str] = option(
         [],
-        "Parameters that keep their starting weights to the bit: names, patterns such as 'model.layers.0.*', or "
+        "Parameters that keep exactly the weights they start with: names, patterns such as 'model.layers.0.*', or "
         "embeddings, norms, biases; several with commas.",
         panel="Training",
     )
     mask: Path | None = option(
         None,
-        "Mask from build-mask: only the weights that it chooses are trained, all others keep their start to the bit.",
+        "Mask from build-mask: only the weights that it chooses are trained, all others stay exactly as they are.",
         panel="Training",
         runtime=True,
     )
@@ -259,7 +259,7 @@ def _mask_problems(config: TrainConfig) -> list[str]:
 
 
 class TrainSftConfig(SftDataConfig, SftWeightsConfig, TrainConfig):
-    """Fine-tune a model on safety answers, with what would harm general ability taken out of every step."""
+    """Fine-tune a model on safety answers; with --anchor or --basis so that it keeps its general ability."""
 
     examples: ClassVar[Sequence[str]] = (
         "ogpsa train-sft Qwen/Qwen2.5-0.5B-Instruct --data data/safety --basis basis --out runs/sft",
@@ -307,7 +307,7 @@ class TrainSftConfig(SftDataConfig, SftWeightsConfig, TrainConfig):
 
 
 class TrainDpoConfig(RejectedTokensConfig, TrainConfig):
-    """Train a model on preference pairs with DPO, with what would harm general ability taken out of every step."""
+    """Train a model on preference pairs with DPO; with --anchor or --basis so that it keeps its general ability."""
 
     examples: ClassVar[Sequence[str]] = (
         "ogpsa train-dpo runs/sft --data data/pairs --basis basis --out runs/dpo",

@@ -30,19 +30,29 @@ _ERRORS_ALONE = _ErrorsAlone()
 class _Visible(logging.Formatter):
     """Messages name rows, files and what libraries say of them: control characters are spelled out, tokens hidden."""
 
+    def __init__(self, layout: str, fit: Callable[[str], str] | None) -> None:
+        super().__init__(layout)
+        self._fit = fit
+
     def format(self, record: logging.LogRecord) -> str:
         """The line, or lines with a traceback."""
-        return visible(hide(super().format(record)), block=True)
+        text = visible(hide(super().format(record)), block=True)
+        return self._fit(text) if self._fit is not None else text
 
 
-def configure(verbose: bool = False) -> None:
-    """Send the project's log to standard error: information on rank zero, warnings and above elsewhere."""
+def configure(verbose: bool = False, *, fit: Callable[[str], str] | None = None) -> None:
+    """Send the project's log to standard error: information on rank zero, warnings and above elsewhere.
+
+    Args:
+        verbose: with details, and with what libraries say.
+        fit: breaks a text into lines that fit a terminal; None leaves it as it is.
+    """
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)
     handler = logging.StreamHandler(sys.stderr)
     prefix = "" if rank() == 0 else f"[rank {rank()}] "
-    handler.setFormatter(_Visible(prefix + "%(message)s"))
+    handler.setFormatter(_Visible(prefix + "%(message)s", fit))
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     level = logging.DEBUG if verbose else logging.INFO

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipelines.evaluation.contract.results import Results
 from pipelines.evaluation.contract.verdict import read_verdicts
-from pipelines.evaluation.judges.comparing import compare_judges, comparison_lines
+from pipelines.evaluation.judges.comparing import compare_judges, comparison_lines, comparison_table
 from pipelines.evaluation.judges.refusal.agreement import agreement
 from pipelines.evaluation.judges.refusal.judge import JUDGE_VERSION
 
@@ -18,8 +18,8 @@ def agreement_with_people(results: Results) -> list[str]:
     return []
 
 
-def agreement_of_judges(path: Path) -> list[list[str]]:
-    """How two judges of the same answers agree: the lines of each comparison; none where there was one judge.
+def agreement_of_judges(path: Path) -> list[tuple[list[str], list[str]]]:
+    """How two judges agree: for each comparison sentences and the lines of a table; none where one judged.
 
     Args:
         path: directory of the results.
@@ -27,4 +27,4 @@ def agreement_of_judges(path: Path) -> list[list[str]]:
     Raises:
         ArtifactError: the verdicts cannot be read.
     """
-    return [comparison_lines(comparison) for comparison in compare_judges(read_verdicts(path))]
+    return [(comparison_lines(found), comparison_table(found)) for found in compare_judges(read_verdicts(path))]

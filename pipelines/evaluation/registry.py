@@ -106,6 +106,12 @@ SUITES: Mapping[str, SuiteEntry] = {entry.name: entry for entry in _ENTRIES}
 _TAKES_DATA = {entry.name: entry.takes for entry in _ENTRIES if entry.takes is not None}
 
 
+def suite_rows() -> list[tuple[str, str]]:
+    """The names that ``--suite`` takes, each with what it is: suites, then prompt sets of the data registry."""
+    prompt_sets = [(entry.name, entry.description) for entry in list_entries() if entry.task == "prompts"]
+    return [*((entry.name, entry.summary) for entry in _ENTRIES), *prompt_sets]
+
+
 def create_suites(names: Sequence[str], request: SuiteRequest) -> list[AnySuite]:
     """The suites of these names, in order: of the registry, prompt sets of the data registry, and YAML files.
 

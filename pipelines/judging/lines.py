@@ -5,22 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pipelines.evaluation.contract.verdict import OUTCOMES
-from pipelines.evaluation.judges.comparing import JudgeComparison, comparison_lines
+from pipelines.evaluation.judges.comparing import JudgeComparison, comparison_lines, comparison_table
 from pipelines.judging.results import Cell, JudgeFigures, Judgement, LabelAgreement, Share
 
 
-def judgement_lines(judgement: Judgement) -> list[str]:
-    """All that a screen shows of a judgement; an empty line stands between its parts."""
+def judgement_lines(judgement: Judgement, *, tables: bool) -> list[str]:
+    """All that a screen shows of a judgement; an empty line stands between its parts.
+
+    Args:
+        judgement: what was judged.
+        tables: with the tables of labels and verdicts, and of the verdicts of two judges.
+    """
     lines = [f"{judgement.num_rows} rows of {judgement.source}"]
     if judgement.num_without_answer:
         lines.append(f"{judgement.num_without_answer} without an answer, which are in no figure")
     for found in judgement.judges:
         lines += ["", *_figures(found)]
         if found.labels is not None:
-            lines += ["", *_agreement(found.judge, found.labels)]
+            lines += ["", *_agreement(found.judge, found.labels, table=tables)]
     for pair in judgement.pairs:
         confusion = {(cell.row, cell.column): cell.count for cell in pair.confusion}
-        lines += ["", *comparison_lines(JudgeComparison(pair.first, pair.second, confusion))]
+        comparison = JudgeComparison(pair.first, pair.second, confusion)
+        lines += ["", *comparison_lines(comparison), *(comparison_table(comparison) if tables else [])]
     return lines
 
 
@@ -37,7 +43,7 @@ def _figures(found: JudgeFigures) -> list[str]:
     ]
 
 
-def _agreement(judge: str, labels: LabelAgreement) -> list[str]:
+def _agreement(judge: str, labels: LabelAgreement, *, table: bool) -> list[str]:
     lines = [
         f"agreement of {judge} with {labels.num_items} labels",
         f"  complied or not  {shown(labels.accuracy)}, kappa {_number(labels.kappa)}",
@@ -48,6 +54,8 @@ def _agreement(judge: str, labels: LabelAgreement) -> list[str]:
     if labels.three_class is not None:
         lines.append(f"  three classes    {shown(labels.three_class)}, kappa {_number(labels.kappa_three)}")
     lines += [f"  recall of {_plain(share.name)} {shown(share)} of {share.num_items}" for share in labels.recall]
+    if not table:
+        return lines
     return [*lines, "  labels (rows) and verdicts (columns)", *_table(labels.confusion)]
 
 

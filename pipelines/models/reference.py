@@ -309,6 +309,7 @@ def model_directory(source: ModelSource) -> Path:
     """
     if source.revision is None or has_weights(source.directory):
         return source.directory
+    logger.info("fetching the weights of %s from the hub, unless they are here already", source.path_or_id)
     return hub.fetch(source.path_or_id, source.revision, weight_names(source.directory))
 
 

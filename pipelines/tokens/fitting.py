@@ -174,6 +174,12 @@ def rows_that_fit(lengths: Sequence[int], bounds: Bounds, *, name: str, unit: st
     Raises:
         InputError: rows are longer than the model's positions and are not to be left out, or no row is left.
     """
+    reach = sum(length == bounds.cut_at for length in lengths)
+    if reach:
+        logger.warning(
+            "%d of %d %s reach --max-length %d, and what lies beyond is cut", reach, len(lengths), name or unit,
+            bounds.max_length,
+        )  # fmt: skip
     positions = bounds.limits.positions
     limit = bounds.longest if bounds.drop_too_long else positions
     beyond = [] if limit is None else [index for index, length in enumerate(lengths) if length > limit]

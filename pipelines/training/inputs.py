@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from data_registry.core.errors import ConfigError
-from data_registry.core.manifest import InputRecord, as_input
+from data_registry.core.manifest import InputRecord, Manifest, as_input
 from data_registry.prepared import prepared_table
 from pipelines.basis.description import BasisDescription
 from pipelines.basis.objectives.finding import reference_loss
@@ -18,6 +21,8 @@ from pipelines.models.reference import ModelSource
 from pipelines.token_weights.opening import open_token_weights
 from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_source_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> list[InputRecord]:
@@ -35,7 +40,9 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
             fix="give the learning rate beside --preset; docs/presets.md has that for adapters",
         )
     records = source.input_records()
-    records += [as_input(role, path, prepared_table(path, task=task)[1]) for role, path in config.data_sets()]
+    prepared = [(role, path, prepared_table(path, task=task)[1]) for role, path in config.data_sets()]
+    records += [as_input(role, path, manifest) for role, path, manifest in prepared]
+    _compare_lengths(config, {path: manifest for _, path, manifest in prepared})
     records += option_file_inputs({"chat template": config.chat_template, "DeepSpeed file": config.deepspeed})
     # A model's own answers are made to the prompts of either task.
     task_of_anchor = "sft" if config.anchor_kind == "ce" else None
@@ -52,6 +59,25 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
         check_options(config, description, records[0].fingerprint)
         records.append(as_input("basis", config.basis, manifest))
     return records
+
+
+def _compare_lengths(config: TrainConfig, prepared: Mapping[Path, Manifest]) -> None:
+    """Say which data sets lose tokens that their preparation kept, or keep those that it said would be cut."""
+    for path, manifest in prepared.items():
+        length, counts = manifest.config.get("max_length"), manifest.summary.get("counts", {})
+        if not isinstance(length, int) or length == config.max_length:
+            continue
+        if length > config.max_length:
+            what = "rows may be cut that it kept whole"
+        elif counts.get("cut"):
+            what = f"{counts['cut']} rows that it would have cut are used whole"
+        else:
+            continue
+        logger.warning(
+            "'%s' was prepared with --max-length %d, and this run has %d, so that %s: --max-length %d does as the "
+            "preparation said",
+            path, length, config.max_length, what, length,
+        )  # fmt: skip
 
 
 def check_options(config: TrainConfig, description: BasisDescription, model_fingerprint: str) -> None:

@@ -30,6 +30,8 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
         kept_generation: the model's own generation options, where transformers would not save them.
         checkpointer: writes checkpoints and resumes from them; None without checkpoints.
         left_out: how many rows were left out, by the name of their data set.
+        step_losses: the training loss of this process in each step that it has done, by the step's number from 0; None
+            before the first.
         beside: the losses beside that of the safety rows; None without any.
     """
 
@@ -39,6 +41,7 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
     is_under_way: bool = False
     kept_generation: KeptGenerationConfig | None = None
     left_out: Mapping[str, int] = MappingProxyType({})
+    step_losses: dict[int, float] | None = None
 
     def install_held_out(self, callback: HeldOutCallback) -> None:
         """Choose how the held-out loss is measured, before ``train()``."""
@@ -61,6 +64,7 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
                 f"the training loss is {float(loss)} at step {self.state.global_step + 1}",  # type: ignore[attr-defined]
                 fix="lower --learning-rate, try --precision fp32, or look at the rows with prepare-data --preview",
             )
+        self._note_loss(float(loss))
         self.is_under_way = True
 
     def refresh_transforms(self, step: int) -> None:
@@ -77,6 +81,13 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
         """Conclude a step, and count the epoch by the rows that were used."""
         self.count_epoch(state)
         super().end_transformed_step(state)
+
+    def _note_loss(self, loss: float) -> None:
+        # The loss of a forward pass is divided by their number already, so that those of a step add up to its loss.
+        step = int(self.state.global_step)  # type: ignore[attr-defined]
+        if self.step_losses is None:
+            self.step_losses = {}
+        self.step_losses[step] = self.step_losses.get(step, 0.0) + loss
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -13,22 +13,69 @@ from pipelines.configs.train import TrainConfig
 _ALL_PARAMETERS = (1e-8, 5e-4)
 _ADAPTERS = (2e-6, 5e-3)
 _SHARE, _DEVIATIONS = 0.01, 2.0
+# A run of fewer steps that takes no tenth off its loss has hardly begun.
+_FEW_STEPS, _TENTH = 30, 0.1
+# Of so few values no mean of a part can be told from another.
+_FEW = 4
 # Less likely by so many nats a token is another answer: a model that forgets one kind of answer still gives others.
 _LOST = 1.0
 
 
-def remarks(config: TrainConfig, metrics: Sequence[Mapping[str, Any]], *, adapters: bool) -> list[str]:
+def losses_of(metrics: Sequence[Mapping[str, Any]], step_losses: Mapping[int, float] | None) -> list[float]:
+    """The losses of a run in the order of its steps: those logged, or those of every step where hardly any was logged.
+
+    What was logged is the same for a run that was stopped and continued; the steps before a stop are not known.
+
+    Args:
+        metrics: the lines of its ``metrics.jsonl``.
+        step_losses: the losses of the steps that the last process did, by the number of the step from 0.
+    """
+    logged = [float(line["loss"]) for line in metrics if "loss" in line]
+    if len(logged) < _FEW and step_losses and 0 in step_losses:
+        return [step_losses[step] for step in sorted(step_losses)]
+    return logged
+
+
+def learned(losses: Sequence[float], moved: float | None) -> str:
+    """One sentence on what training did: how the loss changed, and how far the weights moved.
+
+    Args:
+        losses: the losses of the run in the order of its steps.
+        moved: the norm of the change of the weights over their norm; None where it is not known.
+    """
+    if not losses:
+        return "no loss was measured"
+    text = _course(losses)
+    return text if moved is None else f"{text}; the weights moved by {moved:.2g} of their norm"
+
+
+def _course(losses: Sequence[float]) -> str:
+    if len(losses) == 1:
+        return f"the training loss was {losses[0]:.4g} in the one step that was logged"
+    first, last, noise = _halves(losses)
+    if abs(last - first) <= noise:
+        return f"the training loss did not move ({first:.4g} in the first half of the run, {last:.4g} in the second)"
+    part = max(1, len(losses) // 4)
+    first, last = _mean_and_error(losses[:part])[0], _mean_and_error(losses[-part:])[0]
+    means = f" (means of the first and the last {part} of {len(losses)} values)" if part > 1 else ""
+    return f"the training loss {'fell' if last < first else 'rose'} from {first:.4g} to {last:.4g}{means}"
+
+
+def remarks(
+    config: TrainConfig, metrics: Sequence[Mapping[str, Any]], losses: Sequence[float], *, adapters: bool
+) -> list[str]:
     """Sentences about a finished run; none where nothing is remarkable.
 
     Args:
         config: the run's options.
         metrics: the lines of its ``metrics.jsonl``.
+        losses: its losses in the order of its steps, from :func:`losses_of`.
         adapters: whether adapters were trained rather than all parameters.
     """
     found = (
         _of_learning_rate(config, adapters=adapters),
         _of_warmup(config, metrics),
-        _of_losses(metrics),
+        _of_losses(config, losses, steps=_last_step(metrics), adapters=adapters),
         _of_chosen(metrics),
     )
     return [text for text in found if text]
@@ -48,25 +95,41 @@ def _of_learning_rate(config: TrainConfig, *, adapters: bool) -> str | None:
 
 
 def _of_warmup(config: TrainConfig, metrics: Sequence[Mapping[str, Any]]) -> str | None:
-    steps = max((int(line["step"]) for line in metrics if "step" in line), default=0)
+    steps = _last_step(metrics)
     if not 0 < steps < config.warmup_steps:
         return None
     peak = f"--learning-rate {config.learning_rate:g} was never reached"
     return f"--warmup-steps {config.warmup_steps:g} are more than the run's steps, {steps}: {peak}"
 
 
-def _of_losses(metrics: Sequence[Mapping[str, Any]]) -> str | None:
-    losses = [float(line["loss"]) for line in metrics if "loss" in line]
+def _of_losses(config: TrainConfig, losses: Sequence[float], *, steps: int, adapters: bool) -> str | None:
     if len(losses) < 2:
         return None
+    first, last, noise = _halves(losses)
+    figures = f"{first:.4g} in the first half of the run, {last:.4g} in the second"
+    if last > first + noise:
+        return f"the training loss rose: {figures}; a lower --learning-rate (now {config.learning_rate:g}) may help"
+    fell = last < first - noise
+    if fell and not (steps < _FEW_STEPS and last > (1 - _TENTH) * first > 0):
+        return None
+    usual = "1e-5 to 1e-3" if adapters else "1e-6 to 1e-4, and the more the smaller the model"
+    return (
+        f"the training loss {'hardly fell' if fell else 'did not move'}: {figures}, so that little was learned; give "
+        f"a higher --learning-rate (now {config.learning_rate:g}; usual: {usual}) or more steps (now {steps}: "
+        "--epochs or --max-steps)"
+    )
+
+
+def _halves(losses: Sequence[float]) -> tuple[float, float, float]:
+    """The means of the first and of the second half of a run, and by how much they differ where nothing is learned."""
     half = len(losses) // 2
     (first, first_error), (last, last_error) = _mean_and_error(losses[:half]), _mean_and_error(losses[-half:])
     # Steps are on different rows, so that losses differ where nothing is learned too.
-    noise = max(_SHARE * abs(first), _DEVIATIONS * math.hypot(first_error, last_error))
-    if last < first - noise:
-        return None
-    how = "rose" if last > first + noise else "did not move"
-    return f"the training loss {how}: {first:.4g} in the first half of the run, {last:.4g} in the second"
+    return first, last, max(_SHARE * abs(first), _DEVIATIONS * math.hypot(first_error, last_error))
+
+
+def _last_step(metrics: Sequence[Mapping[str, Any]]) -> int:
+    return max((int(line["step"]) for line in metrics if "step" in line), default=0)
 
 
 def _of_chosen(metrics: Sequence[Mapping[str, Any]]) -> str | None:

@@ -90,7 +90,7 @@ def run_training(
                     until_done.enter_context(stopping.deferred())
                     with refusals(config.trainer, lambda: trainer.is_under_way):
                         trainer.train(resume_from_checkpoint=beginning.resume_from)
-                    writer.summary = save_run(trainer, config, method, writer.path, inputs)
+                    writer.summary = save_run(trainer, config, method, source, writer.path, inputs)
 
             made = make(wanted, train)
         on_main(lambda: checkpoint.remove_all(config.out))

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_registry.core.errors import first_line
+from data_registry.core.errors import OgpsaError, first_line
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig
 from pipelines.core.job import barrier, is_main
+from pipelines.models.reference import ModelSource
 from pipelines.training.card import model_card
 from pipelines.training.checkpoints.run_files import BEST_FOLDER, LAYERS_FILE, METRICS_FILE, PLOTS_FOLDER, WORK_FOLDER
 from pipelines.training.metrics import read_metrics
-from pipelines.training.remarks import remarks
+from pipelines.training.movement import relative_change
+from pipelines.training.remarks import learned, losses_of, remarks
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ def save_run(
     trainer: Any,
     config: TrainConfig,
     method: str,
+    source: ModelSource,
     partial: Path,
     inputs: list[InputRecord],
 ) -> dict[str, Any]:
@@ -73,13 +76,22 @@ def save_run(
         final |= {"preset": {"name": config.preset, **config.from_preset()}}
     if trainer.left_out:
         final["left_out"] = dict(trainer.left_out)
-    found = remarks(config, metrics, adapters=_trains_adapters(trainer))
-    for text in found:
-        logger.warning("%s", text)
+    losses = losses_of(metrics, trainer.step_losses)
+    final["learned"] = learned(losses, _moved(source, partial / "model"))
+    found = remarks(config, metrics, losses, adapters=_trains_adapters(trainer))
     if found:
         final["remarks"] = found
     (partial / "model" / "README.md").write_text(model_card(config, method, inputs, final), encoding="utf-8")
     return final
+
+
+def _moved(source: ModelSource, model: Path) -> float | None:
+    """How far the weights have moved; None where that cannot be told, which is no reason to lose a run."""
+    try:
+        return relative_change(source, model)
+    except OgpsaError as error:
+        logger.debug("how far the weights have moved is not known: %s", error)
+        return None
 
 
 def _draw(folder: Path, metrics: Sequence[dict[str, Any]], layers: Sequence[tuple[int, str, float]]) -> None:

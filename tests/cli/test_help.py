@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from ogpsa_cli.command import given_options
 from ogpsa_cli.flags import flags_of
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.commands import BY_NAME, COMMANDS
+from pipelines.configs.common_options import COMMON
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.configs.train import TrainSftConfig
 from pipelines.core.config import read_config_file, resolve
@@ -68,7 +70,7 @@ print(sorted(set({HEAVY!r}) & set(sys.modules)), "pydantic" in sys.modules, file
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_is_explained(cli: Cli, name: str) -> None:
-    outcome = cli(name, "--help")
+    outcome = cli(name, "--help-all")
     assert outcome.code == 0
     page = pages.page_of(BY_NAME[name])
     for flag in page.flags:
@@ -80,8 +82,27 @@ def test_every_option_is_explained(cli: Cli, name: str) -> None:
         assert common in outcome.out
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_short_help_shows_the_common_options_alone(cli: Cli, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = cli(name, "--help").out
+    page = pages.page_of(BY_NAME[name])
+    common, fields = page.common(), {flag.field for flag in page.flags}
+    assert set(COMMON[name]) <= fields, "the table names an option that the command has not"
+    options = shown.partition("Examples:")[0]
+    listed = set(re.findall(r"^│ (--[a-z-]+|[A-Z_.]+)(?=[ ,])", options, re.MULTILINE))
+    assert listed - {"--config", "--set"} == {flag.names[0] for flag in common if flag.kind != "group"}
+    assert f"ogpsa {name} --help-all" in shown
+    # Two screens of a terminal at most, where all options of training take six.
+    assert len(shown.splitlines()) <= 90
+
+
+def test_every_command_says_which_options_are_common() -> None:
+    assert set(COMMON) == set(NAMES)
+
+
 def test_defaults_and_required_options_are_shown(cli: Cli) -> None:
-    text = cli("train-sft", "--help").out
+    text = cli("train-sft", "--help-all").out
     required = text[text.index("Required") : text.index("╰")]
     assert all(name in required for name in ("MODEL", "--out", "--data"))
     assert "[default: 1e-06]" in text
@@ -90,7 +111,7 @@ def test_defaults_and_required_options_are_shown(cli: Cli) -> None:
 
 
 def test_help_fits_a_narrow_terminal_and_a_plain_one(tmp_path: Path) -> None:
-    outcome = run_process("train-sft", "--help", cwd=tmp_path, env={"COLUMNS": "60", "PYTHONIOENCODING": "ascii"})
+    outcome = run_process("train-sft", "--help-all", cwd=tmp_path, env={"COLUMNS": "60", "PYTHONIOENCODING": "ascii"})
     assert outcome.code == 0
     panels = outcome.out[: outcome.out.index("Examples:")]
     assert max(map(len, panels.splitlines())) <= 60
@@ -132,7 +153,7 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(cli: Cli, made: Path, tmp_pa
     arguments = ["--data", made / "safety", "--basis", made / "basis", "--max-steps", "3", "--out", "run"]
     outcome = cli("train-sft", made / "model", *arguments, "--dry-run")
     assert outcome.code == 0, outcome.err
-    assert "# plan\n" in outcome.out
+    assert outcome.out.startswith("# plan\n"), "the plan comes before the options"
     assert "steps" in outcome.out
     assert not (tmp_path / "run").exists()
     # What it prints is a configuration file.

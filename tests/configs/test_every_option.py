@@ -65,7 +65,7 @@ RUNTIME: dict[str, set[str]] = {
     },
     "evaluate": {
         "model", "data", "harmful", "harmless", "task_dir", "batch_size", "rejudge", "baseline", "download_only",
-        "num_procs", "chat_template", "revision",
+        "list_suites", "num_procs", "chat_template", "revision",
     },
     "judge": {"source", "batch_size", "num_procs"},
     "report": {"results"},

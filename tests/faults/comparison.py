@@ -20,8 +20,10 @@ _MANIFEST_FIELDS = ("started", "finished", "duration_s", "environment")
 _FILES_WITH_TIMES = ("metrics.jsonl", "README.md")
 # Of training: how long it took.
 _TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
+# What is said of the losses: of a short run that was continued, those of the steps before the stop are not known.
+_WORDS = ("learned", "remarks")
 # The same in the model card.
-_CARD_LINE = re.compile(r"^.*train[_ ]runtime.*$", re.MULTILINE)
+_CARD_LINE = re.compile(r"^.*(?:train[_ ]runtime|training loss|learned).*$", re.MULTILINE)
 
 Snapshot = dict[str, str]
 
@@ -61,7 +63,7 @@ def _manifest(values: dict[str, Any]) -> bytes:
         # That of a checkpoint, which no finished run has.
         return json.dumps(values).encode()
     values = _without(values, _MANIFEST_FIELDS)
-    values["summary"] = _without(values.get("summary", {}), _TIMES)
+    values["summary"] = _without(values.get("summary", {}), (*_TIMES, *_WORDS))
     values["inputs"] = [
         _without(record, ("fingerprint",)) if record["kind"] == "run" else record for record in values["inputs"]
     ]

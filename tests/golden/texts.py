@@ -104,7 +104,10 @@ def _screens(space: Workspace, lines: Mapping[str, str]) -> dict[str, str]:
 
 def helps(space: Workspace) -> dict[str, str]:
     """Help of the tool and of every command."""
-    return _screens(space, {"ogpsa": "--help", **{name: f"{name} --help" for name in COMMANDS}})
+    levels = {name: f"{name} --help-all" for name in COMMANDS} | {
+        f"{name}-common": f"{name} --help" for name in COMMANDS
+    }
+    return _screens(space, {"ogpsa": "--help", **levels})
 
 
 def schemas(space: Workspace) -> dict[str, str]:

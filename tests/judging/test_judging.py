@@ -232,7 +232,7 @@ def test_two_judges_stand_side_by_side(tmp_path: Path) -> None:
     assert len(rows) == 8
     differing = [json.loads(line) for line in (result.path / DISAGREEMENTS_FILE).read_text().splitlines()]
     assert [line["row"] for line in differing] == [2, 3, 4]
-    text = "\n".join(judgement_lines(result.judgement))
+    text = "\n".join(judgement_lines(result.judgement, tables=True))
     assert "refusal (rows) and harmbench:HarmBench-cls (columns) agree on 50.0% of 4 answers" in text
     assert "agreement of refusal with 4 labels" in text
     assert any(record.role == "judge" for record in result.manifest.inputs)

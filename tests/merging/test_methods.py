@@ -58,7 +58,7 @@ def ogpsa(made: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_new_method_reaches_the_options(made: Path) -> None:
-    shown = ogpsa(made, "merge", "--help")
+    shown = ogpsa(made, "merge", "--help-all")
     assert shown.returncode == 0, shown.stderr
     text = " ".join(shown.stdout.replace("│", " ").split())
     assert "linear, ties, dare-linear and larger merge all layers" in text

@@ -23,7 +23,7 @@ LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 PATH = re.compile(r"(?:ogpsa_cli|pipelines|data_registry|benchmarks|tests|docs|examples|containers|\.ci)/\S*")
 DOTTED = re.compile(r"(?:ogpsa_cli|pipelines|data_registry|benchmarks|tests)(?:\.\w+)+")
 # Every command has these.
-COMMON = {"--config", "--set", "--dry-run", "--json-schema", "--verbose", "--help"}
+COMMON = {"--config", "--set", "--dry-run", "--json-schema", "--verbose", "--help", "--help-all"}
 
 # The pages speak of these options of other programs: of Slurm, of torchrun, of lm-eval, and of our scripts.
 OTHERS = {

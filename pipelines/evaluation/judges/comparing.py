@@ -84,7 +84,7 @@ def cohen_kappa(confusion: Mapping[tuple[str, str], int]) -> float | None:
 
 
 def comparison_lines(comparison: JudgeComparison) -> list[str]:
-    """The comparison as plain text: agreement, kappa, and a table of both judges' outcomes."""
+    """The comparison in sentences: agreement and kappa, of all answers and of those of which both are sure."""
     kappa = comparison.kappa
     decided = comparison.decided()
     sure = sum(decided.values())
@@ -96,10 +96,15 @@ def comparison_lines(comparison: JudgeComparison) -> list[str]:
     if sure:
         beyond = _number(cohen_kappa(decided))
         lines.append(f"complied or refused, where both are sure: {both / sure:.1%} of {sure}, kappa {beyond}")
+    return lines
+
+
+def comparison_table(comparison: JudgeComparison) -> list[str]:
+    """The table of both judges' outcomes as plain text, the first judge's in rows."""
     columns = [name for name in OUTCOMES if any(other == name for _, other in comparison.confusion)]
     rows = [name for name in OUTCOMES if any(one == name for one, _ in comparison.confusion)]
     width = max(len(name) for name in OUTCOMES)
-    lines.append(" " * width + "".join(f"  {name.replace('_', ' '):>{max(len(name), 5)}}" for name in columns))
+    lines = [" " * width + "".join(f"  {name.replace('_', ' '):>{max(len(name), 5)}}" for name in columns)]
     for row in rows:
         cells = (f"  {comparison.confusion.get((row, name), 0):>{max(len(name), 5)}}" for name in columns)
         lines.append(f"{row.replace('_', ' '):<{width}}" + "".join(cells))

@@ -18,7 +18,10 @@ def missing_data(place: Place) -> Arguments:
     return sft(place, data=place.here / "none")
 
 
-@case(CONFIGURATION, "preference, where sft is needed")
+@case(
+    CONFIGURATION,
+    "prepare the same source for it:  ogpsa prepare-data testbed-safety-dpo --num-samples 12 --task sft --out",
+)
 def data_for_another_task(place: Place) -> Arguments:
     return sft(place, data=place.made / "pairs")
 
