@@ -17,7 +17,9 @@ from pipelines.configs.common import (
 )
 from pipelines.configs.heldout import HeldOutConfig
 from pipelines.configs.presets import PresetName, filled, preset_problems, provenance
+from pipelines.configs.progress_samples import ProgressSamplesConfig
 from pipelines.configs.projection import REFRESH_EVERY_HELP, ProjectionConfig, RefreshEvery
+from pipelines.configs.publishing import PublishingConfig
 from pipelines.configs.sft_data import SftDataConfig
 from pipelines.configs.weighting import (
     RejectedTokensConfig,
@@ -63,7 +65,9 @@ RUNTIME_TRAINER_OPTIONS = frozenset(
 )
 
 
-class TrainConfig(TokenWeightsConfig, AnchorConfig, HeldOutConfig, ProjectionConfig):
+class TrainConfig(
+    TokenWeightsConfig, AnchorConfig, HeldOutConfig, ProgressSamplesConfig, PublishingConfig, ProjectionConfig
+):
     """What SFT and DPO training have in common."""
 
     command: ClassVar[str] = ""

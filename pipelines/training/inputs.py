@@ -15,6 +15,7 @@ from pipelines.core.option_files import option_file_inputs
 from pipelines.models.limits import limits_of_source
 from pipelines.models.lora import lora_settings, refuse_adapters_on_adapter
 from pipelines.models.reference import ModelSource
+from pipelines.sampling.conversations import read_conversations
 from pipelines.token_weights.opening import open_token_weights
 from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_source_tokenizer
@@ -41,6 +42,8 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
     # A model's own answers are made to the prompts of either task.
     task_of_anchor = "sft" if config.anchor_kind == "ce" else None
     records += [as_input("anchor", path, load_prepared(path, task=task_of_anchor)[1]) for path in config.anchor]
+    if config.sample_prompts is not None:
+        read_conversations(config.sample_prompts)
     records += mask_input(config, source)
     if config.token_weights is not None:
         weights = open_token_weights(config.token_weights)

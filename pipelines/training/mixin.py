@@ -23,6 +23,7 @@ from pipelines.training.checkpoints.callback import CheckpointCallback
 from pipelines.training.checkpoints.checkpointer import Checkpointer
 from pipelines.training.every_row import EveryRowOnce
 from pipelines.training.generation_config import KeptGenerationConfig
+from pipelines.training.progress_samples import ProgressSamples
 from pipelines.training.selection import HeldOutCallback
 from pipelines.transforms.chain import TransformChain
 
@@ -42,6 +43,7 @@ class TransformMixin(EveryRowOnce):
         checkpointer: writes checkpoints and resumes from them; None without checkpoints.
         left_out: how many rows were left out, by the name of their data set.
         beside: the losses beside that of the safety rows; None without any.
+        progress_samples: asks the model as it learns; None where it is not asked.
     """
 
     make_chain: ChainMaker | None = None
@@ -49,6 +51,7 @@ class TransformMixin(EveryRowOnce):
     held_out: HeldOutCallback | None = None
     checkpointer: Checkpointer | None = None
     beside: Beside | None = None
+    progress_samples: ProgressSamples | None = None
     is_under_way: bool = False
     kept_generation: KeptGenerationConfig | None = None
     left_out: Mapping[str, int] = MappingProxyType({})

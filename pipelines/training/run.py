@@ -26,7 +26,7 @@ from pipelines.training.beside import Beside
 from pipelines.training.card import model_card
 from pipelines.training.checkpoints import storage as checkpoint
 from pipelines.training.checkpoints import unfinished
-from pipelines.training.checkpoints.run_files import BEST_FOLDER, METRICS_FILE
+from pipelines.training.checkpoints.run_files import BEST_FOLDER, METRICS_FILE, SAMPLES_FILE
 from pipelines.training.data.heldout import HeldOut, held_out_plan, split_held_out
 from pipelines.training.data.mixing import data_text
 from pipelines.training.data.plan import DataPlan
@@ -34,6 +34,7 @@ from pipelines.training.generation_config import settle_generation_config
 from pipelines.training.inputs import training_inputs
 from pipelines.training.metrics import MetricsCallback
 from pipelines.training.plan import training_plan
+from pipelines.training.progress_samples import ProgressSamples
 from pipelines.training.refusals import check_batches, refusals
 from pipelines.training.saving import save_run
 from pipelines.training.selection import HeldOutCallback
@@ -83,6 +84,7 @@ def run_training(
                     beginning = on_main(lambda: unfinished.begin(config, inputs, writer.path))
                     trainer = make_trainer(beginning.config, source, ds_config, writer.path, device)
                     install_trial(trainer, config, method, source, inputs, writer.path)
+                    install_samples(trainer, config, writer.path)
                     trainer.install_checkpoints(beginning.checkpointer(writer.path))
                     # From here on a signal is only noted; it takes effect at points where all ranks agree on it.
                     until_done.enter_context(stopping.deferred())
@@ -178,6 +180,13 @@ def install_trial(
         trainer, partial, lambda: model_card(config, method, inputs, {"model_of_step": 0}), source.reference
     )
     trainer.callback_handler.callbacks.insert(0, trial)
+
+
+def install_samples(trainer: Any, config: TrainConfig, partial: Path) -> None:
+    """Have a trainer ask its model as it learns, if the options want it; before the checkpoints, which keep answers."""
+    if config.sample_every:
+        trainer.progress_samples = ProgressSamples(trainer, config, partial / SAMPLES_FILE, seed=config.seed)
+        trainer.add_callback(trainer.progress_samples)
 
 
 def install_held_out(trainer: Any, held_out: HeldOut, config: TrainConfig, partial: Path) -> None:

@@ -72,6 +72,8 @@ def save_run(
     final |= left
     if config.preset is not None:
         final |= {"preset": {"name": config.preset, **config.from_preset()}}
+    if trainer.progress_samples is not None:
+        final |= trainer.progress_samples.summary()
     if trainer.left_out:
         final["left_out"] = dict(trainer.left_out)
     found = remarks(config, metrics, adapters=_trains_adapters(trainer))
