@@ -25,6 +25,7 @@ from pipelines.training.every_row import EveryRowOnce
 from pipelines.training.generation_config import KeptGenerationConfig
 from pipelines.training.progress_samples import ProgressSamples
 from pipelines.training.selection import HeldOutCallback
+from pipelines.training.throughput import Throughput
 from pipelines.transforms.chain import TransformChain
 
 ChainMaker = Callable[[Any, Any, torch.optim.Optimizer], TransformChain]
@@ -44,6 +45,7 @@ class TransformMixin(EveryRowOnce):
         left_out: how many rows were left out, by the name of their data set.
         beside: the losses beside that of the safety rows; None without any.
         progress_samples: asks the model as it learns; None where it is not asked.
+        throughput: counts tokens; None where nobody asks how fast training is.
     """
 
     make_chain: ChainMaker | None = None
@@ -52,6 +54,7 @@ class TransformMixin(EveryRowOnce):
     checkpointer: Checkpointer | None = None
     beside: Beside | None = None
     progress_samples: ProgressSamples | None = None
+    throughput: Throughput | None = None
     is_under_way: bool = False
     kept_generation: KeptGenerationConfig | None = None
     left_out: Mapping[str, int] = MappingProxyType({})
@@ -107,6 +110,8 @@ class TransformMixin(EveryRowOnce):
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The trainer's forward and backward pass; then, without DeepSpeed, the transforms at the boundary."""
+        if self.throughput is not None and self.args.torch_compile:  # type: ignore[attr-defined]
+            self.throughput.count(args[1])
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         if not bool(torch.isfinite(loss)):
             raise NumericsError(
@@ -143,6 +148,8 @@ class TransformMixin(EveryRowOnce):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of a step, which the losses beside the trainer's take note of."""
+        if self.throughput is not None:
+            self.throughput.begin_step()
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.beside is not None:
             self.beside.begin_step(batches, device)
@@ -162,6 +169,10 @@ class TransformMixin(EveryRowOnce):
         """The trainer's log with the transforms' figures beside the loss, under their names."""
         if self.transforms is not None and "loss" in logs:
             logs |= self.transforms.figures()
+        if self.throughput is not None and "loss" in logs:
+            logs |= self.throughput.recent()
+        if self.throughput is not None and "train_runtime" in logs:
+            logs |= self.throughput.overall()
         if self.checkpointer is not None and "train_runtime" in logs:
             _count_earlier_time(logs, self.checkpointer.earlier_s)
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
@@ -223,7 +234,7 @@ def _count_earlier_time(logs: dict[str, float], earlier_s: float) -> None:
     now_s = logs["train_runtime"]
     logs["train_runtime"] = now_s + earlier_s
     for key in logs:
-        if key.endswith("_per_second"):
+        if key in ("train_samples_per_second", "train_steps_per_second"):
             # The rate was computed from all samples or steps, but only from the time since the run was resumed.
             logs[key] *= now_s / (now_s + earlier_s)
 
@@ -253,6 +264,8 @@ class _TransformCallback(TrainerCallback):
                 self._trainer.checkpointer.stop(self._trainer)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._trainer.throughput is not None:
+            self._trainer.throughput.end_step()
         self._trainer.count_epoch(state)
         if self._trainer.transforms is not None:
             self._trainer.transforms.end_step()

@@ -23,6 +23,7 @@ from data_registry.schema import Message
 from pipelines.configs.progress_samples import ProgressSamplesConfig
 from pipelines.core.job import gather, is_main, rank, world_size
 from pipelines.engine.shards.access import is_partitioned
+from pipelines.engine.shards.other_passes import in_another_order
 from pipelines.engine.untraced import modes_and_rng_kept
 from pipelines.evaluation.answering.asking import Answer, generate_batch, plan_batches
 from pipelines.evaluation.answering.backend import TransformersBackend
@@ -134,7 +135,7 @@ class ProgressSamples(TrainerCallback):
         model = module.get_base_model() if hasattr(module, "peft_config") else module
         tokenizer = self._trainer.processing_class
         precision = self._trainer.accelerator.autocast() if engine is None else contextlib.nullcontext()
-        with untouched(module), precision:
+        with untouched(module), in_another_order(engine, model), precision:
             backend = TransformersBackend(model, tokenizer, self._decoding, in_training=True, in_step=in_step)
             batches, _ = plan_batches(
                 [len(question.ids) for question in self._questions],

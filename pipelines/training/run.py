@@ -18,9 +18,11 @@ from pipelines.core.job import on_main, world_size
 from pipelines.core.making import Made, Wanted, find, make
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
+from pipelines.engine.peaks import peak_of
 from pipelines.models.loading import check_loadable, load_training_model
 from pipelines.models.lora import check_targets, lora_settings, peft_config
 from pipelines.models.reference import ModelSource, resolve_model
+from pipelines.models.training_cost import training_cost
 from pipelines.training.arguments import check_trainer_options
 from pipelines.training.beside import Beside
 from pipelines.training.card import model_card
@@ -38,6 +40,7 @@ from pipelines.training.progress_samples import ProgressSamples
 from pipelines.training.refusals import check_batches, refusals
 from pipelines.training.saving import save_run
 from pipelines.training.selection import HeldOutCallback
+from pipelines.training.throughput import Throughput
 from pipelines.training.transforming import chain_maker
 from pipelines.training.trial_save import TrialSave
 
@@ -168,8 +171,19 @@ def build_trainer(
     trainer.kept_generation = kept_generation
     trainer.add_callback(MetricsCallback(partial / METRICS_FILE))
     trainer.beside = beside
+    trainer.throughput = watched_throughput(trainer, config)
     trainer.install_transforms(chain_maker(config, source, architecture, int(tokenizer.pad_token_id)))
     return trainer
+
+
+def watched_throughput(trainer: Any, config: TrainConfig) -> Throughput:
+    """The counter of a trainer's tokens; it counts what its model trains on."""
+    bare, peak = trainer.accelerator.unwrap_model(trainer.model), peak_of(trainer.args.device, config.precision)
+    throughput = Throughput(None if peak is None else training_cost(bare), peak)
+    # A compiled model calls no hooks of ours; it has no losses beside the trainer's either.
+    if not trainer.args.torch_compile:
+        throughput.watch(bare)
+    return throughput
 
 
 def install_trial(

@@ -62,6 +62,10 @@ def save_run(
         "projection/removed",
         "projection/removed_random",
         "train_runtime",
+        "train_tokens",
+        "train_tokens_per_second",
+        "train_tokens_per_second_per_rank",
+        "train_mfu",
     )
     final: dict[str, Any] = {key: last[key] for key in kept if key in last}
     if held_out is not None:

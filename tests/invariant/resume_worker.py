@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ SAMPLES, BATCH, EPOCH = 32, 8, 4
 ODD = 25
 CHOSEN = ("model_of_step", "stopped_early", "best_eval_step", "best_eval_loss")
 MASK_FIGURES = ("frozen_identical", "moved_share", "trained_weights")
-TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
+IS_TIME = re.compile(r"train_runtime|_per_second")
 # Stopped within the first epoch, at its end, and within the second; refreshes come after steps 3 and 6.
 WITHIN_FIRST, BETWEEN, WITHIN_SECOND = 2, 4, 5
 
@@ -76,6 +77,8 @@ HELD_OUT: dict[str, Any] = {
     "learning_rate": 1e-2,
     "epochs": 8.0,
 }
+# Engines that are asked for answers, as many prompts as leave the last rank with a batch less.
+ASKED, PROMPTS = ("data parallel", "zero3", "zero2 lora"), ("the one", "the other one", "the third", "four", "five")
 # Engine and method, and where it is stopped: after so many steps since the last stop, or within the next refresh.
 IN_REFRESH = -2
 TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -283,7 +286,7 @@ def record(run: Path) -> dict[str, Any]:
     return {
         "weights": weights,
         "change": change,
-        "metrics": [{key: value for key, value in line.items() if key not in TIMES} for line in lines],
+        "metrics": [{key: value for key, value in line.items() if not IS_TIME.search(key)} for line in lines],
         "layers": layers.read_bytes() if layers.exists() else b"",
         "left": sorted(path.name for path in run.iterdir() if path.name.startswith(".")),
         "summary": json.loads((run / "manifest.json").read_text())["summary"],
@@ -318,7 +321,9 @@ def never_stopped(world: World, name: str, mode: dict[str, Any]) -> Whole:
 
 def check_mode(world: World, name: str, mode: dict[str, Any], stops: tuple[int, ...], whole: Whole) -> dict[str, Any]:
     again: dict[str, Any] = {}
-    config = world.config(name, "stopped", mode)
+    # The run that is stopped is asked too, which must not show in anything that is compared.
+    asked = on_main(lambda: asking(world)) if any(word in name for word in ASKED) else {}
+    config = world.config(name, "stopped", mode, **asked)
     said = [call_stopped(config, after=steps) for steps in stops]
     partial = partial_path(config.out, config)
     names = sorted(path.name for path in (partial / storage.FOLDER).iterdir())
@@ -328,12 +333,24 @@ def check_mode(world: World, name: str, mode: dict[str, Any], stops: tuple[int, 
         "differing": differences(whole, (stopped, again)),
         "said": said,
         "checkpoints": names,
+        "steps asked": steps_asked(config.out),
         "left": stopped["left"],
         "epochs": mode.get("epochs", 2.0),
         "held out": [{key: run["summary"].get(key) for key in CHOSEN} for run in (whole[0], stopped)],
         "steps logged": [line["step"] for line in stopped["metrics"]],
         "refreshes logged": sum("projection/drift_degrees" in line for line in stopped["metrics"]),
     }
+
+
+def asking(world: World) -> dict[str, Any]:
+    path = world.directory / "prompts.txt"
+    path.write_text("".join(f"{text}\n" for text in PROMPTS))
+    return {"sample_every": 3, "sample_prompts": path, "sample_tokens": 3}
+
+
+def steps_asked(run: Path) -> list[int]:
+    path = run / "samples.jsonl"
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _not_again(*_: Any, **__: Any) -> Any:

@@ -139,6 +139,7 @@ class Checkpointer:
             "flos": float(trainer.current_flos),
             "metrics": dict(trainer._metrics["train"]),
             "tokens": trainer._total_train_tokens,
+            "throughput": None if trainer.throughput is None else trainer.throughput.state(),
         }
 
     def _progress(self, trainer: Any) -> dict[str, Any]:
@@ -204,6 +205,9 @@ class Checkpointer:
         trainer.current_flos = mine["flos"]
         trainer._metrics["train"].update(mine["metrics"])
         trainer._total_train_tokens = mine["tokens"]
+        if trainer.throughput is not None:
+            states = [part["throughput"] for part in parts if part.get("throughput") is not None]
+            trainer.throughput.restore(states, rank() if same_ranks else None)
         trainer._total_loss_scalar = progress["losses_logged"]
         trainer._globalstep_last_logged = progress["last_logged"]
         trainer._initial_global_step = 0
