@@ -26,6 +26,7 @@ from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.engine.shards.access import ShardAccess
+from pipelines.models.four_bits import check_four_bits
 from pipelines.models.limits import limits_of_source
 from pipelines.models.loading import load_training_model
 from pipelines.models.lora import add_adapters, lora_settings, refuse_adapters_on_adapter
@@ -46,6 +47,7 @@ def basis_inputs(config: BuildBasisConfig, source: ModelSource) -> list[InputRec
     Raises:
         ConfigError: two references have the same name, or fresh adapters are asked for on top of an adapter.
     """
+    check_four_bits(config)
     refuse_adapters_on_adapter(config, source)
     names = [path.name for path in config.reference]
     twice = {name for name in names if names.count(name) > 1}

@@ -76,8 +76,8 @@ class TrainConfig(
     model: str = option(..., "Model: a directory, a hub id, or an earlier run of ogpsa.", positional=True, runtime=True)
     preset: PresetName | None = option(
         None,
-        "Values for options that are not given: paper (the published rule and hyper-parameters; needs --basis) or "
-        "recommended (needs --anchor).",
+        "Values for options that are not given: paper (the published rule and hyper-parameters; needs --basis), "
+        "recommended (needs --anchor), or rank-1 (adapters of rank 1).",
         panel="Training",
         runtime=True,
     )

@@ -12,6 +12,7 @@ from pipelines.basis.objectives.finding import reference_loss
 from pipelines.basis.opening import open_basis
 from pipelines.configs.train import TrainConfig
 from pipelines.core.option_files import option_file_inputs
+from pipelines.models.four_bits import check_four_bits
 from pipelines.models.limits import limits_of_source
 from pipelines.models.lora import lora_settings, refuse_adapters_on_adapter
 from pipelines.models.reference import ModelSource
@@ -29,6 +30,7 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
         ConfigError: fresh adapters are asked for on top of an adapter, or options do not go with the basis.
         OgpsaError: one of the inputs cannot be used.
     """
+    check_four_bits(config)
     refuse_adapters_on_adapter(config, source)
     if source.is_adapter and config.preset is not None and "learning_rate" in config.from_preset()["from_preset"]:
         raise ConfigError(

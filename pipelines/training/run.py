@@ -165,7 +165,7 @@ def build_trainer(
             args=arguments,
             train_dataset=rows,
             processing_class=tokenizer,
-            peft_config=peft_config(settings) if settings else None,
+            peft_config=peft_config(model, settings) if settings else None,
         )
     trainer.remove_callback(PrinterCallback)
     trainer.kept_generation = kept_generation
