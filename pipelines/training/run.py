@@ -14,13 +14,14 @@ from data_registry.core import stopping
 from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig
 from pipelines.core.artifact import ArtifactWriter
-from pipelines.core.job import on_main, world_size
+from pipelines.core.job import is_main, on_main, world_size
 from pipelines.core.making import Made, Wanted, find, make
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.engine.peaks import peak_of
 from pipelines.models.loading import check_loadable, load_training_model
 from pipelines.models.lora import check_targets, lora_settings, peft_config
+from pipelines.models.publishing import check_can_push, push_model
 from pipelines.models.reference import ModelSource, resolve_model
 from pipelines.models.training_cost import training_cost
 from pipelines.training.arguments import check_trainer_options
@@ -71,6 +72,7 @@ def run_training(
     """
     device = processes.start()
     check_trainer_options(arguments_class, config)
+    repository = on_main(lambda: _repository(config))
     source = on_main(lambda: resolve_model(config.model, revision=config.revision))
     inputs = on_main(lambda: training_inputs(config, source, task=task))
     wanted = Wanted(config.out, "run", config, inputs, overwrite=config.overwrite, keep_partial=True)
@@ -97,6 +99,9 @@ def run_training(
 
             made = make(wanted, train)
         on_main(lambda: checkpoint.remove_all(config.out))
+    if repository is not None and is_main():
+        # The other processes are done: a large model takes longer than they would wait for each other.
+        push_model(repository, made.path, private=config.hub_private)
     return made
 
 
@@ -116,6 +121,7 @@ def plan_training(
         data_plan: plans what becomes of the data sets; by default every row is a sample.
     """
     check_trainer_options(arguments_class, config)
+    _repository(config)
     source = resolve_model(config.model, revision=config.revision)
     check_loadable(source, trust_remote_code=config.trust_remote_code)
     training_inputs(config, source, task=task)
@@ -124,6 +130,11 @@ def plan_training(
     rows, held_out = split_held_out(config, task)
     lines = [("data", data_text(config, len(rows))), *held_out_plan(config, held_out)]
     return training_plan(config, source, DataPlan(len(rows), lines))
+
+
+def _repository(config: TrainConfig) -> str | None:
+    """The repository that the model is to be pushed to, found to be open to whoever is logged in."""
+    return None if config.push_to_hub is None else check_can_push(config.push_to_hub)
 
 
 def build_trainer(
