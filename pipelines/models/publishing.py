@@ -42,7 +42,9 @@ def check_can_push(name: str) -> str:
     try:
         account: dict[str, Any] = HfApi().whoami()
     except HfHubHTTPError as error:
-        raise ConfigError(f"--push-to-hub {name}: the hub refuses the token: {first_line(error)}", fix=_LOG_IN) from error
+        raise ConfigError(
+            f"--push-to-hub {name}: the hub refuses the token: {first_line(error)}", fix=_LOG_IN
+        ) from error
     except Exception as error:
         raise InputError(f"--push-to-hub {name}: the hub does not answer: {first_line(error)}") from error
     if _role(account) == "read":

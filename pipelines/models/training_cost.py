@@ -88,7 +88,9 @@ def _place(name: str) -> float:
 
 def _expert_share(config: Any) -> float:
     """The share of a layer's experts that a token sees."""
-    experts = next((n for key in ("num_local_experts", "num_experts", "n_routed_experts") if (n := _at(config, key))), 0)
+    experts = next(
+        (n for key in ("num_local_experts", "num_experts", "n_routed_experts") if (n := _at(config, key))), 0
+    )
     return (_at(config, "num_experts_per_tok") or experts) / experts if experts else 1.0
 
 

@@ -21,6 +21,7 @@ from pipelines.engine.shards.gradient_norm import keep_gradient_norm
 from pipelines.training.beside import Beside
 from pipelines.training.checkpoints.callback import CheckpointCallback
 from pipelines.training.checkpoints.checkpointer import Checkpointer
+from pipelines.training.data.mixing import Share
 from pipelines.training.every_row import EveryRowOnce
 from pipelines.training.generation_config import KeptGenerationConfig
 from pipelines.training.progress_samples import ProgressSamples
@@ -42,6 +43,7 @@ class TransformMixin(EveryRowOnce):
         is_under_way: whether a forward and backward pass of this process is done.
         kept_generation: the model's own generation options, where transformers would not save them.
         checkpointer: writes checkpoints and resumes from them; None without checkpoints.
+        shares: what each data set gives to an epoch, by its path.
         left_out: how many rows were left out, by the name of their data set.
         beside: the losses beside that of the safety rows; None without any.
         progress_samples: asks the model as it learns; None where it is not asked.
@@ -58,6 +60,7 @@ class TransformMixin(EveryRowOnce):
     is_under_way: bool = False
     kept_generation: KeptGenerationConfig | None = None
     left_out: Mapping[str, int] = MappingProxyType({})
+    shares: Mapping[str, Share] = MappingProxyType({})
 
     def install_transforms(self, make_chain: ChainMaker | None) -> None:
         """Choose the transforms, before ``train()``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ def save_run(
         final |= {"preset": {"name": config.preset, **config.from_preset()}}
     if trainer.progress_samples is not None:
         final |= trainer.progress_samples.summary()
+    if len(trainer.shares) > 1:
+        final["data_per_epoch"] = {path: asdict(share) for path, share in trainer.shares.items()}
     if trainer.left_out:
         final["left_out"] = dict(trainer.left_out)
     found = remarks(config, metrics, adapters=_trains_adapters(trainer))
