@@ -31,7 +31,7 @@ class PublishingConfig(CommandConfig):
         if name is None:
             return None
         from huggingface_hub.errors import HFValidationError
-        from huggingface_hub.utils import validate_repo_id
+        from huggingface_hub.utils._validators import validate_repo_id
 
         try:
             validate_repo_id(name)

@@ -1,4 +1,4 @@
-"""Models whose frozen weights are held in four bits while adapters beside them are trained (QLoRA, arXiv 2305.14314)."""
+"""Frozen weights held in four bits while adapters beside them are trained (QLoRA, arXiv 2305.14314)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from typing import Any
 
 from data_registry.core.errors import ConfigError
 from pipelines.configs.common import EngineConfig, LoraConfig
+from pipelines.core.config import CommandConfig
 
 
-def in_four_bits(config: EngineConfig) -> bool:
+def in_four_bits(config: CommandConfig) -> bool:
     """Whether the options ask for frozen weights in four bits."""
     return isinstance(config, LoraConfig) and config.load_in_4bit
 
 
-def check_four_bits(config: EngineConfig) -> None:
+def check_four_bits(config: CommandConfig) -> None:
     """Refuse four bits where this machine cannot compute with them, before anything is loaded.
 
     Raises:

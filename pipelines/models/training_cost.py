@@ -66,8 +66,10 @@ def _matrices(model: nn.Module, expert_share: float) -> Iterator[tuple[str, floa
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | Conv1D):
             # Of weights that are split over ranks or packed in four bits, the tensor at hand has another shape.
-            is_conv = isinstance(module, Conv1D)
-            numel = module.nx * module.nf if is_conv else module.in_features * module.out_features
+            sizes: Any = (
+                (module.nx, module.nf) if isinstance(module, Conv1D) else (module.in_features, module.out_features)
+            )
+            numel = int(sizes[0]) * int(sizes[1])
             share = expert_share if ".experts." in f"{name}." else 1.0
             yield name, numel * share, bool(module.weight.requires_grad)
             continue

@@ -1,4 +1,4 @@
-"""Conversations that a model is to answer, from whatever has prompts: files of texts or rows, data sets, the registry."""
+"""Conversations that a model is to answer, from whatever has prompts: files, data sets, the registry."""
 
 from __future__ import annotations
 

@@ -38,11 +38,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "clean": {"path": "p"},
     "testbed": {"out": "o"},
 }
-# What is seen of a run, and where it is put; nothing of it changes the weights.
-WATCHED = (
-    *("sample_every", "sample_prompts", "sample_tokens", "sample_temperature"),
-    *("push_to_hub", "hub_private"),
-)
+WATCHED = ("sample_every", "sample_prompts", "sample_tokens", "sample_temperature", "push_to_hub", "hub_private")
 # What only says how a command runs and where things lie. Data, models and named files are inputs, whose contents count.
 # A new option fails the test below until someone has decided whether it belongs here.
 RUNTIME: dict[str, set[str]] = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -38,6 +37,7 @@ from pipelines.training.data import reference_log_probs
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
 from tests.invariant import early_stops
+from tests.invariant.asked_runs import asking, steps_asked, untimed
 from tests.training.small_token_weights import store
 
 # Epochs of four steps of eight samples, by default two.
@@ -46,7 +46,6 @@ SAMPLES, BATCH, EPOCH = 32, 8, 4
 ODD = 25
 CHOSEN = ("model_of_step", "stopped_early", "best_eval_step", "best_eval_loss")
 MASK_FIGURES = ("frozen_identical", "moved_share", "trained_weights")
-IS_TIME = re.compile(r"train_runtime|_per_second")
 # Stopped within the first epoch, at its end, and within the second; refreshes come after steps 3 and 6.
 WITHIN_FIRST, BETWEEN, WITHIN_SECOND = 2, 4, 5
 
@@ -77,8 +76,6 @@ HELD_OUT: dict[str, Any] = {
     "learning_rate": 1e-2,
     "epochs": 8.0,
 }
-# Engines that are asked for answers, as many prompts as leave the last rank with a batch less.
-ASKED, PROMPTS = ("data parallel", "zero3", "zero2 lora"), ("the one", "the other one", "the third", "four", "five")
 # Engine and method, and where it is stopped: after so many steps since the last stop, or within the next refresh.
 IN_REFRESH = -2
 TWO_RANKS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -286,7 +283,7 @@ def record(run: Path) -> dict[str, Any]:
     return {
         "weights": weights,
         "change": change,
-        "metrics": [{key: value for key, value in line.items() if not IS_TIME.search(key)} for line in lines],
+        "metrics": [untimed(line) for line in lines],
         "layers": layers.read_bytes() if layers.exists() else b"",
         "left": sorted(path.name for path in run.iterdir() if path.name.startswith(".")),
         "summary": json.loads((run / "manifest.json").read_text())["summary"],
@@ -321,12 +318,9 @@ def never_stopped(world: World, name: str, mode: dict[str, Any]) -> Whole:
 
 def check_mode(world: World, name: str, mode: dict[str, Any], stops: tuple[int, ...], whole: Whole) -> dict[str, Any]:
     again: dict[str, Any] = {}
-    # The run that is stopped is asked too, which must not show in anything that is compared.
-    asked = on_main(lambda: asking(world)) if any(word in name for word in ASKED) else {}
-    config = world.config(name, "stopped", mode, **asked)
+    config = world.config(name, "stopped", mode, **on_main(lambda: asking(world.directory, name)))
     said = [call_stopped(config, after=steps) for steps in stops]
-    partial = partial_path(config.out, config)
-    names = sorted(path.name for path in (partial / storage.FOLDER).iterdir())
+    names = sorted(path.name for path in (partial_path(config.out, config) / storage.FOLDER).iterdir())
     with last_state(again), mock.patch.object(reference_log_probs, "_compute", _not_again):
         stopped = record(call(config))
     return {
@@ -340,17 +334,6 @@ def check_mode(world: World, name: str, mode: dict[str, Any], stops: tuple[int, 
         "steps logged": [line["step"] for line in stopped["metrics"]],
         "refreshes logged": sum("projection/drift_degrees" in line for line in stopped["metrics"]),
     }
-
-
-def asking(world: World) -> dict[str, Any]:
-    path = world.directory / "prompts.txt"
-    path.write_text("".join(f"{text}\n" for text in PROMPTS))
-    return {"sample_every": 3, "sample_prompts": path, "sample_tokens": 3}
-
-
-def steps_asked(run: Path) -> list[int]:
-    path = run / "samples.jsonl"
-    return [json.loads(line)["step"] for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def _not_again(*_: Any, **__: Any) -> Any:

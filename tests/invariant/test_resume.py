@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.distributed.ranks import run_ranks
-from tests.invariant.resume_worker import PROMPTS
+from tests.invariant.asked_runs import PROMPTS
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 

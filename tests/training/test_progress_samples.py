@@ -1,4 +1,4 @@
-"""Answers while a model is trained: right, at the right steps, sent to trackers, and without a trace in the training."""
+"""Answers while a model is trained: right, at the right steps, sent to trackers, and without a trace."""
 
 from __future__ import annotations
 
