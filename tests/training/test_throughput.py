@@ -167,3 +167,10 @@ def test_a_run_says_how_fast_it_was(tmp_path: Path) -> None:
     assert "train_mfu" not in summary
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert all(line["tokens_per_second"] > 0 for line in lines if "loss" in line)
+    # Anchor rows are passed through the model too.
+    worlds.make_data(tmp_path / "other", 8, seed=2)
+    anchored = {"anchor": [tmp_path / "other"], "anchor_kind": "ce", "anchor_ratio": 0.5, "out": tmp_path / "anchored"}
+    again = train_sft.run(TrainSftConfig.model_validate({**config.model_dump(), **anchored})).path
+    with_anchor = json.loads((again / "manifest.json").read_text())["summary"]
+    longest = max(len(row["input_ids"]) for row in worlds.encoded(tmp_path / "other", tmp_path / "model"))
+    assert 2 * tokens < with_anchor["train_tokens"] <= 2 * tokens + 16 * longest
