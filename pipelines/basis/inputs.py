@@ -8,6 +8,7 @@ from data_registry.prepared import prepared_table
 from pipelines.basis.objectives.finding import reference_loss
 from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.core.option_files import option_file_inputs
+from pipelines.models.four_bits import check_four_bits
 from pipelines.models.lora import refuse_adapters_on_adapter
 from pipelines.models.reference import ModelSource
 
@@ -18,6 +19,7 @@ def basis_inputs(config: BuildBasisConfig, source: ModelSource) -> list[InputRec
     Raises:
         ConfigError: two references have the same name, or fresh adapters are asked for on top of an adapter.
     """
+    check_four_bits(config)
     refuse_adapters_on_adapter(config, source)
     names = [path.name for path in config.reference]
     twice = {name for name in names if names.count(name) > 1}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from pydantic import field_validator
+
 from pipelines.core.config import CommandConfig, option
 
+_LAYERS: Final = re.compile(r"all|(first|last):[1-9]\d{0,3}|\d{1,4}(-\d{1,4})?(,\d{1,4}(-\d{1,4})?)*")
 Precision = Literal["fp32", "bf16"]
 ZeroStage = Literal[0, 1, 2, 3]
 
@@ -99,6 +103,41 @@ class LoraConfig(CommandConfig):
         panel="LoRA",
         needs="lora_rank",
     )
+    lora_layers: str = option(
+        "all",
+        "Layers that get adapters: all, first:N, last:N, or numbers from 0 and ranges with commas (0-11,20).",
+        panel="LoRA",
+        needs="lora_rank",
+        off="all",
+    )
+    load_in_4bit: bool = option(
+        False,
+        "Hold the frozen weights in four bits (QLoRA: nf4, quantised twice, computed in --precision). Needs a GPU with "
+        "CUDA and pip install 'ogpsa[gpu]'.",
+        panel="LoRA",
+        needs="lora_rank",
+    )
+
+    @field_validator("lora_layers")
+    @classmethod
+    def _names_layers(cls, text: str) -> str:
+        text = text.replace(" ", "")
+        if not _LAYERS.fullmatch(text):
+            raise ValueError(f"'{text}' names no layers: write all, first:N, last:N, or numbers such as 0-11,20")
+        ranges = [part.partition("-") for part in text.split(",") if "-" in part]
+        if any(int(first) > int(last) for first, _, last in ranges):
+            raise ValueError(f"'{text}' has a range that ends before it begins")
+        return text
+
+    def problems(self) -> list[str]:
+        """What contradicts each other among the options of adapters."""
+        problems = [*super().problems()]
+        if self.load_in_4bit and getattr(self, "zero", None) == 3:
+            problems.append(
+                "--load-in-4bit does not go with --zero 3, which would spread the packed weights over ranks: use "
+                "--zero 2"
+            )
+        return problems
 
 
 class TrainedLoraConfig(LoraConfig):

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-PresetName = Literal["paper", "recommended"]
+PresetName = Literal["paper", "recommended", "rank-1"]
 _FILE: Final = Path(__file__).with_name("presets.yaml")
 
 

@@ -17,7 +17,9 @@ from pipelines.configs.common import (
 )
 from pipelines.configs.heldout import HeldOutConfig
 from pipelines.configs.presets import PresetName, filled, preset_problems, provenance
+from pipelines.configs.progress_samples import ProgressSamplesConfig
 from pipelines.configs.projection import REFRESH_EVERY_HELP, ProjectionConfig, RefreshEvery
+from pipelines.configs.publishing import PublishingConfig
 from pipelines.configs.sft_data import SftDataConfig
 from pipelines.configs.weighting import (
     RejectedTokensConfig,
@@ -63,7 +65,9 @@ RUNTIME_TRAINER_OPTIONS = frozenset(
 )
 
 
-class TrainConfig(TokenWeightsConfig, AnchorConfig, HeldOutConfig, ProjectionConfig):
+class TrainConfig(
+    TokenWeightsConfig, AnchorConfig, HeldOutConfig, ProgressSamplesConfig, PublishingConfig, ProjectionConfig
+):
     """What SFT and DPO training have in common."""
 
     command: ClassVar[str] = ""
@@ -72,8 +76,8 @@ class TrainConfig(TokenWeightsConfig, AnchorConfig, HeldOutConfig, ProjectionCon
     model: str = option(..., "Model: a directory, a hub id, or an earlier run of ogpsa.", positional=True, runtime=True)
     preset: PresetName | None = option(
         None,
-        "Values for options that are not given: paper (the published rule and hyper-parameters; needs --basis) or "
-        "recommended (needs --anchor).",
+        "Values for options that are not given: paper (the published rule and hyper-parameters; needs --basis), "
+        "recommended (needs --anchor), or rank-1 (adapters of rank 1).",
         panel="Training",
         runtime=True,
     )

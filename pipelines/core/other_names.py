@@ -89,6 +89,7 @@ SAME: Final[Mapping[str, Meaning]] = {
     },
     "per_device_train_batch_size": Meaning("batch_size", beside="learning_rate"),
     "micro_batch_size": Meaning("batch_size", beside="learning_rate"),
+    "data_weights": Meaning("weights", beside="data"),
     "model_revision": Meaning("revision", beside="model"),
     "lora_target": Meaning("lora_targets", _all_modules),
     "lora_target_modules": Meaning("lora_targets", _all_modules),

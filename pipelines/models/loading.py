@@ -15,6 +15,7 @@ from pipelines.configs.common import EngineConfig
 from pipelines.models.adapted import put_on
 from pipelines.models.files import CONFIG, check_config, check_weight_files, first_mismatch
 from pipelines.models.foreign import foreign_files
+from pipelines.models.four_bits import four_bit_options, in_four_bits, ready_for_adapters
 from pipelines.models.reference import ModelSource, model_directory
 from pipelines.models.special_tokens import check_special_tokens
 
@@ -32,6 +33,7 @@ def load_model(
     attention: str | None = None,
     trust_remote_code: bool = False,
     for_training: bool = False,
+    four_bits: bool = False,
 ) -> PreTrainedModel:
     """Load a causal language model, every weight of it from safetensors.
 
@@ -42,9 +44,10 @@ def load_model(
         trust_remote_code: run Python code that comes with the model.
         for_training: keep weights in float32 whatever the precision (training holds fp32 master weights), and leave
             an adapter unmerged and trainable: the result is then a ``peft.PeftModel``. Otherwise it is merged.
+        four_bits: hold the weights in four bits, on the present CUDA device; the model is then for adapters.
 
     Returns:
-        The model on the CPU, in evaluation mode unless ``for_training``.
+        The model on the CPU (but see ``four_bits``), in evaluation mode unless ``for_training``.
 
     Raises:
         InputError: files are missing, damaged or pickled, weights do not fit the configuration, or the model is of a
@@ -67,7 +70,8 @@ def load_model(
     check_weight_files(directory)
     dtype = torch.float32 if for_training or precision == "fp32" else torch.bfloat16
     with foreign_files(f"'{directory}' cannot be loaded", where=str(directory / CONFIG)):
-        model = _load_weights(directory, dtype, attention, trust_remote_code)
+        kinds = four_bit_options(precision) if four_bits else {"dtype": dtype}
+        model = _load_weights(directory, kinds, attention, trust_remote_code)
     check_special_tokens(model, directory)
     # What is made from the model (adapters, cards) names the model as the user does, not by a folder of the cache.
     model.name_or_path = model.config._name_or_path = source.path_or_id
@@ -109,7 +113,9 @@ def _take_out_of_files(model: PreTrainedModel) -> None:
 # --- Checking and loading ----------------------------------------------------------------------------------------
 
 
-def _load_weights(directory: Path, dtype: Any, attention: str | None, trust_remote_code: bool) -> PreTrainedModel:
+def _load_weights(
+    directory: Path, kinds: dict[str, Any], attention: str | None, trust_remote_code: bool
+) -> PreTrainedModel:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -120,7 +126,7 @@ def _load_weights(directory: Path, dtype: Any, attention: str | None, trust_remo
                 directory,
                 use_safetensors=True,
                 output_loading_info=True,
-                dtype=dtype,
+                **kinds,
                 trust_remote_code=trust_remote_code,
                 **({} if attention is None else {"attn_implementation": attention}),
             )
@@ -174,10 +180,13 @@ def load_training_model(config: EngineConfig, source: ModelSource) -> Any:
 
     Under ZeRO 3, call this once the trainer's arguments exist, or within :func:`zero3_loading`.
     """
-    return load_model(
+    four_bits = in_four_bits(config)
+    model = load_model(
         source,
         precision=config.precision,
         attention=config.attention,
         trust_remote_code=config.trust_remote_code,
         for_training=True,
+        four_bits=four_bits,
     )
+    return ready_for_adapters(model, gradient_checkpointing=config.gradient_checkpointing) if four_bits else model

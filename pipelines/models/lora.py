@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from data_registry.core.documents import suggest
 from data_registry.core.errors import ConfigError, first_line
 from pipelines.configs.common import LoraConfig, TrainedLoraConfig
+from pipelines.models.lora_layers import layers_of_adapters
 
 if TYPE_CHECKING:
     from pipelines.models.reference import ModelSource
@@ -25,6 +26,8 @@ def lora_settings(config: LoraConfig) -> dict[str, Any] | None:
         "alpha": config.lora_alpha if config.lora_alpha is not None else 2.0 * config.lora_rank,
         "dropout": config.lora_dropout if isinstance(config, TrainedLoraConfig) else 0.0,
         "targets": config.lora_targets,
+        # Recorded only where it says something, as in what was made before there was a choice.
+        **({} if config.lora_layers == "all" else {"layers": config.lora_layers}),
     }
 
 
@@ -41,16 +44,31 @@ def refuse_adapters_on_adapter(config: LoraConfig, source: ModelSource) -> None:
         )
 
 
-def peft_config(settings: dict[str, Any]) -> Any:
-    """PEFT's configuration for :func:`lora_settings`."""
+def peft_config(model: Any, settings: dict[str, Any]) -> Any:
+    """PEFT's configuration for :func:`lora_settings`.
+
+    Args:
+        model: the model that gets the adapters.
+        settings: the options.
+
+    Raises:
+        ConfigError: the model has not the layers that are asked for.
+    """
     import peft
 
-    targets = settings["targets"]
+    targets: str | list[str] = settings["targets"]
+    targets = targets if targets == "all-linear" else _split(str(targets))
+    layers = None
+    if "layers" in settings:
+        # PEFT takes layers beside names of modules alone.
+        names = targets if isinstance(targets, list) else None
+        layers, targets = layers_of_adapters(model, settings["layers"], names)
     return peft.LoraConfig(
         r=settings["rank"],
         lora_alpha=settings["alpha"],
         lora_dropout=settings["dropout"],
-        target_modules=targets if targets == "all-linear" else _split(targets),
+        target_modules=targets,
+        layers_to_transform=layers,
         task_type="CAUSAL_LM",
     )
 
@@ -116,6 +134,6 @@ def add_adapters(model: Any, settings: dict[str, Any], *, seed: int) -> Any:
     check_targets(model, settings)
     torch.manual_seed(seed)
     try:
-        return peft.get_peft_model(model, peft_config(settings))
+        return peft.get_peft_model(model, peft_config(model, settings))
     except ValueError as error:
         raise ConfigError(f"option 'lora_targets': {first_line(error)}") from error

@@ -53,12 +53,13 @@ def reference_engine(
         precision: ``"bf16"`` runs under autocast where DeepSpeed does not hold the weights in bf16.
         device: the device to compute on.
     """
-    if ds_config is None:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # A model that is frozen as a whole, as one in four bits is, has nothing for an engine to spread over ranks.
+    if ds_config is None or not parameters:
         model.to(device)
         return ReferenceEngine(_autocast(model, precision, device), open_shards(model))
     import deepspeed
 
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # Plain SGD keeps no state: the engine wants an optimizer before it reduces and partitions gradients.
     optimizer = torch.optim.SGD(parameters, lr=0.0)
     engine, *_ = deepspeed.initialize(

@@ -54,6 +54,11 @@ def encode_pair(row: Mapping[str, Any], tokenizer: Any, max_length: int | None) 
     return {"prompt_ids": prompts[0], "chosen_ids": completions[0], "rejected_ids": completions[1]}
 
 
+def num_tokens(pair: Pair) -> int:
+    """The tokens that a model reads of a pair: the prompt with either completion."""
+    return sum(len(pair["prompt_ids"]) + len(pair[f"{side}_ids"]) for side in SIDES)
+
+
 def encode_pairs(dataset: datasets.Dataset, tokenizer: Any, max_length: int | None, *, name: str) -> list[Pair]:
     """Apply :func:`encode_pair` to a whole prepared data set; errors say ``name`` and the row.
 

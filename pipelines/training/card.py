@@ -14,6 +14,7 @@ from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.artifact import command_line
 from pipelines.core.environment import package_versions, tool_version
 from pipelines.core.escaping import markdown_block, markdown_code, markdown_text
+from pipelines.models.lineage import hub_base
 
 
 def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], final: dict[str, Any]) -> str:
@@ -26,10 +27,10 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
         final: the figures of the last logged step; remarks on the run and numbers of rows left out, if there are any.
     """
     projected = any(record.role == "basis" for record in inputs)
-    bases = {record.role: hide(record.path) for record in inputs if record.role in ("model", "base")}
-    # A run that goes on from an adapter has both; what a hub means is the model below.
-    base = bases.get("base", bases["model"])
-    library = "peft" if "base" in bases or config.lora_rank > 0 else "transformers"
+    # What a hub takes for the base is a model of its own; a directory on this machine would be a broken link there.
+    base = hub_base(inputs)
+    adapted = any(record.role == "base" for record in inputs)
+    library = "peft" if adapted or config.lora_rank > 0 else "transformers"
     how = (
         f"{method} on safety data with orthogonal projection in {config.space} space "
         f"(arXiv 2602.07892): {_refresh(config)}, strength {config.strength:g}."
@@ -38,7 +39,7 @@ def model_card(config: TrainConfig, method: str, inputs: Sequence[InputRecord], 
     )
     lines = [
         "---",
-        dump({"base_model": base}).rstrip("\n"),
+        *([] if base is None else [dump({"base_model": hide(base)}).rstrip("\n")]),
         f"library_name: {library}",
         f"tags: [ogpsa, {method.lower()}, safety-alignment{', gradient-projection' if projected else ''}]",
         "---",

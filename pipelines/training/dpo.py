@@ -12,14 +12,15 @@ from trl import DPOConfig, DPOTrainer
 from pipelines.configs.train import TrainDpoConfig
 from pipelines.core.job import on_main
 from pipelines.models.reference import ModelSource
-from pipelines.tokens.fitting import encode_fitting_pairs
-from pipelines.tokens.pairs import SIDES
+from pipelines.tokens.fitting import encode_fitting_pairs, encode_kept_pairs
+from pipelines.tokens.pairs import SIDES, num_tokens
 from pipelines.training import inputs as inputs_training
 from pipelines.training import run as steps
 from pipelines.training.anchoring import Rows, make_beside
 from pipelines.training.arguments import trainer_arguments
 from pipelines.training.checkpoints import run_files
-from pipelines.training.data.heldout import dpo_held_out, split_held_out
+from pipelines.training.data.heldout import dpo_held_out, split_held_out, training_sizes
+from pipelines.training.data.mixing import shares
 from pipelines.training.data.reference_log_probs import eval_inputs, with_reference_logps
 from pipelines.training.data.weighting import WeightingCollator, weighted_pairs
 from pipelines.training.dropout import switch_off_dropout
@@ -62,7 +63,8 @@ def make_trainer(
     tokenizer = inputs_training.load_training_tokenizer(config, source)
     rows, out = split_held_out(config, "preference")
     bounds = inputs_training.training_bounds(config, source)
-    pairs = encode_fitting_pairs(rows, tokenizer, bounds, name="training pairs")
+    pairs, kept = encode_kept_pairs(rows, tokenizer, bounds, name="training pairs")
+    given = shares(config, training_sizes(config, "preference"), kept, [num_tokens(pair) for pair in pairs])
     inputs = on_main(lambda: inputs_training.training_inputs(config, source, task="preference"))
     pad_token_id = int(tokenizer.pad_token_id)
     is_weighted = config.token_weights is not None or config.token_filter is not None
@@ -84,7 +86,7 @@ def make_trainer(
     )
     if arguments.disable_dropout:
         switch_off_dropout(trainer.model)
-    trainer.left_out = bounds.left_out
+    trainer.left_out, trainer.shares = bounds.left_out, given
     if is_weighted:
         trainer.rejected_tokens = config.token_filter
         trainer.data_collator = WeightingCollator(trainer.data_collator)

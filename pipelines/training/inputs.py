@@ -15,9 +15,11 @@ from pipelines.basis.objectives.finding import reference_loss
 from pipelines.basis.reading import open_basis
 from pipelines.configs.train import TrainConfig
 from pipelines.core.option_files import option_file_inputs
+from pipelines.models.four_bits import check_four_bits
 from pipelines.models.limits import limits_of_source
 from pipelines.models.lora import lora_settings, refuse_adapters_on_adapter
 from pipelines.models.reference import ModelSource
+from pipelines.sampling.conversations import read_conversations
 from pipelines.token_weights.opening import open_token_weights
 from pipelines.tokens.fitting import Bounds
 from pipelines.tokens.tokenizer import load_source_tokenizer
@@ -32,6 +34,7 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
         ConfigError: fresh adapters are asked for on top of an adapter, or options do not go with the basis.
         OgpsaError: one of the inputs cannot be used.
     """
+    check_four_bits(config)
     refuse_adapters_on_adapter(config, source)
     if source.is_adapter and config.preset is not None and "learning_rate" in config.from_preset()["from_preset"]:
         raise ConfigError(
@@ -47,6 +50,8 @@ def training_inputs(config: TrainConfig, source: ModelSource, *, task: str) -> l
     # A model's own answers are made to the prompts of either task.
     task_of_anchor = "sft" if config.anchor_kind == "ce" else None
     records += [as_input("anchor", path, prepared_table(path, task=task_of_anchor)[1]) for path in config.anchor]
+    if config.sample_prompts is not None:
+        read_conversations(config.sample_prompts)
     if config.mask is not None:
         from pipelines.training.masks import mask_input
 

@@ -52,6 +52,8 @@ class MetricsCallback(TrainerCallback):
         if "loss" in logs:
             removed = logs.get("projection/removed")
             self._figures = f"loss {logs['loss']:.3f}" + (f", removed {removed:.2f}" if removed is not None else "")
+            if "tokens_per_second" in logs:
+                self._figures += f", {logs['tokens_per_second']:,.0f} tokens/s"
         if self._stream is not None:
             self._stream.write(json.dumps({"step": state.global_step, **logs}, default=float) + "\n")
             self._stream.flush()

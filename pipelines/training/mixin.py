@@ -15,10 +15,13 @@ from pipelines.engine.shards.access import whole_numel
 from pipelines.training.beside import Beside
 from pipelines.training.checkpoints.callback import CheckpointCallback
 from pipelines.training.checkpoints.checkpointer import Checkpointer
+from pipelines.training.data.mixing import Share
 from pipelines.training.every_row import EveryRowOnce
 from pipelines.training.generation_config import KeptGenerationConfig
+from pipelines.training.progress_samples import ProgressSamples
 from pipelines.training.selection import HeldOutCallback
 from pipelines.training.stepping import StepsTransforms
+from pipelines.training.throughput import Throughput
 
 
 class TransformMixin(StepsTransforms, EveryRowOnce):
@@ -29,19 +32,25 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
         is_under_way: whether a forward and backward pass of this process is done.
         kept_generation: the model's own generation options, where transformers would not save them.
         checkpointer: writes checkpoints and resumes from them; None without checkpoints.
+        shares: what each data set gives to an epoch, by its path.
         left_out: how many rows were left out, by the name of their data set.
         step_losses: the training loss of this process in each step that it has done, by the step's number from 0; None
             before the first.
         beside: the losses beside that of the safety rows; None without any.
+        progress_samples: asks the model as it learns; None where it is not asked.
+        throughput: counts tokens; None where nobody asks how fast training is.
     """
 
     held_out: HeldOutCallback | None = None
     checkpointer: Checkpointer | None = None
     beside: Beside | None = None
+    progress_samples: ProgressSamples | None = None
+    throughput: Throughput | None = None
     is_under_way: bool = False
     kept_generation: KeptGenerationConfig | None = None
     left_out: Mapping[str, int] = MappingProxyType({})
     step_losses: dict[int, float] | None = None
+    shares: Mapping[str, Share] = MappingProxyType({})
 
     def install_held_out(self, callback: HeldOutCallback) -> None:
         """Choose how the held-out loss is measured, before ``train()``."""
@@ -52,6 +61,12 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
         """Choose how checkpoints are written, after :meth:`install_transforms` and before ``train()``."""
         self.checkpointer = checkpointer
         self.add_callback(CheckpointCallback(self, checkpointer))  # type: ignore[attr-defined]
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """A forward and backward pass, and the transforms at the boundary."""
+        if self.throughput is not None and self.args.torch_compile:  # type: ignore[attr-defined]
+            self.throughput.count(args[1])
+        return super().training_step(*args, **kwargs)
 
     def check_loss(self, loss: torch.Tensor) -> None:
         """Refuse a loss that is not finite.
@@ -79,6 +94,8 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
 
     def end_transformed_step(self, state: TrainerState) -> None:
         """Conclude a step, and count the epoch by the rows that were used."""
+        if self.throughput is not None:
+            self.throughput.end_step()
         self.count_epoch(state)
         super().end_transformed_step(state)
 
@@ -113,13 +130,19 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The batches of a step, which the losses beside the trainer's take note of."""
+        if self.throughput is not None:
+            self.throughput.begin_step()
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self.beside is not None:
             self.beside.begin_step(batches, device)
         return batches, num_items
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """The trainer's log with the transforms' figures; the final figures cover the whole run."""
+        """The trainer's log with the transforms' figures and the speed; the final figures cover the whole run."""
+        if self.throughput is not None and "loss" in logs:
+            logs |= self.throughput.recent()
+        if self.throughput is not None and "train_runtime" in logs:
+            logs |= self.throughput.overall()
         if self.checkpointer is not None and "train_runtime" in logs:
             _count_earlier_time(logs, self.checkpointer.earlier_s)
         super().log(logs, *args, **kwargs)
@@ -181,6 +204,6 @@ def _count_earlier_time(logs: dict[str, float], earlier_s: float) -> None:
     now_s = logs["train_runtime"]
     logs["train_runtime"] = now_s + earlier_s
     for key in logs:
-        if key.endswith("_per_second"):
+        if key in ("train_samples_per_second", "train_steps_per_second"):
             # The rate was computed from all samples or steps, but only from the time since the run was resumed.
             logs[key] *= now_s / (now_s + earlier_s)

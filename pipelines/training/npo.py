@@ -17,7 +17,7 @@ from data_registry.core.manifest import InputRecord
 from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.job import on_main, world_size
 from pipelines.models.reference import ModelSource
-from pipelines.tokens.fitting import encode_fitting_pairs
+from pipelines.tokens.fitting import encode_kept_pairs
 from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.pairs import Pair
 from pipelines.training import inputs as inputs_training
@@ -26,7 +26,8 @@ from pipelines.training.anchoring import Rows, make_beside
 from pipelines.training.arguments import trainer_arguments
 from pipelines.training.beside import over_ranks
 from pipelines.training.checkpoints import run_files
-from pipelines.training.data.heldout import HeldOut, split_held_out
+from pipelines.training.data.heldout import HeldOut, split_held_out, training_sizes
+from pipelines.training.data.mixing import shares
 from pipelines.training.data.reference_log_probs import eval_inputs, with_reference_logps
 from pipelines.training.data.unwanted import COLUMNS, Counts, UnwantedCollator, count, unwanted_rows
 from pipelines.training.data.weighting import (
@@ -198,20 +199,20 @@ def make_trainer(
 
     def rows_of(
         data: datasets.Dataset, name: str, known: list[InputRecord], *, with_chosen: bool
-    ) -> list[dict[str, Any]]:
-        pairs = encode_fitting_pairs(data, tokenizer, bounds, name=name)
+    ) -> tuple[list[dict[str, Any]], list[int]]:
+        pairs, kept = encode_kept_pairs(data, tokenizer, bounds, name=name)
         weights = _weights(config, pairs) if data is prepared else None
         if config.needs_reference:
             pairs = with_reference_logps(
                 pairs, config, source, known, ds_config, pad_token_id, device, per_token=True, sides=("rejected",)
             )
-        return unwanted_rows(pairs, weights=weights, with_chosen=with_chosen)
+        return unwanted_rows(pairs, weights=weights, with_chosen=with_chosen), kept
 
-    rows = rows_of(prepared, "training pairs", records, with_chosen=config.retain_weight > 0)
+    rows, kept = rows_of(prepared, "training pairs", records, with_chosen=config.retain_weight > 0)
     held_out = None
     if out is not None:
         known = records if config.eval_data is None else eval_inputs(records)
-        held_out = rows_of(out, "held-out pairs", known, with_chosen=True)
+        held_out, _ = rows_of(out, "held-out pairs", known, with_chosen=True)
     prompts = Rows([prompt_of(row["input_ids"], row["labels"]) for row in rows])
     beside = make_beside(config, source, ds_config, tokenizer, device, prompts, bounds)
     arguments = trainer_arguments(NPOConfig, config, run_files.work_directory(partial), ds_config)
@@ -220,7 +221,9 @@ def make_trainer(
     )
     trainer.forgetting = Forgetting(config.loss, config.beta, config.gamma, config.retain_weight)
     trainer.data_collator = UnwantedCollator(trainer.data_collator)
+    lengths = [len(row["input_ids"]) + len(row.get("retain_ids", ())) for row in rows]
     trainer.left_out = bounds.left_out
+    trainer.shares = shares(config, training_sizes(config, "preference"), kept, lengths)
     if not config.lora_dropout:
         # As for DPO: the starting model had none when its log-probabilities were computed.
         switch_off_dropout(trainer.model)

@@ -15,19 +15,22 @@ from data_registry.core.manifest import InputRecord
 from pipelines.configs.train import TrainConfig
 from pipelines.core import collecting
 from pipelines.core.artifact import ArtifactWriter
-from pipelines.core.job import on_main, world_size
+from pipelines.core.job import is_main, on_main, world_size
 from pipelines.core.making import Made, Wanted, find, make
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
+from pipelines.engine.peaks import peak_of
 from pipelines.models.loading import check_loadable, load_training_model
 from pipelines.models.lora import check_targets, lora_settings, peft_config
+from pipelines.models.publishing import check_can_push, push_model
 from pipelines.models.reference import ModelSource, resolve_model
+from pipelines.models.training_cost import training_cost
 from pipelines.training.arguments import check_trainer_options
 from pipelines.training.beside import Beside
 from pipelines.training.card import model_card
 from pipelines.training.checkpoints import storage as checkpoint
 from pipelines.training.checkpoints import unfinished
-from pipelines.training.checkpoints.run_files import BEST_FOLDER, METRICS_FILE
+from pipelines.training.checkpoints.run_files import BEST_FOLDER, METRICS_FILE, SAMPLES_FILE
 from pipelines.training.data.heldout import HeldOut, held_out_plan, split_held_out
 from pipelines.training.data.mixing import data_text
 from pipelines.training.data.plan import DataPlan
@@ -35,9 +38,11 @@ from pipelines.training.generation_config import settle_generation_config
 from pipelines.training.inputs import training_inputs
 from pipelines.training.metrics import MetricsCallback
 from pipelines.training.plan import training_plan
+from pipelines.training.progress_samples import ProgressSamples
 from pipelines.training.refusals import check_batches, refusals
 from pipelines.training.saving import save_run
 from pipelines.training.selection import HeldOutCallback
+from pipelines.training.throughput import Throughput
 from pipelines.training.transforming import chain_maker
 from pipelines.training.trial_save import TrialSave
 
@@ -68,6 +73,7 @@ def run_training(
     """
     device = processes.start()
     check_trainer_options(arguments_class, config)
+    repository = on_main(lambda: _repository(config))
     source = on_main(lambda: resolve_model(config.model, revision=config.revision))
     inputs = on_main(lambda: training_inputs(config, source, task=task))
     wanted = Wanted(config.out, "run", config, inputs, overwrite=config.overwrite, keep_partial=True)
@@ -85,6 +91,7 @@ def run_training(
                     beginning = on_main(lambda: unfinished.begin(config, inputs, writer.path))
                     trainer = make_trainer(beginning.config, source, ds_config, writer.path, device)
                     install_trial(trainer, config, method, source, inputs, writer.path)
+                    install_samples(trainer, config, writer.path)
                     trainer.install_checkpoints(beginning.checkpointer(writer.path))
                     # From here on a signal is only noted; it takes effect at points where all ranks agree on it.
                     until_done.enter_context(stopping.deferred())
@@ -94,6 +101,9 @@ def run_training(
 
             made = make(wanted, train)
         on_main(lambda: checkpoint.remove_all(config.out))
+    if repository is not None and is_main():
+        # The other processes are done: a large model takes longer than they would wait for each other.
+        push_model(repository, made.path, private=config.hub_private)
     return made
 
 
@@ -113,6 +123,7 @@ def plan_training(
         data_plan: plans what becomes of the data sets; by default every row is a sample.
     """
     check_trainer_options(arguments_class, config)
+    _repository(config)
     source = resolve_model(config.model, revision=config.revision)
     check_loadable(source, trust_remote_code=config.trust_remote_code)
     training_inputs(config, source, task=task)
@@ -121,6 +132,11 @@ def plan_training(
     rows, held_out = split_held_out(config, task)
     lines = [("data", data_text(config, len(rows))), *held_out_plan(config, held_out)]
     return training_plan(config, source, DataPlan(len(rows), lines))
+
+
+def _repository(config: TrainConfig) -> str | None:
+    """The repository that the model is to be pushed to, found to be open to whoever is logged in."""
+    return None if config.push_to_hub is None else check_can_push(config.push_to_hub)
 
 
 def build_trainer(
@@ -162,14 +178,25 @@ def build_trainer(
             args=arguments,
             train_dataset=rows,
             processing_class=tokenizer,
-            peft_config=peft_config(settings) if settings else None,
+            peft_config=peft_config(model, settings) if settings else None,
         )
     trainer.remove_callback(PrinterCallback)
     trainer.kept_generation = kept_generation
     trainer.add_callback(MetricsCallback(partial / METRICS_FILE))
     trainer.beside = beside
+    trainer.throughput = watched_throughput(trainer, config)
     trainer.install_transforms(chain_maker(config, source, architecture, int(tokenizer.pad_token_id)))
     return trainer
+
+
+def watched_throughput(trainer: Any, config: TrainConfig) -> Throughput:
+    """The counter of a trainer's tokens; it counts what its model trains on."""
+    bare, peak = trainer.accelerator.unwrap_model(trainer.model), peak_of(trainer.args.device, config.precision)
+    throughput = Throughput(None if peak is None else training_cost(bare), peak)
+    # A compiled model calls no hooks of ours; it has no losses beside the trainer's either.
+    if not trainer.args.torch_compile:
+        throughput.watch(bare)
+    return throughput
 
 
 def install_trial(
@@ -180,6 +207,13 @@ def install_trial(
         trainer, partial, lambda: model_card(config, method, inputs, {"model_of_step": 0}), source.reference
     )
     trainer.callback_handler.callbacks.insert(0, trial)
+
+
+def install_samples(trainer: Any, config: TrainConfig, partial: Path) -> None:
+    """Have a trainer ask its model as it learns, if the options want it; before the checkpoints, which keep answers."""
+    if config.sample_every:
+        trainer.progress_samples = ProgressSamples(trainer, config, partial / SAMPLES_FILE, seed=config.seed)
+        trainer.add_callback(trainer.progress_samples)
 
 
 def install_held_out(trainer: Any, held_out: HeldOut, config: TrainConfig, partial: Path) -> None:

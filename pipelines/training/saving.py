@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,10 @@ def save_run(
         "projection/removed",
         "projection/removed_random",
         "train_runtime",
+        "train_tokens",
+        "train_tokens_per_second",
+        "train_tokens_per_second_per_rank",
+        "train_mfu",
     )
     final: dict[str, Any] = {key: last[key] for key in kept if key in last}
     if held_out is not None:
@@ -74,6 +79,10 @@ def save_run(
     final |= left
     if config.preset is not None:
         final |= {"preset": {"name": config.preset, **config.from_preset()}}
+    if trainer.progress_samples is not None:
+        final |= trainer.progress_samples.summary()
+    if len(trainer.shares) > 1:
+        final["data_per_epoch"] = {path: asdict(share) for path, share in trainer.shares.items()}
     if trainer.left_out:
         final["left_out"] = dict(trainer.left_out)
     losses = losses_of(metrics, trainer.step_losses)

@@ -59,7 +59,7 @@ def make_trainer(
     trainer: ProjectedSFTTrainer = steps.build_trainer(
         ProjectedSFTTrainer, config, source, arguments, data.rows, tokenizer, partial, beside
     )
-    trainer.left_out = bounds.left_out
+    trainer.left_out, trainer.shares = bounds.left_out, data.shares
     if config.token_weights is not None:
         trainer.normalise = config.normalise
         trainer.data_collator = WeightingCollator(trainer.data_collator)

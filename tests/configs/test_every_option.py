@@ -38,6 +38,7 @@ LEAST: dict[str, dict[str, Any]] = {
     "clean": {"path": "p"},
     "testbed": {"out": "o"},
 }
+WATCHED = ("sample_every", "sample_prompts", "sample_tokens", "sample_temperature", "push_to_hub", "hub_private")
 # What only says how a command runs and where things lie. Data, models and named files are inputs, whose contents count.
 # A new option fails the test below until someone has decided whether it belongs here.
 RUNTIME: dict[str, set[str]] = {
@@ -53,15 +54,15 @@ RUNTIME: dict[str, set[str]] = {
     "score-tokens": {"model", "data", "against", "batch_size"},
     "train-sft": {
         "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "replay", "save_every",
-        "keep", "resume", "log_every", "report_to",
+        "keep", "resume", "log_every", "report_to", *WATCHED,
     },
     "train-dpo": {
         "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "save_every", "keep",
-        "resume", "log_every", "report_to",
+        "resume", "log_every", "report_to", *WATCHED,
     },
     "train-npo": {
         "model", "preset", "data", "basis", "mask", "token_weights", "anchor", "eval_data", "save_every", "keep",
-        "resume", "log_every", "report_to",
+        "resume", "log_every", "report_to", *WATCHED,
     },
     "evaluate": {
         "model", "data", "harmful", "harmless", "task_dir", "batch_size", "rejudge", "baseline", "download_only",
@@ -113,7 +114,7 @@ RESULT: dict[str, set[str]] = {
     },
     "testbed": {"retrain", "seed"},
 }  # fmt: skip
-LORA_RESULT = {"lora_rank", "lora_alpha", "lora_targets"}
+LORA_RESULT = {"lora_rank", "lora_alpha", "lora_targets", "lora_layers", "load_in_4bit"}
 ENGINE_RESULT = {"zero", "offload", "precision", "attention", "trust_remote_code"}
 TRAINING_RESULT = {
     "lora_dropout",
@@ -133,6 +134,7 @@ OTHER: dict[str, Any] = {
     "sweep": [0.5], "evaluation": {"num_samples": 3},
     "out": "elsewhere", "attention": "sdpa", "judge": "judge-model", "output": "adapter", "report_to": "tensorboard",
     "skip_top": 0.01, "score": "magnitude", "preset": "recommended", "rejected_tokens": "0.1", "answers": 50,
+    "lora_layers": "last:1", "push_to_hub": "lab/safe",
 }  # fmt: skip
 # Two options say the same, or one takes the other's place; the pair is refused together, and each works alone.
 BESIDE: dict[tuple[str, str], dict[str, Any]] = {
@@ -362,12 +364,13 @@ def test_which_options_need_others() -> None:
         command.name: {n for n in command.config_class().model_fields if needs_of(command.name, n)}
         for command in COMMANDS
     }
-    lora, engine = {"lora_alpha", "lora_targets"}, {"offload"}
+    lora, engine = {"lora_alpha", "lora_targets", "lora_layers", "load_in_4bit"}, {"offload"}
     training = {
         "lora_dropout",
         "space", "scope", "momentum", "refresh_every", "max_drift", "refresh_samples", "strength", "eval_every",
         "early_stopping", "min_delta", "select", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares",
         "anchor_log_probs", "mask_at",
+        "sample_every", "sample_prompts", "sample_tokens", "sample_temperature", "hub_private",
     }  # fmt: skip
     assert found["build-basis"] == lora | engine | {"beta"}
     assert found["build-mask"] == engine | {

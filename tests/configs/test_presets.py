@@ -15,7 +15,7 @@ from pipelines.core.config import resolve
 
 COMMANDS = ["train-sft", "train-dpo"]
 LEAST = {"model": "m", "data": "d", "out": "o"}
-NEEDED = {"paper": {"basis": "b"}, "recommended": {"anchor": ["a"]}}
+NEEDED = {"paper": {"basis": "b"}, "recommended": {"anchor": ["a"]}, "rank-1": {}}
 
 
 def make(command: str, name: str, file: dict[str, Any] | None = None, sets: tuple[str, ...] = (), **flags: Any) -> Any:
@@ -28,7 +28,12 @@ def test_the_file_and_the_option_have_the_same_names() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "name"), [*((command, name) for command in COMMANDS for name in NEEDED), ("train-npo", "recommended")]
+    ("command", "name"),
+    [
+        *((command, name) for command in COMMANDS for name in NEEDED),
+        ("train-npo", "recommended"),
+        ("train-npo", "rank-1"),
+    ],
 )
 @pytest.mark.parametrize("lora", [{}, {"lora_rank": "8"}])
 def test_every_value_is_filled(command: str, name: str, lora: dict[str, Any]) -> None:
@@ -39,8 +44,19 @@ def test_every_value_is_filled(command: str, name: str, lora: dict[str, Any]) ->
     config = make(command, name, **lora)
     values = load_presets()[name].values(command, adapters=bool(lora))
     assert values
+    if name == "rank-1" and lora:
+        # Another rank by hand, with the other values.
+        assert config.from_preset()["by_hand"] == {"lora_rank": 8}
+        return
     assert {field: getattr(config, field) for field in values} == values
     assert config.from_preset() == {"from_preset": values, "by_hand": {}}
+
+
+def test_rank_one_makes_adapters_of_a_run_that_asks_for_none() -> None:
+    config = make("train-dpo", "rank-1")
+    assert (config.lora_rank, config.lora_alpha) == (1, 32.0)
+    with pytest.raises(ConfigError, match="--lora-alpha needs --lora-rank"):
+        make("train-dpo", "rank-1", lora_rank="0")
 
 
 @pytest.mark.parametrize("lora", [{}, {"lora_rank": "8"}])
@@ -106,5 +122,5 @@ def test_a_preset_is_no_part_of_the_result_and_its_values_are() -> None:
 
 
 def test_an_unknown_preset_is_refused_with_the_names() -> None:
-    with pytest.raises(ConfigError, match="must be 'paper' or 'recommended', got 'papers'"):
+    with pytest.raises(ConfigError, match="must be 'paper', 'recommended' or 'rank-1', got 'papers'"):
         resolve(BY_NAME["train-sft"].config_class(), flags={**LEAST, "preset": "papers"})

@@ -19,11 +19,14 @@ _MANIFEST_FIELDS = ("started", "finished", "duration_s", "environment")
 # Files that hold times; the fingerprint of a run is taken over them too, and is in the manifests of what is made of it.
 _FILES_WITH_TIMES = ("metrics.jsonl", "README.md")
 # Of training: how long it took.
-_TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
+_TIMES = (
+    *("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_tokens_per_second"),
+    *("tokens_per_second", "tokens_per_second_per_rank", "train_tokens_per_second_per_rank"),
+)
 # What is said of the losses: of a short run that was continued, those of the steps before the stop are not known.
 _WORDS = ("learned", "remarks")
 # The same in the model card.
-_CARD_LINE = re.compile(r"^.*(?:train[_ ]runtime|training loss|learned).*$", re.MULTILINE)
+_CARD_LINE = re.compile(r"^.*(?:train[_ ]runtime|_per_second|training loss|learned).*$", re.MULTILINE)
 
 Snapshot = dict[str, str]
 

@@ -17,7 +17,8 @@ _PATTERNS = (
     # Times and dates.
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(\.\d+)?(\+00:00|Z)?"), "<time>"),
     (re.compile(r"\b\d+(\.\d+)? (s|ms|min)\b"), "<duration>"),
-    (re.compile(r"^(.*(?:train_runtime|\w+_per_second)\b[^\d\n]*)[\d.]+(?:e[-+]?\d+)?", re.MULTILINE), r"\1<duration>"),
+    (re.compile(r"^(.*(?:train_runtime|\w+_per_second(?:_per_rank)?)\b[^\d\n]*)[\d.]+(?:e[-+]?\d+)?", re.MULTILINE),
+     r"\1<duration>"),
     # Where a file of the sources lies is for the sources to say.
     (re.compile(r"<source>/[\w./-]*/"), "<source>/"),
     # Boxes around help: how wide, not drawn out.

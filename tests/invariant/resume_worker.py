@@ -37,6 +37,7 @@ from pipelines.training.data import reference_log_probs
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, generators, write_findings
 from tests.invariant import early_stops
+from tests.invariant.asked_runs import asking, steps_asked, untimed
 from tests.training.small_token_weights import store
 
 # Epochs of four steps of eight samples, by default two.
@@ -45,7 +46,6 @@ SAMPLES, BATCH, EPOCH = 32, 8, 4
 ODD = 25
 CHOSEN = ("model_of_step", "stopped_early", "best_eval_step", "best_eval_loss")
 MASK_FIGURES = ("frozen_identical", "moved_share", "trained_weights")
-TIMES = {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
 # Stopped within the first epoch, at its end, and within the second; refreshes come after steps 3 and 6.
 WITHIN_FIRST, BETWEEN, WITHIN_SECOND = 2, 4, 5
 
@@ -283,7 +283,7 @@ def record(run: Path) -> dict[str, Any]:
     return {
         "weights": weights,
         "change": change,
-        "metrics": [{key: value for key, value in line.items() if key not in TIMES} for line in lines],
+        "metrics": [untimed(line) for line in lines],
         "layers": layers.read_bytes() if layers.exists() else b"",
         "left": sorted(path.name for path in run.iterdir() if path.name.startswith(".")),
         "summary": json.loads((run / "manifest.json").read_text())["summary"],
@@ -318,16 +318,16 @@ def never_stopped(world: World, name: str, mode: dict[str, Any]) -> Whole:
 
 def check_mode(world: World, name: str, mode: dict[str, Any], stops: tuple[int, ...], whole: Whole) -> dict[str, Any]:
     again: dict[str, Any] = {}
-    config = world.config(name, "stopped", mode)
+    config = world.config(name, "stopped", mode, **on_main(lambda: asking(world.directory, name)))
     said = [call_stopped(config, after=steps) for steps in stops]
-    partial = partial_path(config.out, config)
-    names = sorted(path.name for path in (partial / storage.FOLDER).iterdir())
+    names = sorted(path.name for path in (partial_path(config.out, config) / storage.FOLDER).iterdir())
     with last_state(again), mock.patch.object(reference_log_probs, "_compute", _not_again):
         stopped = record(call(config))
     return {
         "differing": differences(whole, (stopped, again)),
         "said": said,
         "checkpoints": names,
+        "steps asked": steps_asked(config.out),
         "left": stopped["left"],
         "epochs": mode.get("epochs", 2.0),
         "held out": [{key: run["summary"].get(key) for key in CHOSEN} for run in (whole[0], stopped)],

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.distributed.ranks import run_ranks
+from tests.invariant.asked_runs import PROMPTS
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -51,6 +52,15 @@ def test_the_log_has_neither_gaps_nor_doubles(found: dict[str, Any]) -> None:
             assert 2 <= finding["refreshes logged"] <= last / 3, name
         else:
             assert finding["refreshes logged"] == (0 if "no basis" in name else 3 if "lora" in name else 2), name
+
+
+def test_answers_given_while_training_have_neither_gaps_nor_doubles(found: dict[str, Any]) -> None:
+    """These runs are compared with runs that are not asked; so that answers leave no trace is tested with the rest."""
+    asked = {name: finding for name, finding in modes(found).items() if finding["steps asked"]}
+    assert len(asked) == (8 if "broken on purpose" in found else 0)
+    for name, finding in asked.items():
+        last = finding["steps logged"][-1]
+        assert finding["steps asked"] == [step for step in sorted({*range(3, last, 3), last}) for _ in PROMPTS], name
 
 
 def test_the_best_weights_and_the_early_end_are_those_of_the_run_that_was_not_stopped(found: dict[str, Any]) -> None:

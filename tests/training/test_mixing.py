@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from data_registry.core.errors import ConfigError, InputError
+from pipelines.commands import train_dpo, train_npo, train_sft
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
+from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.config import resolve
 from pipelines.models.reference import resolve_model
 from pipelines.training.data.heldout import split_held_out
@@ -127,3 +130,45 @@ def test_weights_are_read_as_people_write_them() -> None:
     flags = {"model": "m", "data": ["a", "b"], "out": "o", "weights": ["2,1"]}
     assert resolve(TrainSftConfig, flags=flags).weights == [2.0, 1.0]
     assert resolve(TrainSftConfig, flags={"model": "m", "data": "a", "out": "o"}).data == [Path("a")]
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo", "npo"])
+def test_a_run_says_what_each_set_gives_to_an_epoch(world: Path, kind: str, tmp_path: Path) -> None:
+    """Rows that are too long do not count, repeated ones do, and tokens are those that the model reads."""
+    pairs = "" if kind == "sft" else "-pairs"
+    paths = [world / f"{name}{pairs}" for name in ("a", "b")]
+    encode = worlds.encoded_pairs if pairs else worlds.encoded
+    lengths = [[read(kind, row) for row in encode(path, world / "model")] for path in paths]
+    longest = [[whole(row) for row in encode(path, world / "model")] for path in paths]
+    limit = sorted(longest[0])[-2]
+    given = {"weights": [1, 1], "max_length": limit, "drop_too_long": True, "precision": "fp32", "max_steps": 1}
+    config_class = {"sft": TrainSftConfig, "dpo": TrainDpoConfig, "npo": TrainNpoConfig}[kind]
+    run = {"sft": train_sft, "dpo": train_dpo, "npo": train_npo}[kind].run
+    config: Any = config_class(model=str(world / "model"), data=paths, out=tmp_path / "run", **given)
+    made = run(config).path
+    summary = json.loads((made / "manifest.json").read_text())["summary"]
+    numbers = row_numbers([12, 5], [1, 1], seed=config.order_seed)
+    for path, mine, whole_lengths, tokens in zip(paths, numbers, longest, lengths, strict=True):
+        kept = [index for index in mine if whole_lengths[index] <= limit]
+        expected = {"rows": len(kept), "tokens": sum(tokens[index] for index in kept)}
+        assert summary["data_per_epoch"][str(path)] == expected
+    assert sum(entry["rows"] for entry in summary["data_per_epoch"].values()) < 24
+
+
+def read(kind: str, row: dict[str, Any]) -> int:
+    """The tokens that a model reads of a row, counted by hand."""
+    if kind == "sft":
+        return len(row["input_ids"])
+    rejected = len(row["prompt_ids"]) + len(row["rejected_ids"])
+    return rejected + (len(row["prompt_ids"]) + len(row["chosen_ids"]) if kind == "dpo" else 0)
+
+
+def whole(row: dict[str, Any]) -> int:
+    if "input_ids" in row:
+        return len(row["input_ids"])
+    return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
+
+
+def test_weights_have_the_name_that_other_programs_give_them() -> None:
+    flags = {"model": "m", "data": ["a", "b"], "out": "o", "data_weights": "3,1"}
+    assert resolve(TrainSftConfig, flags=flags).weights == [3.0, 1.0]

@@ -139,6 +139,11 @@ class ShardAccess(ABC):
             yield
 
 
+def is_partitioned(model: torch.nn.Module) -> bool:
+    """Whether each rank has only a part of every parameter, so that all ranks must take part in a forward pass."""
+    return any(hasattr(parameter, "ds_numel") for parameter in model.parameters())
+
+
 def whole_numel(parameter: Tensor) -> int:
     """The number of elements of a whole parameter, also where this rank holds only a part of it."""
     return int(getattr(parameter, "ds_numel", parameter.numel()))

@@ -58,10 +58,23 @@ class TransformersBackend:
         model: the model, on the device where it is to run.
         tokenizer: the model's tokenizer.
         decoding: how answers are made: length, temperature, seed.
+        in_training: whether the model is in the middle of its training. Nothing that stays with it may then be made
+            in inference mode, which later backward passes refuse.
+        in_step: whether all processes make their tokens in step, as they must where each has only a part of every
+            weight. All of them have to call :meth:`generate` equally often.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, decoding: Decoding) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        decoding: Decoding,
+        *,
+        in_training: bool = False,
+        in_step: bool = False,
+    ) -> None:
         self._model, self._decoding = model, decoding
+        self._in_training, self._in_step = in_training, in_step
         own = model.generation_config.eos_token_id if model.generation_config is not None else None
         ends = own if isinstance(own, list) else [own]
         self._ends = sorted({int(token) for token in [*ends, tokenizer.eos_token_id] if token is not None})
@@ -86,13 +99,15 @@ class TransformersBackend:
 
         ids_BL, mask_BL = pad_left(prompts, self._pad)
         device = self._model.device
-        with self._plain_configuration(max_new_tokens) as config, torch.inference_mode():
+        without_gradients = torch.no_grad() if self._in_training else torch.inference_mode()
+        with self._plain_configuration(max_new_tokens) as config, without_gradients:
             sequences_BL = self._model.generate(
                 input_ids=ids_BL.to(device),
                 attention_mask=mask_BL.to(device),
                 generation_config=config,
                 logits_processor=self._sampling(seeds),
                 streamer=streamer,
+                **({"synced_gpus": True} if self._in_step else {}),
             )
         return [self._up_to_end(row) for row in sequences_BL[:, ids_BL.shape[1] :].tolist()]
 

@@ -26,7 +26,7 @@ from pipelines.engine.shards.access import ShardAccess
 from pipelines.engine.shards.opening import open_shards
 from pipelines.training.checkpoints import random_state, storage
 from pipelines.training.checkpoints.engine_state import read_engine_state, read_tensors, write_engine_state
-from pipelines.training.checkpoints.run_files import METRICS_FILE
+from pipelines.training.checkpoints.run_files import GROWING_FILES
 from pipelines.training.checkpoints.storage import RunRecord
 
 logger = logging.getLogger(__name__)
@@ -125,8 +125,8 @@ class Checkpointer:
         if is_main():
             files.append(_dump(directory / _TRAINER_FILE, dataclasses.asdict(trainer.state)))
             files.append(_dump(directory / _PROGRESS_FILE, self._progress(trainer)))
-            if (self.run_directory / METRICS_FILE).exists():
-                files.append(Path(shutil.copy(self.run_directory / METRICS_FILE, directory)))
+            grown = [self.run_directory / name for name in GROWING_FILES]
+            files += [Path(shutil.copy(path, directory)) for path in grown if path.exists()]
             projection = None if transforms is None else transforms.get("projection")
             if projection is not None and projection.layer_rows:
                 projection.layer_rows.write(directory / _LAYERS_FILE)
@@ -139,6 +139,7 @@ class Checkpointer:
             "flos": float(trainer.current_flos),
             "metrics": dict(trainer._metrics["train"]),
             "tokens": trainer._total_train_tokens,
+            "throughput": None if trainer.throughput is None else trainer.throughput.state(),
         }
 
     def _progress(self, trainer: Any) -> dict[str, Any]:
@@ -204,6 +205,9 @@ class Checkpointer:
         trainer.current_flos = mine["flos"]
         trainer._metrics["train"].update(mine["metrics"])
         trainer._total_train_tokens = mine["tokens"]
+        if trainer.throughput is not None:
+            states = [part["throughput"] for part in parts if part.get("throughput") is not None]
+            trainer.throughput.restore(states, rank() if same_ranks else None)
         trainer._total_loss_scalar = progress["losses_logged"]
         trainer._globalstep_last_logged = progress["last_logged"]
         trainer._initial_global_step = 0

@@ -8,6 +8,10 @@ from pathlib import Path
 from pipelines.core.job import barrier, is_main
 
 METRICS_FILE = "metrics.jsonl"
+SAMPLES_FILE = "samples.jsonl"
+
+# Files that grow while a run goes on: a checkpoint has them as they were then, so that no line is lost or doubled.
+GROWING_FILES = (METRICS_FILE, SAMPLES_FILE)
 
 LAYERS_FILE = "layers.parquet"
 PLOTS_FOLDER = "plots"

@@ -17,7 +17,7 @@ from pipelines.core.job import is_main, world_size
 from pipelines.core.place import place_of
 from pipelines.training.checkpoints import storage
 from pipelines.training.checkpoints.checkpointer import Checkpointer
-from pipelines.training.checkpoints.run_files import BEST_FOLDER, METRICS_FILE
+from pipelines.training.checkpoints.run_files import BEST_FOLDER, GROWING_FILES
 from pipelines.training.checkpoints.storage import CheckpointManifest, RunRecord
 
 logger = logging.getLogger(__name__)
@@ -83,8 +83,9 @@ def begin(config: TrainConfig, inputs: Sequence[InputRecord], partial: Path) -> 
     path, manifest = found
     config = _with_same_batch(config, manifest)
     _clear(partial, but=(storage.FOLDER, BEST_FOLDER))
-    if (path / METRICS_FILE).exists():
-        shutil.copyfile(path / METRICS_FILE, partial / METRICS_FILE)
+    for name in GROWING_FILES:
+        if (path / name).exists():
+            shutil.copyfile(path / name, partial / name)
     logger.info("going on from step %d (written %s)", manifest.step, manifest.written)
     return Beginning(config, run.model_copy(update={"samples_per_step": manifest.run.samples_per_step}), path)
 

@@ -76,6 +76,14 @@ def split_held_out(config: TrainConfig, task: str) -> tuple[datasets.Dataset, da
     return mixed_rows(config, to_train), datasets.concatenate_datasets(to_measure)
 
 
+def training_sizes(config: TrainConfig, task: str) -> list[int]:
+    """The number of rows of each data set that :func:`split_held_out` leaves to train on, before any is repeated."""
+    sets = [load_prepared(path, task=task)[0] for path in config.data]
+    if config.eval_data is not None or config.eval_split is None:
+        return [len(rows) for rows in sets]
+    return [len(_sides(rows, config.eval_split)[0]) for rows in sets]
+
+
 def training_row_numbers(config: TrainConfig, task: str) -> list[int] | None:
     """The numbers of the rows of a single data set that :func:`split_held_out` gives to train on; None for all."""
     if config.eval_data is not None or config.eval_split is None:

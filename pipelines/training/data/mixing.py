@@ -6,8 +6,12 @@ for each epoch. A run that is resumed, or that has another number of processes, 
 
 from __future__ import annotations
 
+import logging
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
 
 import datasets
@@ -15,6 +19,8 @@ import numpy as np
 
 from data_registry.core.errors import ConfigError, first_line
 from pipelines.configs.train import TrainConfig
+
+logger = logging.getLogger(__name__)
 
 
 def mixed_rows(config: TrainConfig, sets: Sequence[datasets.Dataset]) -> datasets.Dataset:
@@ -65,6 +71,47 @@ def row_numbers(sizes: Sequence[int], weights: Sequence[float], *, seed: int) ->
         drawn = np.random.default_rng([seed, index]).permutation(size)[:rest]
         numbers.append([*list(range(size)) * repetitions, *sorted(drawn.tolist())])
     return numbers
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one of several data sets gives to an epoch.
+
+    Attributes:
+        rows: the number of rows, repeated ones as often as they are used.
+        tokens: the number of tokens that the model reads of them.
+    """
+
+    rows: int
+    tokens: int
+
+
+def shares(config: TrainConfig, sizes: Sequence[int], kept: Sequence[int], lengths: Sequence[int]) -> dict[str, Share]:
+    """What each data set gives to an epoch, by its path; said in the log where there are several.
+
+    Args:
+        config: the command's options.
+        sizes: the number of rows of each data set that can be trained on, before any is repeated.
+        kept: the numbers of the rows of :func:`mixed_rows` that were not left out as too long, ascending.
+        lengths: the number of tokens of each of these.
+    """
+    if config.weights and len(sizes) > 1:
+        sizes = [len(numbers) for numbers in row_numbers(sizes, config.weights, seed=config.order_seed)]
+    ends = list(accumulate(sizes))
+    rows, tokens = [0] * len(sizes), [0] * len(sizes)
+    for number, length in zip(kept, lengths, strict=True):
+        which = bisect_right(ends, number)
+        rows[which] += 1
+        tokens[which] += length
+    found = {str(path): Share(*each) for path, *each in zip(config.data, rows, tokens, strict=True)}
+    if len(found) > 1:
+        whole = max(1, sum(tokens))
+        for name, share in found.items():
+            logger.info(
+                "%s: %d rows and %d tokens an epoch, %.1f %% of all tokens",
+                name, share.rows, share.tokens, 100 * share.tokens / whole,
+            )  # fmt: skip
+    return found
 
 
 def data_text(config: TrainConfig, num_rows: int) -> str:

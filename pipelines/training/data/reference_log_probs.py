@@ -22,6 +22,7 @@ from pipelines.configs.train import ReferenceLogpsConfig, TokenReferenceLogpsCon
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import is_main
 from pipelines.core.making import Wanted, find, make
+from pipelines.models.four_bits import arithmetic_of
 from pipelines.models.loading import load_training_model
 from pipelines.models.reference import ModelSource
 from pipelines.passes.engine import reference_engine, zero3_loading
@@ -70,7 +71,7 @@ def with_reference_logps(
     records = [record for record in inputs if record.role in ("model", "data")]
     options = (TokenReferenceLogpsConfig if per_token else ReferenceLogpsConfig)(
         tokens=_hash_tokens(pairs, sides),
-        precision=config.precision,
+        precision=arithmetic_of(config),
         held_in_precision=ds_config is not None,
         attention=config.attention,
     )

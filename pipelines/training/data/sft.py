@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
@@ -11,9 +12,9 @@ import datasets
 from data_registry.core.errors import ConfigError
 from data_registry.prepared import load_prepared
 from pipelines.configs.train import TrainSftConfig
-from pipelines.tokens.fitting import Bounds, encode_fitting
-from pipelines.training.data.heldout import held_out_plan, split_held_out
-from pipelines.training.data.mixing import data_text
+from pipelines.tokens.fitting import Bounds, encode_fitting, encode_kept
+from pipelines.training.data.heldout import held_out_plan, split_held_out, training_sizes
+from pipelines.training.data.mixing import Share, data_text, shares
 from pipelines.training.data.packing import num_sequences
 from pipelines.training.data.plan import DataPlan
 from pipelines.training.data.replay import Mixture, MixtureSampler
@@ -30,6 +31,7 @@ class SftData:
         held_out: the tokenised rows that the held-out loss is measured on.
         safety: the tokenised safety rows alone.
         replay: the tokenised replay rows that are mixed in, or None.
+        shares: what each of the safety data sets gives to an epoch.
     """
 
     rows: datasets.Dataset
@@ -37,6 +39,7 @@ class SftData:
     held_out: datasets.Dataset | None = None
     safety: datasets.Dataset | None = None
     replay: datasets.Dataset | None = None
+    shares: Mapping[str, Share] = field(default_factory=dict)
 
 
 def sft_data(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> SftData:
@@ -52,12 +55,14 @@ def sft_data(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> SftData:
     """
     prepared, out = split_held_out(config, "sft")
     held_out = None if out is None else _encoded(out, tokenizer, bounds, "held-out rows")
-    rows = _encoded(prepared, tokenizer, bounds, "training rows")
+    workers = tokenizing_workers(len(prepared))
+    rows, kept = encode_kept(prepared, tokenizer, bounds, num_workers=workers, name="training rows")
+    given = shares(config, training_sizes(config, "sft"), kept, [len(ids) for ids in rows["input_ids"]])
     is_weighted = config.token_weights is not None
     if is_weighted:
         rows = weighted_rows(config, rows)
     if config.pooled_replay is None:
-        return SftData(rows, held_out=held_out, safety=rows)
+        return SftData(rows, held_out=held_out, safety=rows, shares=given)
     available, _ = load_prepared(config.pooled_replay, task="sft")
     _check_replay(config, len(available))
     replay = _encoded(available, tokenizer, bounds, "replay rows")
@@ -67,8 +72,8 @@ def sft_data(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> SftData:
     both = datasets.concatenate_datasets([rows, replay])
     if config.packing:
         # Rows that share a sequence cannot be drawn one by one, so every epoch has the rows of the first epoch.
-        return SftData(both.select(mixture.epoch(0)), held_out=held_out, safety=rows, replay=replay)
-    return SftData(both, MixtureSampler(mixture), held_out, rows, replay)
+        return SftData(both.select(mixture.epoch(0)), held_out=held_out, safety=rows, replay=replay, shares=given)
+    return SftData(both, MixtureSampler(mixture), held_out, rows, replay, given)
 
 
 def sft_data_plan(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> DataPlan:

@@ -22,6 +22,7 @@ from pipelines.configs.train import TrainConfig
 from pipelines.core.artifact import ArtifactWriter
 from pipelines.core.job import is_main, on_main
 from pipelines.core.making import Wanted, find, make
+from pipelines.models.four_bits import arithmetic_of
 from pipelines.models.loading import load_training_model
 from pipelines.models.reference import ModelSource
 from pipelines.passes.distributions import batches_by_size, places_of
@@ -101,7 +102,7 @@ def _stored(
     options = StartOutputsConfig(
         tokens=hashlib.sha256(json.dumps([list(ids) for ids, _ in rows]).encode()).hexdigest(),
         log_probs=k,
-        precision=config.precision,
+        precision=arithmetic_of(config),
         held_in_precision=ds_config is not None,
         attention=config.attention,
     )
