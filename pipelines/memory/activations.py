@@ -7,7 +7,8 @@ counted. Few layers are gone through; what each further layer adds is the same.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from unittest import mock
 
 import torch
 
+from data_registry.core.errors import OgpsaError
 from pipelines.memory.live import LiveBytes
-from pipelines.memory.shape import build
+from pipelines.memory.shape import Lora, build
 
 _FEW = (2, 3)
 
@@ -49,57 +51,60 @@ class Held:
     """Bytes that a pass holds.
 
     Attributes:
-        activations: at most, in the trunk alone: activations, and what its backward pass makes meanwhile.
-        head: what the loss head holds on top of the trunk's activations.
-        rest: the largest part of the above that is still held when most gradients have been computed.
+        activations: what is kept for the backward pass once all layers are gone through forwards.
+        head: the most that loss head and backward pass hold on top of that.
+        rest: what is still kept when nearly all gradients have been computed.
     """
 
-    activations: float
-    head: float
-    rest: float
+    activations: float = 0.0
+    head: float = 0.0
+    rest: float = 0.0
 
 
+@functools.cache
 def held_by(
-    directory: Path, what: Pass, num_layers: int, *, lora: Mapping[str, Any] | None, trust_remote_code: bool = False
-) -> Held:
+    directory: Path, what: Pass, num_layers: int, *, lora: Lora | None = None, trust_remote_code: bool = False
+) -> Held | None:
     """What a pass holds, without weights and without gradients but the one that is being computed.
 
     Args:
         directory: where the model's configuration lies.
         what: the pass.
         num_layers: the model's number of layers.
-        lora: the settings of the adapters that are trained; None if all parameters are.
+        lora: the adapters that are trained; None if all parameters are.
         trust_remote_code: whether code of the model's own may be run.
+
+    Returns:
+        What it holds; None where what the model does depends on values, so that it cannot be gone through without any.
     """
-    if num_layers <= _FEW[1]:
-        trunk, whole = _peaks(directory, what, num_layers, lora, trust_remote_code)
-        return Held(trunk, max(0.0, whole - trunk), whole)
-    (trunk, whole), (more_trunk, more_whole) = (
-        _peaks(directory, what, layers, lora, trust_remote_code) for layers in _FEW
-    )
-    further = num_layers - _FEW[0]
-    activations = trunk + further * (more_trunk - trunk)
-    return Held(activations, max(0.0, whole + further * (more_whole - whole) - activations), trunk)
+    depths = _FEW if num_layers > _FEW[1] else (num_layers,)
+    found = None
+    for layers in (depths, (num_layers,)):
+        with contextlib.suppress(OgpsaError, RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError):
+            found = [_peak(directory, what, each, lora, trust_remote_code) for each in layers]
+            break
+    if found is None:
+        return None
+    (kept, peak), (more_kept, more_peak) = found[0], found[-1]
+    # Models whose layers differ cannot be cut short, and have been gone through whole.
+    further = num_layers - _FEW[0] if len(found) > 1 else 0
+    activations = kept + further * (more_kept - kept)
+    return Held(activations, max(0.0, peak + further * (more_peak - peak) - activations), kept)
 
 
-def _peaks(
-    directory: Path, what: Pass, layers: int, lora: Mapping[str, Any] | None, trust_remote_code: bool
-) -> tuple[float, float]:
-    """The most that is held with a loss that needs no head, and with the trainer's."""
-    return tuple(  # type: ignore[return-value]
-        _peak(directory, what, layers, lora, trust_remote_code, with_head=with_head) for with_head in (False, True)
-    )
-
-
-def _peak(
-    directory: Path, what: Pass, layers: int, lora: Mapping[str, Any] | None, trust_remote_code: bool, *, with_head: bool
-) -> float:
+def _peak(directory: Path, what: Pass, layers: int, lora: Lora | None, trust_remote_code: bool) -> tuple[float, float]:
+    """What is kept at the end of the trunk's forward pass, and the most that is held."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     dtype = torch.bfloat16 if what.held_in_bf16 else torch.float32
     with FakeTensorMode(allow_non_fake_inputs=True):
         model = build(
-            directory, lora=lora, dtype=dtype, attention=what.attention, layers=layers, trust_remote_code=trust_remote_code
+            directory,
+            lora=lora,
+            dtype=dtype,
+            attention=what.attention,
+            layers=layers,
+            trust_remote_code=trust_remote_code,
         )
         model.train()
         if what.checkpointing:
@@ -113,10 +118,11 @@ def _peak(
         with LiveBytes([*model.parameters(), *model.buffers(), ids]) as live:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=what.casts_to_bf16):
                 states = inner.base_model(input_ids=ids, use_cache=False).last_hidden_state
-                loss = _loss(inner, states, what) if with_head else states.sum()
+                kept = float(live.live)
+                loss = _loss(inner, states, what)
                 del states
             loss.backward()
-        return float(live.peak)
+        return kept, float(live.peak)
 
 
 def _forget_gradient(parameter: torch.Tensor) -> None:
@@ -143,5 +149,5 @@ def _loss(model: Any, states: torch.Tensor, what: Pass) -> torch.Tensor:
 @contextlib.contextmanager
 def _in_place() -> Iterator[None]:
     """Have the loss head's forward tiles need no memory beside their logits."""
-    with mock.patch("trl.kernels.chunked_logprob._forward_tile", lambda *args, **kwargs: None):
+    with mock.patch("trl.kernels.chunked_logprob._forward_tile", return_value=None):
         yield

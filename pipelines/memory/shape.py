@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,14 @@ from pipelines.models.files import CONFIG
 from pipelines.models.foreign import foreign_files
 from pipelines.models.loading import quiet
 from pipelines.models.lora import add_adapters
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Adapters that are trained: their rank, and the modules that they adapt as ``--lora-targets`` names them."""
+
+    rank: int
+    targets: str
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class ModelShape:
 def build(
     directory: Path,
     *,
-    lora: Mapping[str, Any] | None,
+    lora: Lora | None,
     dtype: torch.dtype = torch.float32,
     attention: str | None = None,
     layers: int | None = None,
@@ -56,7 +64,7 @@ def build(
 
     Args:
         directory: where its configuration lies.
-        lora: the settings of the adapters that are trained; None if all parameters are.
+        lora: the adapters that are trained; None if all parameters are.
         dtype: the number format of the weights.
         attention: the attention implementation, by default the library's choice.
         layers: how many layers it has instead of its own number.
@@ -70,10 +78,14 @@ def build(
             config.get_text_config().num_hidden_layers = layers
         chosen = {} if attention is None else {"attn_implementation": attention}
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code, **chosen)
-        return model if lora is None else add_adapters(model, dict(lora), seed=0)
+        if lora is None:
+            return model
+        settings = {"rank": lora.rank, "alpha": 1.0, "dropout": 0.0, "targets": lora.targets}
+        return add_adapters(model, settings, seed=0)
 
 
-def shape_of(directory: Path, *, lora: Mapping[str, Any] | None = None, trust_remote_code: bool = False) -> ModelShape:
+@functools.cache
+def shape_of(directory: Path, *, lora: Lora | None = None, trust_remote_code: bool = False) -> ModelShape:
     """The tensors of a model; ``lora`` as for :func:`build`."""
     with torch.device("meta"):
         model = build(directory, lora=lora, trust_remote_code=trust_remote_code)

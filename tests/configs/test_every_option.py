@@ -74,6 +74,7 @@ RUNTIME: dict[str, set[str]] = {
 }  # fmt: skip
 ENGINE = {"num_procs", "deepspeed", "revision", "gradient_checkpointing", "chat_template"}
 OUTPUT = {"out", "overwrite", "dry_run"}
+PLANNED = {"plan_ranks", "plan_gpu_memory"}
 RESULT: dict[str, set[str]] = {
     "quickstart": {"seed"},
     "prepare-data": {
@@ -306,6 +307,8 @@ def test_every_option_is_classified() -> None:
             result |= LORA_RESULT
         if "learning_rate" in fields:
             result |= TRAINING_RESULT
+        if "plan_ranks" in fields:
+            runtime |= PLANNED
         told = "say in tests/configs/test_every_option.py whether it changes the result"
         assert fields - runtime - result == set(), told
         assert (runtime | result) - fields == set()
