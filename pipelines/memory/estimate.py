@@ -152,19 +152,23 @@ def estimate(
     if passes is not None:
         terms += _passes(shape, engine, "passes", passes)
         early = engine.stage is None and not accumulates
-        # The only backward pass of a step makes gradients as activations go.
-        saved = max(0.0, passes.activations + passes.head - passes.rest) if early else 0.0
-        terms.append(Term("gradients", max(0.0, gradients - saved), part="passes"))
+        terms.append(Term("gradients", _beside(passes, gradients) if early else gradients, part="passes"))
     if engine.trains:
         terms += [Term("gradients", gradients, part="step"), *_step(shape, engine, edits)]
     if refresh is not None:
         terms += _passes(shape, engine, "refresh", refresh)
-        # Without ZeRO all gradients of a batch come at once; with it they go to where training's go.
-        terms.append(Term("gradients", gradients, part="refresh"))
+        # Without ZeRO gradients go to the rows after each batch; with it they are added up where training's are.
+        alone = (engine.stage or 0) == 0
+        terms.append(Term("gradients", _beside(refresh, gradients) if alone else gradients, part="refresh"))
         terms.append(Term("new rows", 4.0 * edits.rows * edits.row_elements / engine.shared, part="refresh"))
     if engine.offload:
         terms = [_moved(term) for term in terms]
     return Estimate(terms)
+
+
+def _beside(held: Held, gradients: float) -> float:
+    """What gradients add to the peak of a pass that begins without any: they come as activations go."""
+    return max(0.0, gradients - max(0.0, held.activations + held.head - held.rest))
 
 
 def _kept(shape: ModelShape, engine: Engine) -> list[Term]:

@@ -6,6 +6,7 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -81,7 +82,12 @@ def build(
         if lora is None:
             return model
         settings = {"rank": lora.rank, "alpha": 1.0, "dropout": 0.0, "targets": lora.targets}
-        return add_adapters(model, settings, seed=0)
+        # Tensors without values cannot be moved, and all are on one device here.
+        with mock.patch.object(torch.nn.Module, "to", lambda module, *args, **kwargs: module):
+            adapted = add_adapters(model, settings, seed=0)
+        for parameter in adapted.parameters():
+            parameter.data = parameter.data.to(dtype)
+        return adapted
 
 
 @functools.cache

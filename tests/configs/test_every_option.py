@@ -365,13 +365,13 @@ def test_which_options_need_others() -> None:
         for command in COMMANDS
     }
     lora, engine = {"lora_alpha", "lora_targets"}, {"offload"}
-    training = {
+    training = PLANNED | {
         "lora_dropout",
         "space", "scope", "momentum", "refresh_every", "max_drift", "refresh_samples", "strength", "eval_every",
         "early_stopping", "min_delta", "select", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares",
         "anchor_log_probs", "mask_at",
     }  # fmt: skip
-    assert found["build-basis"] == lora | engine | {"beta"}
+    assert found["build-basis"] == lora | engine | PLANNED | {"beta"}
     assert found["build-mask"] == engine | {
         "change", "end", "data", "objective", "beta", "num_samples", "batch_size", "max_length", "drop_too_long",
         "rank", "seed", "zero", "deepspeed",

@@ -133,6 +133,18 @@ def test_what_passes_hold_is_what_they_hold_with_values(tmp_path: Path, checkpoi
         assert found.activations < 2 * 5 * 3 * 32 * 64 * 4 + 50_000
 
 
+def test_adapters_are_gone_through_as_well(tmp_path: Path) -> None:
+    directory = _model(tmp_path, layers=2)
+    for bf16 in (False, True):
+        what = Pass(3, 32, held_in_bf16=bf16, casts_to_bf16=False, checkpointing=False, on_accelerator=False)
+        adapted, full = (held_by(directory, what, 2, lora=lora) for lora in (Lora(4, "all-linear"), None))
+        assert adapted is not None
+        assert full is not None
+        # Their own states are kept too; the head has no gradient of its own.
+        assert 0.5 * full.activations < adapted.activations < 1.5 * full.activations
+        assert adapted.head < full.head
+
+
 def test_tensors_count_while_they_live() -> None:
     with LiveBytes() as live:
         first = torch.zeros(100)
