@@ -3,9 +3,9 @@
     python -m benchmarks.speed.memory_plan --out benchmarks/speed/results
 
 Every configuration trains in processes of its own, through the recipes, on a Llama of 34 M parameters. What is alive is
-counted as operations make tensors and as the last reference to them goes (:class:`pipelines.memory.live.LiveBytes`),
-from before the model is loaded on; weights, optimizer state, activations and buffers all are tensors. What libraries
-take beside tensors is not in it. In one process torch's own allocator gives the same figures.
+counted in two ways, from before the model is loaded on: as operations make tensors and as the last reference to them
+goes (:class:`pipelines.memory.live.LiveBytes`), and by torch's allocator. Where ranks communicate both can count too much,
+the first what DeepSpeed empties in place, the second what other threads give back, so that the smaller one is compared.
 
 ``--table`` trains nothing, and prints what models of 0.5 B to 70 B would hold.
 """
@@ -71,6 +71,7 @@ def configured(world: Path, name: str) -> Any:
 def child(world: Path, name: str) -> None:
     """Train in this process, and print estimate and measured peak."""
     import torch
+    from torch.profiler import ProfilerActivity, profile
 
     from pipelines.core.job import rank, world_size
     from pipelines.engine import processes
@@ -90,16 +91,30 @@ def child(world: Path, name: str) -> None:
     source = resolve_model(config.model)
     estimate = memory_planner(config, source).estimate(world_size(), on_accelerator=False)
     recipe: Any = dpo if type(config).__name__ == "TrainDpoConfig" else sft
-    with LiveBytes() as live:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled, LiveBytes() as live:
         trainer = recipe.make_trainer(config, source, ds_config, config.out, device)
         trainer.train()
     if rank() == 0:
         terms = [(term.name, term.part, term.device) for term in estimate.terms]
         print(
             json.dumps(
-                {"estimate": estimate.device, "measured": live.peak, "fullest": estimate.fullest, "terms": terms}
+                {
+                    "estimate": estimate.device, "measured": min(live.peak, _allocated(profiled)),
+                    "by_tensors": live.peak, "by_allocator": _allocated(profiled), "fullest": estimate.fullest,
+                    "terms": terms,
+                }
             )
-        )
+        )  # fmt: skip
+
+
+def _allocated(profiled: Any) -> int:
+    """The peak by torch's allocator."""
+    events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
 
 
 def measured(world: Path, name: str) -> dict[str, Any]:
@@ -171,6 +186,7 @@ def table(work: Path) -> None:
             )  # fmt: skip
             planner = Planner(config, source, work_done)
             cells.append(f"{planner.estimate(ranks).device / 2**30:,.1f}")
+        assert planner.counts_activations, name
         print(f"| {name} | {number:,} | {' | '.join(cells)} | {planner.smallest(80.0)} |", flush=True)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ def held_by(
     # Models whose layers differ cannot be cut short, and have been gone through whole.
     further = num_layers - _FEW[0] if len(found) > 1 else 0
     activations = kept + further * (more_kept - kept)
-    return Held(activations, max(0.0, peak + further * (more_peak - peak) - activations), kept)
+    return Held(activations, min(peak - kept, more_peak - more_kept), kept)
 
 
 def _peak(directory: Path, what: Pass, layers: int, lora: Lora | None, trust_remote_code: bool) -> tuple[float, float]:
@@ -115,9 +116,12 @@ def _peak(directory: Path, what: Pass, layers: int, lora: Lora | None, trust_rem
                 parameter.register_post_accumulate_grad_hook(_forget_gradient)
         ids = torch.zeros(what.rows, what.length, dtype=torch.long)
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        # What only waits to be collected would count.
+        gc.collect()
         with LiveBytes([*model.parameters(), *model.buffers(), ids]) as live:
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=what.casts_to_bf16):
                 states = inner.base_model(input_ids=ids, use_cache=False).last_hidden_state
+                gc.collect()
                 kept = float(live.live)
                 loss = _loss(inner, states, what)
                 del states
