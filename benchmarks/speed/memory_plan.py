@@ -4,8 +4,8 @@
 
 Every configuration trains in processes of its own, through the recipes, on a Llama of 34 M parameters. What is alive is
 counted in two ways, from before the model is loaded on: as operations make tensors and as the last reference to them
-goes (:class:`pipelines.memory.live.LiveBytes`), and by torch's allocator. Where ranks communicate both can count too much,
-the first what DeepSpeed empties in place, the second what other threads give back, so that the smaller is compared.
+goes (:class:`pipelines.memory.live.LiveBytes`), and by torch's allocator. Where ranks communicate both can count too
+much, the first what DeepSpeed empties in place, the second what other threads give back; the smaller is compared.
 
 ``--table`` trains nothing, and prints what models of 0.5 B to 70 B would hold.
 """
