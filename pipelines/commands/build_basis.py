@@ -12,7 +12,8 @@ from pipelines.core.making import Made, Wanted, make
 from pipelines.engine import joining
 from pipelines.engine.deepspeed_config import plan_text
 from pipelines.engine.unneeded import leave_out
-from pipelines.models.loading import check_loadable
+from pipelines.memory.planning import basis_memory, model_text
+from pipelines.models.loading import check_loadable, check_plannable
 from pipelines.models.reference import resolve_model
 
 
@@ -55,10 +56,12 @@ def run(config: BuildBasisConfig) -> Made:
 def plan(config: BuildBasisConfig) -> list[tuple[str, str]]:
     """The plan that ``--dry-run`` shows, as pairs of name and text."""
     source = resolve_model(config.model, revision=config.revision)
-    check_loadable(source, trust_remote_code=config.trust_remote_code)
-    rows = [("model", source.reference), ("engine", plan_text(config))]
+    check_plannable(source, trust_remote_code=config.trust_remote_code)
+    rows = [("model", model_text(source)), ("engine", plan_text(config))]
     for path in config.reference:
         table, _ = prepared_table(path, task=task_of(config))
         rows.append(("reference", f"{path}: {min(config.num_samples, len(table))} of {len(table)} samples"))
     rows.append(("rows", f"{len(config.reference)} per parameter tensor, stored as {config.dtype}"))
-    return rows
+    pairs = task_of(config) == "preference"
+    passes = (config.batch_size * (2 if pairs else 1), config.max_length)
+    return [*rows, *basis_memory(config, source, len(config.reference), passes)]

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pipelines.configs.common import DROP_TOO_LONG_HELP, EngineConfig, LoraConfig, OutputConfig, seed_option
+from pipelines.configs.common import DROP_TOO_LONG_HELP, OutputConfig, seed_option
+from pipelines.configs.memory_plan import PlannedConfig
 from pipelines.configs.objectives import OBJECTIVES_HELP, ObjectiveName
 from pipelines.core.config import option
 
 
-class BuildBasisConfig(OutputConfig, EngineConfig, LoraConfig):
+class BuildBasisConfig(OutputConfig, PlannedConfig):
     """Estimate the reference gradients of a model on general-capability data and store them as a basis."""
 
     examples: ClassVar[Sequence[str]] = (

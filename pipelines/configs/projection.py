@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from data_registry.core.shown import shown
-from pipelines.configs.common import EngineConfig, OutputConfig, TrainedLoraConfig
+from pipelines.configs.common import OutputConfig, TrainedLoraConfig
+from pipelines.configs.memory_plan import PlannedConfig
 from pipelines.core.config import option
 
 RefreshEvery = int | Literal["auto"]
@@ -18,7 +19,7 @@ REFRESH_EVERY_HELP = (
 )
 
 
-class ProjectionConfig(OutputConfig, EngineConfig, TrainedLoraConfig):
+class ProjectionConfig(OutputConfig, PlannedConfig, TrainedLoraConfig):
     """How the reference subspace is used in training."""
 
     basis: Path | None = option(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+_WEIGHT_FILES = ("*.safetensors", "*.bin", "*.index.json", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "adapter_*")
+
+
 def load_model(
     source: ModelSource,
     *,
@@ -99,6 +102,21 @@ def check_loadable(source: ModelSource, *, trust_remote_code: bool = False) -> N
         check_config(source.directory, trust_remote_code)
     if source.is_local:
         check_weight_files(source.directory)
+
+
+def is_planned_only(source: ModelSource) -> bool:
+    """Whether a directory holds a model's configuration and no file that could be weights: plans need no more."""
+    if not source.is_local or source.run is not None or source.base is not None:
+        return False
+    return not any(any(source.directory.glob(pattern)) for pattern in _WEIGHT_FILES)
+
+
+def check_plannable(source: ModelSource, *, trust_remote_code: bool = False) -> None:
+    """As :func:`check_loadable`, for a plan: a directory with a configuration alone will do."""
+    if is_planned_only(source):
+        check_config(source.directory, trust_remote_code)
+    else:
+        check_loadable(source, trust_remote_code=trust_remote_code)
 
 
 def _take_out_of_files(model: PreTrainedModel) -> None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from dataclasses import replace
 
 from data_registry.prepared import SAMPLES, load_prepared
 from pipelines.basis.reading import open_basis
-from pipelines.configs.common import EngineConfig
-from pipelines.configs.train import TrainConfig, TrainDpoConfig
+from pipelines.configs.train import TrainConfig, TrainDpoConfig, TrainSftConfig
 from pipelines.configs.train_npo import TrainNpoConfig
 from pipelines.core.job import world_size
 from pipelines.engine.deepspeed_config import deepspeed_config, plan_text
 from pipelines.masks.opening import open_mask
+from pipelines.memory.estimate import Edits
+from pipelines.memory.planning import Planner, Rows, Work, memory_rows, model_text, size
 from pipelines.models.reference import ModelSource
-from pipelines.models.summary import summarize_model
 from pipelines.token_weights.opening import open_token_weights
 from pipelines.training.data.anchor_schedule import rows_per_step
-from pipelines.training.data.plan import DataPlan, Rows
+from pipelines.training.data.plan import DataPlan
+from pipelines.transforms.rounds import ROUND_ELEMENTS
 
 _SCOPES = {"tensor": "", "layer": "a subspace for each layer, ", "global": "one subspace for all parameters, "}
 
@@ -30,13 +31,19 @@ def training_plan(config: TrainConfig, source: ModelSource, data: DataPlan) -> R
         source: the model.
         data: the plan of the data that it is trained on.
     """
-    rows = [("model", source.reference), *_preset(config), *data.lines, ("engine", plan_text(config))]
-    return [*rows, *_steps(config, data.num_samples), *_memory(config, source), *_projection(config), *_others(config)]
+    rows = [("model", model_text(source)), *_preset(config), *data.lines, ("engine", plan_text(config))]
+    return [
+        *rows,
+        *_steps(config, data.num_samples),
+        *memory_rows(memory_planner(config, source), config),
+        *_projection(config),
+        *_others(config),
+    ]
 
 
-def num_ranks(config: EngineConfig) -> int:
-    """The number of processes that would take part."""
-    return max(world_size(), config.num_procs or 1)
+def num_ranks(config: TrainConfig) -> int:
+    """The number of processes that would take part, or that the plan is for."""
+    return config.plan_ranks or max(world_size(), config.num_procs or 1)
 
 
 def _preset(config: TrainConfig) -> Rows:
@@ -58,48 +65,32 @@ def _steps(config: TrainConfig, num_samples: int) -> Rows:
     ]
 
 
-def memory_per_rank(num_parameters: int, config: EngineConfig, ranks: int) -> tuple[float, float]:
-    """Bytes of weights, gradients and AdamW's state on a rank's device and in its host memory, without activations.
-
-    Args:
-        num_parameters: the number of parameters, all of which are trained.
-        config: the engine options.
-        ranks: the number of data-parallel processes.
-
-    Returns:
-        (device bytes, host bytes); the host holds only what ``--offload`` moves there.
-
-    Source:
-        ZeRO (arXiv 1910.02054), with fp32 accumulation of gradients in stages 2 and 3 as in our presets.
-    """
-    values = deepspeed_config(config, on_cpu=False)
-    if values is None:
-        return 16.0 * num_parameters, 0.0
-    stage = int(values.get("zero_optimization", {}).get("stage", 0))
-    bf16 = bool(values.get("bf16", {}).get("enabled"))
-    weights, state = (2, 12) if bf16 else (4, 12 if stage else 8)
-    gradients = 4 if stage >= 2 else weights
-    shared_weights = weights / ranks if stage == 3 else weights
-    shared_gradients = gradients / ranks if stage >= 2 else gradients
-    shared_state = state / ranks if stage >= 1 else state
-    offloaded = values.get("zero_optimization", {}).get("offload_optimizer", {}).get("device") == "cpu"
-    on_device = shared_weights + shared_gradients + (0 if offloaded else shared_state)
-    return on_device * num_parameters, (shared_state * num_parameters if offloaded else 0.0)
-
-
-def _memory(config: TrainConfig, source: ModelSource) -> Rows:
-    if not source.is_local:
-        return [("memory", "known once the model is on this machine")]
-    directory = Path(source.path_or_id) if source.base is None else Path(source.base.path_or_id)
-    number = summarize_model(directory).num_parameters
-    if config.lora_rank or source.is_adapter:
-        width = 2 if config.precision == "bf16" and (config.zero is not None or config.deepspeed is not None) else 4
-        return [("memory", f"{_size(width * number)} of frozen weights per rank, and little for the adapters")]
-    device, host = memory_per_rank(number, config, num_ranks(config))
-    text = (
-        f"{_size(device)} per rank for weights, gradients and optimizer of {number:,} parameters, without activations"
+def memory_planner(config: TrainConfig, source: ModelSource) -> Planner:
+    """Estimates of what the run holds in memory, on any number of ranks."""
+    pairs = not isinstance(config, TrainSftConfig)
+    trained = (config.batch_size * (2 if pairs else 1), config.max_length)
+    reference = None
+    edits = Edits(
+        keeps=config.basis is not None or (config.mask is not None and config.mask_at == "update"),
+        keeps_all=config.basis is not None and config.space == "update" and config.scope != "tensor",
+        round_elements=ROUND_ELEMENTS,
+        tracks_change=config.track_change,
     )
-    return [("memory", text + (f"; {_size(host)} in host memory" if host else ""))]
+    if config.mask is not None:
+        found = open_mask(config.mask).description
+        edits = replace(edits, masked=True, mask_share=found.num_selected / max(1, found.num_parameters))
+    if config.basis is not None:
+        description, _ = open_basis(config.basis)
+        edits = replace(
+            edits,
+            rows=description.rank,
+            row_elements=sum(math.prod(shape) for shape in description.shapes.values()),
+            row_width=2 if description.dtype == "bf16" else 4,
+        )
+        if config.refresh_every != 0:
+            in_pairs = any(record.kind == "dpo" for record in description.objectives)
+            reference = (description.batch_size * (2 if in_pairs else 1), config.max_length)
+    return Planner(config, source, Work(edits, trained, reference, accumulates=config.accumulation > 1))
 
 
 def _projection(config: TrainConfig) -> Rows:
@@ -107,7 +98,7 @@ def _projection(config: TrainConfig) -> Rows:
         return [("projection", "none (naive baseline)")]
     description, _ = open_basis(config.basis)
     elements = sum(math.prod(shape) for shape in description.shapes.values()) * description.rank
-    size = elements * (2 if description.dtype == "bf16" else 4)
+    num_bytes = elements * (2 if description.dtype == "bf16" else 4)
     rows = f"{description.rank} row" + ("s" if description.rank > 1 else "")
     refresh = {0: "never", "auto": f"when it has turned by {config.max_drift:g} degrees"}.get(
         config.refresh_every, f"every {config.refresh_every} steps"
@@ -116,7 +107,7 @@ def _projection(config: TrainConfig) -> Rows:
     shared = num_ranks(config) if int(values.get("zero_optimization", {}).get("stage", 0)) >= 1 else 1
     return [
         ("projection", f"{config.space} space, {rows} a tensor, {_SCOPES[config.scope]}refreshed {refresh}"),
-        ("basis", f"{elements:,} numbers, {_size(size / shared)} per rank"),
+        ("basis", f"{elements:,} numbers, {size(num_bytes / shared)} per rank"),
     ]
 
 
@@ -178,8 +169,3 @@ def _anchors(config: TrainConfig) -> Rows:
         text = f"divergence from the starting model at the safety prompts, weight {config.prompt_anchor:g}"
         rows.append(("prompt anchor", text))
     return rows
-
-
-def _size(num_bytes: float) -> str:
-    unit = "MiB" if num_bytes < 2**30 else "GiB"
-    return f"{num_bytes / (2**20 if unit == 'MiB' else 2**30):,.1f} {unit}"

@@ -20,7 +20,7 @@ from pipelines.core.making import Made, Wanted, find, make
 from pipelines.engine import processes
 from pipelines.engine.deepspeed_config import deepspeed_config
 from pipelines.engine.peaks import peak_of
-from pipelines.models.loading import check_loadable, load_training_model
+from pipelines.models.loading import check_loadable, check_plannable, is_planned_only, load_training_model
 from pipelines.models.lora import check_targets, lora_settings, peft_config
 from pipelines.models.publishing import check_can_push, push_model
 from pipelines.models.reference import ModelSource, resolve_model
@@ -125,8 +125,12 @@ def plan_training(
     check_trainer_options(arguments_class, config)
     _repository(config)
     source = resolve_model(config.model, revision=config.revision)
-    check_loadable(source, trust_remote_code=config.trust_remote_code)
-    training_inputs(config, source, task=task)
+    check_plannable(source, trust_remote_code=config.trust_remote_code)
+    if is_planned_only(source):
+        # There is neither a fingerprint of weights nor, often, a tokenizer: every row counts as a sample.
+        data_plan = None
+    else:
+        training_inputs(config, source, task=task)
     if data_plan is not None:
         return training_plan(config, source, data_plan(source))
     rows, held_out = split_held_out(config, task)

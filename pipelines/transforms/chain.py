@@ -6,6 +6,7 @@ step, and what checkpoints keep. A step without transforms has no chain, and is 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from pipelines.engine.shards.access import MasterSlice, ShardAccess
 from pipelines.transforms.reach_test import ReachTest
+from pipelines.transforms.rounds import ROUND_ELEMENTS, StepInRounds
 from pipelines.transforms.transform import Figures, StepPart, Transform
 
 
@@ -25,15 +27,27 @@ class TransformChain:
         access: this rank's shards.
         optimizer: the torch optimizer that steps the master weights.
         transforms: the transforms, in any order; they act in the order of their ``order`` attributes.
+        round_elements: how many elements of the weights from before its step are kept at once on a rank, if no single
+            tensor has more.
     """
 
-    def __init__(self, access: ShardAccess, optimizer: torch.optim.Optimizer, transforms: Sequence[Transform]) -> None:
+    def __init__(
+        self,
+        access: ShardAccess,
+        optimizer: torch.optim.Optimizer,
+        transforms: Sequence[Transform],
+        *,
+        round_elements: int = ROUND_ELEMENTS,
+    ) -> None:
         self.access = access
         self.transforms = sorted(transforms, key=lambda transform: transform.order)
         self._optimizer = optimizer
         self._measured = False
         self._needs_whole_step = any(transform.needs_whole_step for transform in self.transforms)
         self._parts: list[StepPart] = []
+        # An edit that needs the whole step needs all weights from before it.
+        limit = sys.maxsize if self._needs_whole_step else round_elements
+        self._step = StepInRounds(access, optimizer, self._is_kept, limit)
         self._held: tuple[list[int], list[MasterSlice], list[Tensor | None]] | None = None
         watched = any(transform.reads_gradient for transform in self.transforms)
         self._reach_test: ReachTest | None = ReachTest(access.names) if watched else None
@@ -46,6 +60,7 @@ class TransformChain:
         """Remove the hooks from the optimizer."""
         for hook in self._hooks:
             hook.remove()
+        self._step.close()
 
     def get(self, name: str) -> Any:
         """The transform of that name; None where the run has no such transform."""
@@ -62,6 +77,7 @@ class TransformChain:
         """
         gradients = self.access.gradients()
         self._measured = measured
+        self._step.begin(measured=measured)
         self._parts = []
         edited = [transform.on_gradient(gradients, measured=measured) for transform in self.transforms]
         if any(edited):
@@ -70,7 +86,7 @@ class TransformChain:
             self._reach_test.expect(self.access.shards, gradients)
 
     def _before_optimizer(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-        which, masters = self._concerned(optimizer)
+        which, masters = self._step.concerned()
         if self._reach_test is not None:
             self._reach_test.check(which, [master.gradient() for master in masters])
         before = [
@@ -103,13 +119,6 @@ class TransformChain:
             for transform in observers:
                 transform.on_final_change(part, change)
         return any(edited)
-
-    def _concerned(self, optimizer: torch.optim.Optimizer) -> tuple[list[int], list[MasterSlice]]:
-        # ZeRO steps one group (stages 1, 2) or sub-group (stage 3) at a time.
-        present = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        masters = self.access.masters()
-        which = [index for index, master in enumerate(masters) if id(master.owner) in present]
-        return which, [masters[index] for index in which]
 
     def end_step(self) -> None:
         """Conclude a step, once all groups have been stepped: edits that need them together, and the self-test.

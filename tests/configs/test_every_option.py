@@ -75,6 +75,7 @@ RUNTIME: dict[str, set[str]] = {
 }  # fmt: skip
 ENGINE = {"num_procs", "deepspeed", "revision", "gradient_checkpointing", "chat_template"}
 OUTPUT = {"out", "overwrite", "dry_run"}
+PLANNED = {"plan_ranks", "plan_gpu_memory"}
 RESULT: dict[str, set[str]] = {
     "quickstart": {"seed"},
     "prepare-data": {
@@ -309,6 +310,8 @@ def test_every_option_is_classified() -> None:
             result |= LORA_RESULT
         if "learning_rate" in fields:
             result |= TRAINING_RESULT
+        if "plan_ranks" in fields:
+            runtime |= PLANNED
         told = "say in tests/configs/test_every_option.py whether it changes the result"
         assert fields - runtime - result == set(), told
         assert (runtime | result) - fields == set()
@@ -365,14 +368,14 @@ def test_which_options_need_others() -> None:
         for command in COMMANDS
     }
     lora, engine = {"lora_alpha", "lora_targets", "lora_layers", "load_in_4bit"}, {"offload"}
-    training = {
+    training = PLANNED | {
         "lora_dropout",
         "space", "scope", "momentum", "refresh_every", "max_drift", "refresh_samples", "strength", "eval_every",
         "early_stopping", "min_delta", "select", "anchor_kind", "anchor_ratio", "anchor_weight", "anchor_shares",
         "anchor_log_probs", "mask_at",
         "sample_every", "sample_prompts", "sample_tokens", "sample_temperature", "hub_private",
     }  # fmt: skip
-    assert found["build-basis"] == lora | engine | {"beta"}
+    assert found["build-basis"] == lora | engine | PLANNED | {"beta"}
     assert found["build-mask"] == engine | {
         "change", "end", "data", "objective", "beta", "num_samples", "batch_size", "max_length", "drop_too_long",
         "rank", "seed", "zero", "deepspeed",

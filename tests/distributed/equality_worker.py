@@ -16,6 +16,7 @@ from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.configs.train import TrainSftConfig
 from pipelines.core.job import on_main, rank, world_size
 from pipelines.engine import processes
+from pipelines.transforms.chain import TransformChain
 from tests.distributed import worlds
 from tests.distributed.ranks import forget_engine, write_findings
 from tests.reference import plain
@@ -94,6 +95,22 @@ def worst_ratio(values: list[float], wanted: list[float]) -> float:
     return max(abs(value / norm - 1) for value, norm in zip(values, wanted, strict=True))
 
 
+def same_in_rounds(directory: Path, name: str, model: Path, data: Path, basis: Path) -> bool:
+    """Whether a step in many rounds, each of few of the model's tensors, gives the bits of a step in one."""
+    defaults = TransformChain.__init__.__kwdefaults__
+    whole = defaults["round_elements"]
+    defaults["round_elements"] = 3000
+    try:
+        forget_engine()
+        out = trained_weights(directory / f"{name}-rounds", model, data, basis, "update", 2, dict(ENGINES[name]))
+    finally:
+        defaults["round_elements"] = whole
+    if rank() > 0:
+        return True
+    one, other = (load_file(run / "model" / "model.safetensors") for run in (out, directory / f"{name}-update"))
+    return all(torch.equal(one[key], other[key]) for key in other)
+
+
 def main(directory: Path, which: str) -> None:
     processes.start()
     torch.set_num_threads(1)
@@ -131,6 +148,11 @@ def main(directory: Path, which: str) -> None:
                     "saved": saved.keys() == wanted.keys(),
                     "norms": worst_ratio(logged_norms(out), runs[space][1]),
                 }
+    if world_size() == 2:
+        findings["rounds"] = {
+            name: same_in_rounds(directory, name, model, data, basis)
+            for name in ("zero0", "zero1", "zero2-offload", "zero3")
+        }
     write_findings(directory, findings)
 
 

@@ -26,6 +26,9 @@ pytestmark = pytest.mark.distributed
 def test_equals_plain_pytorch(tmp_path: Path, which: str, num_procs: int, tolerance: float, runs: int) -> None:
     findings = run_ranks("tests.distributed.equality_worker", tmp_path, which, num_procs=num_procs)
     effect = findings.pop("effect")
+    rounds = findings.pop("rounds", {})
+    assert len(rounds) == (4 if num_procs == 2 else 0)
+    assert all(rounds.values()), rounds
     # The methods are far further apart than the tolerance, or agreement would say nothing.
     assert min(effect.values()) > 2e-4
     assert len(findings) == runs
