@@ -12,7 +12,6 @@ from pipelines.core.making import Made, Wanted, make
 from pipelines.engine import joining
 from pipelines.engine.deepspeed_config import plan_text
 from pipelines.engine.unneeded import leave_out
-from pipelines.memory.planning import basis_memory, model_text
 from pipelines.models.loading import check_loadable, check_plannable
 from pipelines.models.reference import resolve_model
 
@@ -55,6 +54,8 @@ def run(config: BuildBasisConfig) -> Made:
 
 def plan(config: BuildBasisConfig) -> list[tuple[str, str]]:
     """The plan that ``--dry-run`` shows, as pairs of name and text."""
+    from pipelines.memory.planning import basis_memory, model_text
+
     source = resolve_model(config.model, revision=config.revision)
     check_plannable(source, trust_remote_code=config.trust_remote_code)
     rows = [("model", model_text(source)), ("engine", plan_text(config))]

@@ -130,9 +130,8 @@ TRAINING_RESULT = {
 MAKE_NOTHING = {"doctor", "inspect", "chat", "clean", "run", "slurm"}
 # Other values where the first other one of a type would not do.
 OTHER: dict[str, Any] = {
-    "weights": [0.6, 0.4], "anchor_shares": [0.6, 0.4], "cos_threshold": [0.2],
-    "trainer": {"neftune_noise_alpha": 5}, "steps": {"sft": {"seed": 1}},
-    "sweep": [0.5], "evaluation": {"num_samples": 3},
+    "weights": [0.6, 0.4], "anchor_shares": [0.6, 0.4], "cos_threshold": [0.2], "sweep": [0.5],
+    "trainer": {"neftune_noise_alpha": 5}, "steps": {"sft": {"seed": 1}}, "evaluation": {"num_samples": 3},
     "out": "elsewhere", "attention": "sdpa", "judge": "judge-model", "output": "adapter", "report_to": "tensorboard",
     "skip_top": 0.01, "score": "magnitude", "preset": "recommended", "rejected_tokens": "0.1", "answers": 50,
     "lora_layers": "last:1", "push_to_hub": "lab/safe",
@@ -254,9 +253,7 @@ def test_an_option_without_what_it_needs_is_refused_by_name(command: str, name: 
     config_class = BY_NAME[command].config_class()
     info = config_class.model_fields[name]
     shown = name.upper() if option_metadata(info).get("positional") else f"--{name.replace('_', '-')}"
-    about = [
-        problem for problem in problems if problem.removeprefix("--set tags").startswith(shown) or "--set" in problem
-    ]
+    about = [one for one in problems if one.removeprefix("--set tags").startswith(shown) or "--set" in one]
     assert any(" needs " in problem or " does not go with " in problem for problem in about), problems
     # Typed with its default value it is refused as well, unless that value asks for nothing.
     default = info.get_default(call_default_factory=True)
@@ -278,8 +275,7 @@ def contrary_to(command: str, name: str) -> dict[str, Any]:
     found = {
         "tags": {"format": "alpaca"}, "rank": {"output": "model"}, "max_shard_gb": {"output": "adapter"},
         "safe": {"method": "safelora"}, "weights": {"method": "safelora"}, "top_p": {"temperature": 0.0},
-        "aligned": {"method": "linear"}, "unaligned": {"method": "linear"},
-        "threshold": {"method": "linear"}, "merge_type": {"method": "linear"},
+        **dict.fromkeys(("aligned", "unaligned", "threshold", "merge_type"), {"method": "linear"}),
         "cos_threshold": {"threshold": "auto", "merge_fraction": 0.5},
     }  # fmt: skip
     if command == "build-mask":
