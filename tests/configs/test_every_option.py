@@ -275,7 +275,7 @@ def contrary_to(command: str, name: str) -> dict[str, Any]:
     found = {
         "tags": {"format": "alpaca"}, "rank": {"output": "model"}, "max_shard_gb": {"output": "adapter"},
         "safe": {"method": "safelora"}, "weights": {"method": "safelora"}, "top_p": {"temperature": 0.0},
-        **dict.fromkeys(("aligned", "unaligned", "threshold", "merge_type"), {"method": "linear"}),
+        **{key: {"method": "linear"} for key in ("aligned", "unaligned", "threshold", "merge_type")},
         "cos_threshold": {"threshold": "auto", "merge_fraction": 0.5},
     }  # fmt: skip
     if command == "build-mask":

@@ -127,7 +127,7 @@ def a_model_where_results_are_needed(place: Place) -> Arguments:
     return ["report", place.made / "model", "--out", OUT]
 
 
-@case(ARTIFACT, "is a basis, where a results is needed")
+@case(ARTIFACT, "is a basis, where a results or judgement is needed")
 def a_basis_where_results_are_needed(place: Place) -> Arguments:
     return ["report", place.made / "basis", "--out", OUT]
 
