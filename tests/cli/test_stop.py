@@ -92,7 +92,9 @@ SAVED = re.compile(r"stopped \((SIGTERM|SIGUSR1|SIGINT)\) at step (\d+) of \d+: 
 
 
 def outcome_of(run: Path) -> dict[str, object]:
-    metrics = [re.sub(r'"train_\w+": [\d.e+-]+,? ?', "", line) for line in (run / "metrics.jsonl").open()]
+    metrics = [
+        re.sub(r'"(?:train_\w+|tokens_per_second)": [\d.e+-]+,? ?', "", line) for line in (run / "metrics.jsonl").open()
+    ]
     weights = load_file(run / "model/model.safetensors")
     return {"metrics": metrics, **{key: value.tolist() for key, value in weights.items()}}
 

@@ -116,7 +116,7 @@ def held_out(directory: Path, name: str, engine: dict[str, Any]) -> dict[str, An
         return load_file(result.path / "model" / "model.safetensors"), metrics, result.manifest.summary
 
     def logged(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        timed = ("train_", "total_flos", "epoch")
+        timed = ("train_", "total_flos", "epoch", "tokens_per_second")
         return [{k: v for k, v in line.items() if not k.startswith(timed)} for line in metrics if "loss" in line]
 
     plain, plain_lines, _ = run("plain", max_steps=5)
