@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ from tests.faults.boundaries import Boundary, Fault, Watch
 TIMEOUT_S = 900.0
 _POLL_S = 0.004
 # Training steps of commands that train for minutes: the work is the same, only shorter.
-_FEW_STEPS = {("pipelines.training.pretraining", "DEFAULT_STEPS"): 8}
+_FEW_STEPS = {("pipelines.training.testbed_model", "DEFAULT_STEPS"): 8}
 _STEPS_OF_QUICKSTART = "sft-steps: 160"
 
 
@@ -57,8 +58,9 @@ def import_libraries() -> None:
     """Import what the commands need, once, before the first fork, and let them train less."""
     forks.import_libraries()
     for (name, constant), value in _FEW_STEPS.items():
-        assert hasattr(sys.modules[name], constant)
-        setattr(sys.modules[name], constant, value)
+        module = importlib.import_module(name)
+        assert hasattr(module, constant)
+        setattr(module, constant, value)
     _shorten_quickstart()
 
 
