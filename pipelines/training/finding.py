@@ -52,7 +52,9 @@ def find_run(config: TrainConfig, *, task: str) -> Made | None:
 
 
 def _is_settled(config: TrainConfig) -> bool:
-    """Whether the trainer has accepted these very options already, in this environment."""
+    """Whether the trainer has accepted these very options already, in this environment, and nothing is to be pushed."""
+    if config.push_to_hub is not None:
+        return False
     try:
         manifest = read_manifest(config.out) if is_artifact(config.out) else None
     except OgpsaError:

@@ -98,8 +98,10 @@ def _read(folder: Path) -> Any:
         present = set(stored.schema_arrow.names)
         # Earlier results have no contexts; whatever else is missing is an error.
         names = [field.name for field in fields(StoredAnswer) if field.name != "context" or field.name in present]
+        if missing := [name for name in names if name not in present]:
+            raise ValueError(f"it has no column {missing[0]}")
         return stored.read(columns=names)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise ArtifactError(f"'{file}' cannot be read: {error}", where=str(file)) from error
 
 
