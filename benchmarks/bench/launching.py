@@ -146,7 +146,8 @@ def _missing(benchmark: Benchmark) -> str:
 
 
 def _environment(size: Size) -> dict[str, str]:
-    own = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    # Unbuffered, so that the last line of a log is what was said last.
+    own = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     if size != "gpu":
         # Figures of processors, also on a machine that has a GPU; there several ranks would share one.
         own |= {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}

@@ -133,7 +133,7 @@ HINTS: Final[Mapping[str, str]] = {
     "pure_bf16": f"not offered: {_WEIGHTS}",
     "dtype": _WEIGHTS,
     "torch_dtype": _WEIGHTS,
-    "load_in_4bit": f"not offered: {_WEIGHTS}",
+    "load_in_4bit": f"of training and build-basis alone: {_WEIGHTS}",
     "load_in_8bit": f"not offered: {_WEIGHTS}",
     "quantization_bit": f"not offered: {_WEIGHTS}",
     "flash_attn": "--attention flash_attention_2, or --attention sdpa",

@@ -78,7 +78,7 @@ def test_a_finished_chain_starts_no_process(chain: Path, cli: Cli, started: list
     assert ran.out.count("up to date: made/") == 4
     # What a command says of what is there is what it says when it is typed alone, in the same order.
     assert alone.out in ran.out
-    assert ran.err.index("[1/4] data") < ran.err.index("next:  ogpsa build-basis") < ran.err.index("[2/4] model")
+    assert ran.err.index("[1/4] data") < ran.err.index("next:  ogpsa ") < ran.err.index("[2/4] model")
 
 
 def other_rows(chain: Path) -> None:

@@ -161,8 +161,8 @@ def test_hints_name_options_that_exist() -> None:
         assert [word for word in words if word not in known] == []
     fields = {name for command in COMMANDS for name in command.config_class().model_fields}
     assert not set(other_names.SAME) & fields - {"output", "tokenizer"}
-    # build-basis has a --dtype of its own.
-    assert set(other_names.HINTS) & fields == {"dtype"}
+    # build-basis has a --dtype of its own; four bits are for training and build-basis.
+    assert set(other_names.HINTS) & fields == {"dtype", "load_in_4bit"}
 
 
 def test_files_and_sets_know_the_same_names(tmp_path: Path) -> None:
