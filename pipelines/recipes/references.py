@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
 from typing import Any
 
 from data_registry.core.documents import suggest
@@ -118,21 +120,19 @@ def in_order(needs: Mapping[str, set[str]]) -> list[str]:
     Raises:
         ConfigError: some steps need each other; the error shows the circle.
     """
-    done: list[str] = []
-    waiting = list(needs)
-    while waiting:
-        ready = next((name for name in waiting if needs[name] <= set(done)), None)
-        if ready is None:
-            raise ConfigError(f"steps need each other in a circle: {' -> '.join(_circle(needs, set(waiting)))}")
-        done.append(ready)
-        waiting.remove(ready)
-    return done
-
-
-def _circle(needs: Mapping[str, set[str]], waiting: set[str]) -> list[str]:
-    path = [min(waiting)]
-    while True:
-        following = min(needs[path[-1]] & waiting)
-        if following in path:
-            return [*path[path.index(following) :], following]
-        path.append(following)
+    sorter = TopologicalSorter({name: sorted(needed) for name, needed in needs.items()})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        # The library goes from what is needed to what needs it.
+        raise ConfigError(f"steps need each other in a circle: {' -> '.join(reversed(error.args[1]))}") from None
+    place = {name: number for number, name in enumerate(needs)}
+    ready: list[int] = []
+    order: list[str] = []
+    names = list(needs)
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            heappush(ready, place[name])
+        order.append(names[heappop(ready)])
+        sorter.done(order[-1])
+    return order
