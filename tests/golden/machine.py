@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from pathlib import Path
 
@@ -20,5 +21,8 @@ def machine() -> dict[str, str]:
         "processor": models[0] if models else platform.processor(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "blas": "mkl" if torch.backends.mkl.is_available() else "other",
+        # numpy's products are those of the kernels that OpenBLAS takes.
+        "openblas": os.environ.get("OPENBLAS_CORETYPE", "by itself"),
+        "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in _PACKAGES},
     }
