@@ -98,7 +98,7 @@ def _frontier(results: Results) -> Any:
 
 def _gaps(results: Results) -> Any:
     """Damage under references of all kinds: bars for over-refusal above, for general ability below."""
-    results = results.within(WORLDS, seed=0)
+    results = results.within(WORLDS)
     # Where one method was run there is nothing to compare.
     names = [name for name in ALL_GAPS if len(results.runs("sft", name)) > 1]
     methods = [method for method in MAIN if any(method in results.runs("sft", name) for name in names)]
