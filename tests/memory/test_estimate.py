@@ -91,10 +91,10 @@ def test_edits_of_a_step() -> None:
         assert held == 4 * kept
 
 
-def _model(directory: Path, layers: int = 5) -> Path:
+def _model(directory: Path, layers: int = 5, key_heads: int = 2) -> Path:
     values = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 160,
-        "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 300,
+        "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": key_heads, "vocab_size": 300,
         "max_position_embeddings": 64,
     }  # fmt: skip
     (directory / "config.json").write_text(json.dumps(values))
@@ -112,23 +112,28 @@ def test_shapes_are_those_of_the_architecture(tmp_path: Path) -> None:
     assert (adapted.num_trained, adapted.frozen) == (5 * 4 * (64 + 64 + 160 + 64), shape.num_parameters)
 
 
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_what_passes_hold_is_what_they_hold_with_values(tmp_path: Path, checkpointing: bool) -> None:
+def test_what_passes_hold_is_what_they_hold_with_values(tmp_path: Path, checkpointing: bool, key_heads: int) -> None:
     """Passes without memory, cut short, against all layers with real numbers in them."""
-    directory = _model(tmp_path)
+    directory = _model(tmp_path, key_heads=key_heads)
     what = Pass(3, 32, held_in_bf16=False, casts_to_bf16=False, checkpointing=checkpointing, on_accelerator=False)
     found = held_by(directory, what, 5)
     assert found is not None
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory), dtype=torch.float32).train()
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    ids = torch.randint(300, (3, 32))
-    with LiveBytes([*model.parameters(), *model.buffers(), ids]) as live:
-        states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        kept = live.live
-        del states
-    # Where keys and values are shared, the library repeats them for attention without values, and not always with them.
-    assert kept * 0.98 <= found.activations <= kept * 1.1
+    ids, padded = torch.randint(300, (3, 32)), torch.ones(3, 32, dtype=torch.long)
+    padded[0, :5] = 0
+    kept = {}
+    for name, mask in (("whole rows", None), ("padded rows", padded)):
+        known = [*model.parameters(), *model.buffers(), ids, padded]
+        with LiveBytes(known) as live:
+            states = model.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+            kept[name] = live.live
+            del states
+    # To the byte. Rows that need no padding need no mask of pairs either, and shared keys are then not repeated for it.
+    assert found.activations == kept["padded rows"] > kept["whole rows"]
     if checkpointing:
         assert found.activations < 2 * 5 * 3 * 32 * 64 * 4 + 50_000
 
