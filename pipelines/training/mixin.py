@@ -19,6 +19,7 @@ from pipelines.training.data.mixing import Share
 from pipelines.training.every_row import EveryRowOnce
 from pipelines.training.generation_config import KeptGenerationConfig
 from pipelines.training.progress_samples import ProgressSamples
+from pipelines.training.remarks import FEW_LOGGED
 from pipelines.training.selection import HeldOutCallback
 from pipelines.training.stepping import StepsTransforms
 from pipelines.training.throughput import Throughput
@@ -34,8 +35,8 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
         checkpointer: writes checkpoints and resumes from them; None without checkpoints.
         shares: what each data set gives to an epoch, by its path.
         left_out: how many rows were left out, by the name of their data set.
-        step_losses: the training loss of this process in each step that it has done, by the step's number from 0; None
-            before the first.
+        step_losses: the training loss of this process in each step of the run, by the step's number from 0; None before
+            the first.
         beside: the losses beside that of the safety rows; None without any.
         progress_samples: asks the model as it learns; None where it is not asked.
         throughput: counts tokens; None where nobody asks how fast training is.
@@ -98,6 +99,14 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
             self.throughput.end_step()
         self.count_epoch(state)
         super().end_transformed_step(state)
+
+    def kept_step_losses(self) -> list[float]:
+        """The losses of all steps so far, for a checkpoint; none where the log says enough of them, as in long runs."""
+        state: TrainerState = self.state  # type: ignore[attr-defined]
+        if sum("loss" in line for line in state.log_history) >= FEW_LOGGED:
+            return []
+        losses = self.step_losses or {}
+        return [losses[step] for step in sorted(losses)] if 0 in losses else []
 
     def _note_loss(self, loss: float) -> None:
         # The loss of a forward pass is divided by their number already, so that those of a step add up to its loss.

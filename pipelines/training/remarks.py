@@ -16,7 +16,7 @@ _SHARE, _DEVIATIONS = 0.01, 2.0
 # A run of fewer steps that takes no tenth off its loss has hardly begun.
 _FEW_STEPS, _TENTH = 30, 0.1
 # Of so few values no mean of a part can be told from another.
-_FEW = 4
+FEW_LOGGED = 4
 # Less likely by so many nats a token is another answer: a model that forgets one kind of answer still gives others.
 _LOST = 1.0
 
@@ -24,14 +24,12 @@ _LOST = 1.0
 def losses_of(metrics: Sequence[Mapping[str, Any]], step_losses: Mapping[int, float] | None) -> list[float]:
     """The losses of a run in the order of its steps: those logged, or those of every step where hardly any was logged.
 
-    What was logged is the same for a run that was stopped and continued; the steps before a stop are not known.
-
     Args:
         metrics: the lines of its ``metrics.jsonl``.
-        step_losses: the losses of the steps that the last process did, by the number of the step from 0.
+        step_losses: the losses of its steps, by the number of the step from 0; without the first they are not used.
     """
     logged = [float(line["loss"]) for line in metrics if "loss" in line]
-    if len(logged) < _FEW and step_losses and 0 in step_losses:
+    if len(logged) < FEW_LOGGED and step_losses and 0 in step_losses:
         return [step_losses[step] for step in sorted(step_losses)]
     return logged
 

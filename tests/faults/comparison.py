@@ -23,10 +23,8 @@ _TIMES = (
     *("train_runtime", "train_samples_per_second", "train_steps_per_second", "train_tokens_per_second"),
     *("tokens_per_second", "tokens_per_second_per_rank", "train_tokens_per_second_per_rank"),
 )
-# What is said of the losses: of a short run that was continued, those of the steps before the stop are not known.
-_WORDS = ("learned", "remarks")
 # The same in the model card.
-_CARD_LINE = re.compile(r"^.*(?:train[_ ]runtime|_per_second|training loss|learned).*$", re.MULTILINE)
+_CARD_LINE = re.compile(r"^.*(?:train[_ ]runtime|_per_second).*$", re.MULTILINE)
 
 Snapshot = dict[str, str]
 
@@ -66,7 +64,7 @@ def _manifest(values: dict[str, Any]) -> bytes:
         # That of a checkpoint, which no finished run has.
         return json.dumps(values).encode()
     values = _without(values, _MANIFEST_FIELDS)
-    values["summary"] = _without(values.get("summary", {}), (*_TIMES, *_WORDS))
+    values["summary"] = _without(values.get("summary", {}), _TIMES)
     values["inputs"] = [
         _without(record, ("fingerprint",)) if record["kind"] == "run" else record for record in values["inputs"]
     ]

@@ -147,6 +147,7 @@ class Checkpointer:
         return {
             "losses_logged": trainer._total_loss_scalar,
             "last_logged": trainer._globalstep_last_logged,
+            "step_losses": trainer.kept_step_losses(),
             "scheduler": trainer.lr_scheduler.state_dict(),
             "learning_rates": [group["lr"] for group in trainer.optimizer.param_groups],
             "engine": {} if engine is None else {name: getattr(engine, name) for name in _ENGINE_COUNTERS},
@@ -210,6 +211,7 @@ class Checkpointer:
             trainer.throughput.restore(states, rank() if same_ranks else None)
         trainer._total_loss_scalar = progress["losses_logged"]
         trainer._globalstep_last_logged = progress["last_logged"]
+        trainer.step_losses = dict(enumerate(progress.get("step_losses", [])))
         trainer._initial_global_step = 0
         trainer._initial_num_input_tokens_seen = 0
         self.earlier_s = progress["elapsed_s"]
