@@ -33,7 +33,7 @@ class Materials:
     """
 
     def __init__(self, work: Path, plan: Plan) -> None:
-        self._work, self._plan = work, plan
+        self._work, self._plan, self._precision = work, plan, plan.settings["precision"]
         self.model = command("import-model", source=plan.model, out=work / "model")
 
     def safety(self, task: Task) -> Path:
@@ -42,11 +42,12 @@ class Materials:
 
     def measured(self, split: str) -> list[Path]:
         """The general data of a split, whose answers are scored."""
-        return [self._prepared(f"{name}-{split}", None) for name in GENERAL]
+        rows = self._plan.validation.rows if split == "validation" else self._plan.test.rows
+        return [self._prepared(f"{name}-{split}", rows) for name in GENERAL]
 
     def held_out_answers(self) -> Path:
         """The model's own answers to general prompts that no run trains on."""
-        return self._sampled(self._prepared("halueval-test", None), "held-out", self._plan.test.items)
+        return self._sampled(self._prepared("halueval-test", self._plan.test.rows), "held-out", self._plan.test.rows)
 
     def fill(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Put materials in the places of their names."""
@@ -83,7 +84,7 @@ class Materials:
     def _basis(self) -> Path:
         return command(
             "build-basis", model=str(self.model), reference=self._general(), out=self._work / "basis", num_procs=1,
-            num_samples=self._plan.reference_samples, batch_size=8, max_length=256, precision="fp32",
+            num_samples=self._plan.reference_samples, batch_size=8, max_length=256, precision=self._precision,
         )  # fmt: skip
 
     def _prepared(self, source: str, rows: int | None) -> Path:
@@ -95,5 +96,5 @@ class Materials:
     def _sampled(self, data: Path | str, name: str, number: int) -> Path:
         return command(
             "sample", model=str(self.model), data=data, num_samples=number, max_new_tokens=64, log_probs=32,
-            batch_size=self._plan.eval_batch_size, num_procs=1, precision="fp32", out=self._work / "samples" / name,
+            batch_size=self._plan.eval_batch_size, num_procs=1, precision=self._precision, out=self._work / "samples" / name,
         )  # fmt: skip

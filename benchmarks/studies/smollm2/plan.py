@@ -45,12 +45,12 @@ class Measured(Document):
     Attributes:
         suites: the suites.
         items: items of each group of a suite.
-        rows: rows of each data set whose loss is measured; as many as ``items`` if it is not given.
+        rows: rows of each general data set; ``items`` is the most that is taken of them.
     """
 
     suites: list[str]
     items: int
-    rows: int | None = None
+    rows: int
 
 
 class Plan(Document):

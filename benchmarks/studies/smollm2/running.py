@@ -67,7 +67,7 @@ def evaluate(model: Path, plan: Plan, materials: Materials, out: Path, side: Sid
         "evaluate", model=str(model), suite=what.suites, data=data, num_samples=what.items,
         name=f"{out.parent.parent.name} {out.name}",
         max_new_tokens=plan.max_new_tokens, max_length=256, batch_size=plan.eval_batch_size, num_procs=1,
-        precision="fp32", out=out,
+        precision=plan.settings["precision"], out=out,
     )  # fmt: skip
 
 
