@@ -25,8 +25,8 @@ from tests.importing.small_gguf import small_model, vocabulary, write_gguf
 SMALL = {
     "rows": 6, "own": 2, "lookalikes": 3, "reference_samples": 2, "steps": {"sft": 2, "dpo": 1, "sft-dpo": 1},
     "looks": [1], "alphas": [0.5], "max_new_tokens": 2,
-    "validation": {"suites": ["hh-validation", "lookalikes-validation", "reference-loss"], "items": 2},
-    "test": {"suites": ["xstest-shipped", "reference-loss", "divergence"], "items": 2},
+    "validation": {"suites": ["hh-validation", "lookalikes-validation", "reference-loss"], "items": 2, "rows": 2},
+    "test": {"suites": ["xstest-shipped", "reference-loss", "divergence"], "items": 2, "rows": 2},
 }  # fmt: skip
 
 

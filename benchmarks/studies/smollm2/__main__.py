@@ -3,6 +3,8 @@
     python -m benchmarks.studies.smollm2 run --work DIR STAGE ...
     python -m benchmarks.studies.smollm2 show --work DIR               # what every measured point came to
     python -m benchmarks.studies.smollm2 keep --work DIR               # all figures, to results/figures.parquet
+    python -m benchmarks.studies.smollm2 page                          # tables and charts of docs/smollm2.md from these
+    python -m benchmarks.studies.smollm2 transcripts NAME=RESULTS ...  # answers side by side, as Markdown
 
 A run that is done is not done again, and one that was killed goes on with what was not evaluated yet.
 """
@@ -16,11 +18,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.studies.smollm2.charts import draw_charts
 from benchmarks.studies.smollm2.figures import TABLE, keep, show
 from benchmarks.studies.smollm2.materials import Materials
-from benchmarks.studies.smollm2.plan import read_plan, stage_runs
+from benchmarks.studies.smollm2.plan import HERE, read_plan, stage_runs
 from benchmarks.studies.smollm2.running import RECORD, evaluate, measure
+from benchmarks.studies.smollm2.tables import TABLES, read_points
+from benchmarks.studies.smollm2.transcripts import transcripts
+from benchmarks.studies.tradeoff.cells import fill
 from pipelines.core.artifact import record_command
+
+PAGE = HERE.parents[2] / "docs" / "smollm2.md"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,13 +44,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--work", type=Path, required=True, help="directory for everything that is made")
         if name == "run":
             command.add_argument("stages", nargs="+", choices=list(plan.stages), metavar="STAGE")
+    commands.add_parser("page")
+    commands.add_parser("transcripts").add_argument("results", nargs="+", metavar="NAME=RESULTS")
     given = parser.parse_args(arguments)
     if given.command == "run":
         run_stages(given.work.absolute(), given.stages)
     elif given.command == "show":
         sys.stdout.write(show(given.work))
-    else:
+    elif given.command == "keep":
         keep(given.work, TABLE)
+    elif given.command == "page":
+        points = read_points()
+        tables = {name: table(points, plan) for name, table in TABLES.items()}
+        PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        draw_charts(points, plan, PAGE.parent / "images")
+    else:
+        named = (text.partition("=") for text in given.results)
+        sys.stdout.write(transcripts({name: Path(folder) for name, _, folder in named}))
     return 0
 
 

@@ -96,5 +96,6 @@ class Materials:
     def _sampled(self, data: Path | str, name: str, number: int) -> Path:
         return command(
             "sample", model=str(self.model), data=data, num_samples=number, max_new_tokens=64, log_probs=32,
-            batch_size=self._plan.eval_batch_size, num_procs=1, precision=self._precision, out=self._work / "samples" / name,
+            batch_size=self._plan.eval_batch_size, num_procs=1, precision=self._precision,
+            out=self._work / "samples" / name,
         )  # fmt: skip
