@@ -30,6 +30,7 @@ TOKENS, STEPS = 256, 2
 COMMON: dict[str, Any] = {"precision": "fp32", "batch_size": 2, "accumulation": 2}
 # A buffer of half a billion elements would hide what is to be measured; none is smaller than the largest tensor.
 BUCKET = 5_000_000
+UPDATE: dict[str, Any] = {"basis": True, "space": "update", "refresh_every": 0, "log_every": 50}
 CONFIGURATIONS: dict[str, tuple[int, dict[str, Any]]] = {
     # name: (processes, options)
     "full, no DeepSpeed": (1, {}),
@@ -37,10 +38,22 @@ CONFIGURATIONS: dict[str, tuple[int, dict[str, Any]]] = {
     "full, bf16 arithmetic": (1, {"precision": "bf16"}),
     "LoRA of rank 16": (1, {"lora_rank": 16}),
     "gradient space, refresh": (1, {"basis": True, "space": "gradient", "refresh_every": 1}),
-    "update space": (1, {"basis": True, "space": "update", "refresh_every": 0, "log_every": 50}),
+    "update space": (1, UPDATE),
     "DPO": (1, {"command": "train-dpo", "batch_size": 1}),
+    "anchor by cross-entropy": (1, {"anchor": "sft", "anchor_kind": "ce", "anchor_ratio": 0.5, "batch_size": 1}),
+    "anchor by divergence": (1, {"anchor": "samples", "anchor_kind": "kl", "anchor_ratio": 0.5, "batch_size": 1}),
+    "anchor by states": (1, {"anchor": "sft", "anchor_kind": "hidden", "anchor_ratio": 0.5, "batch_size": 1}),
+    "ZeRO 0, bf16": (2, {"stage": 0, "precision": "bf16", "batch_size": 1}),
     "ZeRO 2, bf16": (2, {"stage": 2, "precision": "bf16", "batch_size": 1}),
     "ZeRO 3, bf16": (2, {"stage": 3, "precision": "bf16", "batch_size": 1}),
+    "ZeRO 2, bf16, update space": (
+        2,
+        {"stage": 2, "precision": "bf16", "batch_size": 1, **UPDATE},
+    ),
+    "ZeRO 3, bf16, update space": (
+        2,
+        {"stage": 3, "precision": "bf16", "batch_size": 1, **UPDATE},
+    ),
 }  # fmt: skip
 
 
@@ -57,12 +70,14 @@ def configured(world: Path, name: str) -> Any:
             "zero_optimization": {"stage": stage, "reduce_bucket_size": BUCKET, "allgather_bucket_size": BUCKET},
             "bf16": {"enabled": bf16},
         }
-        if bf16:
+        if bf16 and stage in (2, 3):
             values["data_types"] = {"grad_accum_dtype": "fp32"}
         options["deepspeed"] = world / f"{name.replace(' ', '-')}.json"
         options["deepspeed"].write_text(json.dumps(values))
     if options.pop("basis", False):
         options["basis"] = world / "basis"
+    if "anchor" in options:
+        options["anchor"] = [world / options["anchor"]]
     out = Path(tempfile.mkdtemp(dir=world)) / "run"
     options |= {"model": str(world / "model"), "out": out, "max_steps": STEPS, "max_length": TOKENS}
     return (TrainDpoConfig if is_dpo else TrainSftConfig)(data=world / ("pairs" if is_dpo else "sft"), **options)
@@ -142,6 +157,19 @@ def build_basis(world: Path) -> None:
     )  # fmt: skip
 
 
+def make_samples(world: Path) -> None:
+    """The model's own answers, each as long as the rows of the data."""
+    from pipelines.commands import sample as command
+    from pipelines.configs.sample import SampleConfig
+
+    command.run(
+        SampleConfig(
+            model=str(world / "model"), data=world / "sft", num_samples=8, max_new_tokens=TOKENS // 2 - 8,
+            log_probs=64, batch_size=8, num_procs=1, out=world / "samples",
+        )
+    )  # fmt: skip
+
+
 MODELS = {
     # name: (hidden, inner, layers, heads, key and value heads, vocabulary, tied): published configurations
     "0.5 B (Qwen2.5)": (896, 4864, 24, 14, 2, 151936, True),
@@ -207,6 +235,7 @@ def main() -> None:
             return
         make_world(Path(directory), SHAPE, TOKENS, STEPS * 8)
         build_basis(Path(directory))
+        make_samples(Path(directory))
         results = []
         print("| configuration | estimate, MiB | measured, MiB | ratio |\n| --- | --- | --- | --- |")
         for name in arguments.only:

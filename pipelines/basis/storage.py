@@ -167,7 +167,8 @@ def _read_parts(directory: Path, parts: Sequence[tuple[str, int, int | None]]) -
         weight_map = json.loads((directory / Layout(_STEM).index).read_text(encoding="utf-8"))["weight_map"]
         for name, start, stop in parts:
             with safe_open(directory / weight_map[name], framework="pt") as file:
-                block = file.get_slice(name)[:, start:stop].contiguous()
+                # A slice of a single row is a view of the whole file; a copy holds these elements alone.
+                block = file.get_slice(name)[:, start:stop].clone(memory_format=torch.contiguous_format)
             yield block
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise ArtifactError(

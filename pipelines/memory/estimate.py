@@ -17,6 +17,8 @@ Part = Literal["always", "passes", "step", "refresh"]
 
 CONTEXT_BYTES: Final = 0.8 * 2**30
 """A usual figure for an accelerator's context, its libraries and their workspaces."""
+SUB_GROUP: Final = 1e9
+"""Elements that the optimizer of ZeRO 3 steps at a time (``sub_group_size``)."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,9 @@ def _step(shape: ModelShape, engine: Engine, edits: Edits) -> list[Term]:
             largest = min(largest, kept)
     if engine.stage == 1 or (engine.stage == 2 and engine.width == 2 and not engine.wide_sums):
         terms.append(Term("gradients in fp32", 4.0 * share, part="step"))
+    if engine.stage == 3:
+        # DeepSpeed copies the gradients of a sub-group into one flat tensor before the optimizer takes it.
+        terms.append(Term("gradients in one piece", 4.0 * min(share, SUB_GROUP), part="step"))
     if engine.stage == 0 and engine.bf16:
         terms.append(Term("gradients in fp32", 4.0 * share, part="step"))
     # On accelerators torch steps all tensors together, with one number for each element beside them.
@@ -249,7 +254,7 @@ def _edits(shape: ModelShape, engine: Engine, edits: Edits) -> list[Term]:
 
 _OFFLOADED: Final = {
     "fp32 master weights", "optimizer state", "rows of the basis", "new rows", "mask", "start of all weights",
-    "weights from before the step", "the optimizer's working memory", "gradients in fp32",
+    "weights from before the step", "the optimizer's working memory", "gradients in fp32", "gradients in one piece",
 }  # fmt: skip
 
 

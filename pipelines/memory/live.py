@@ -33,7 +33,8 @@ class LiveBytes(TorchDispatchMode):
         """Carry the operation out, and count what it has newly made."""
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
+            # Tensors on the meta device have a number of bytes, and no memory.
+            if isinstance(tensor, Tensor) and tensor.layout == torch.strided and not tensor.is_meta:
                 self.count(tensor)
         return made
 

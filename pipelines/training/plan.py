@@ -68,7 +68,7 @@ def _steps(config: TrainConfig, num_samples: int) -> Rows:
 def memory_planner(config: TrainConfig, source: ModelSource) -> Planner:
     """Estimates of what the run holds in memory, on any number of ranks."""
     pairs = not isinstance(config, TrainSftConfig)
-    trained = (config.batch_size * (2 if pairs else 1), config.max_length)
+    trained = (config.batch_size * (2 if pairs else 1) + _anchor_rows(config), config.max_length)
     reference = None
     edits = Edits(
         keeps=config.basis is not None or (config.mask is not None and config.mask_at == "update"),
@@ -91,6 +91,14 @@ def memory_planner(config: TrainConfig, source: ModelSource) -> Planner:
             in_pairs = any(record.kind == "dpo" for record in description.objectives)
             reference = (description.batch_size * (2 if in_pairs else 1), config.max_length)
     return Planner(config, source, Work(edits, trained, reference, accumulates=config.accumulation > 1))
+
+
+def _anchor_rows(config: TrainConfig) -> int:
+    """Anchor rows of a micro-batch: their activations are held until the backward pass of all of its rows."""
+    if config.anchors is None:
+        return 0
+    passes = config.accumulation * num_ranks(config)
+    return math.ceil(rows_per_step(config.batch_size * passes, config.anchors.ratio) / passes)
 
 
 def _projection(config: TrainConfig) -> Rows:

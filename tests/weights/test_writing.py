@@ -121,6 +121,14 @@ def test_a_basis_is_written_in_files_of_bounded_size_and_read_back(
     assert torch.equal(part[1], rows[2][:, 50:].to(dtype))
 
 
+def test_a_rank_holds_its_part_of_a_single_row_alone(tmp_path: Path) -> None:
+    shapes = {"a": 1000, "b": 600}
+    whole = access_to(shapes, [(index, 0, numel) for index, numel in enumerate(shapes.values())])
+    storage.write_rows(tmp_path, whole, [torch.randn(1, numel) for numel in shapes.values()], torch.float32)
+    for block in storage.read_rows(tmp_path, access_to(shapes, [(0, 200, 50), (1, 0, 300)])):
+        assert block.untyped_storage().nbytes() == 4 * block.numel()
+
+
 def test_a_basis_of_the_library_s_own_writer_is_read(tmp_path: Path) -> None:
     """As bases were written before: the names, the index and the rows of today's readers are theirs."""
     rows = {"a": torch.randn(2, 6), "b": torch.randn(2, 4)}
