@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench import line as lines
 from benchmarks.speed.dpo_memory import make_world
 
 SHAPE = (8192, 512, 8)
@@ -91,6 +92,7 @@ def child(world: Path, name: str) -> None:
     from pipelines.core.job import rank, world_size
     from pipelines.engine import processes
     from pipelines.engine.deepspeed_config import deepspeed_config
+    from pipelines.memory.estimate import CONTEXT_BYTES
     from pipelines.memory.live import LiveBytes
     from pipelines.models.reference import resolve_model
     from pipelines.training import dpo, sft
@@ -104,8 +106,18 @@ def child(world: Path, name: str) -> None:
     if ds_config is not None:
         processes.start_deepspeed()
     source = resolve_model(config.model)
-    estimate = memory_planner(config, source).estimate(world_size(), on_accelerator=False)
+    on_gpu = device.type == "cuda"
+    estimate = memory_planner(config, source).estimate(world_size(), on_accelerator=on_gpu)
     recipe: Any = dpo if type(config).__name__ == "TrainDpoConfig" else sft
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+        recipe.make_trainer(config, source, ds_config, config.out, device).train()
+        peak = torch.cuda.max_memory_allocated()
+        # The allocator does not count what CUDA itself and its libraries take.
+        found = {"estimate": estimate.device - CONTEXT_BYTES, "measured": peak, "by_allocator": peak}
+        if rank() == 0:
+            print(json.dumps({**found, "fullest": estimate.fullest}))
+        return
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled, LiveBytes() as live:
         trainer = recipe.make_trainer(config, source, ds_config, config.out, device)
         trainer.train()
@@ -225,6 +237,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="directory for the raw results")
     parser.add_argument("--child", choices=list(CONFIGURATIONS), default=None, help=argparse.SUPPRESS)
     parser.add_argument("--world", type=Path, default=None, help=argparse.SUPPRESS)
+    lines.add_option(parser)
     arguments = parser.parse_args()
     if arguments.child is not None:
         child(arguments.world, arguments.child)
@@ -248,6 +261,15 @@ def main() -> None:
             )
             if arguments.out is not None:
                 _write(arguments.out, results)
+        lines.write(arguments.lines, [table_line(result) for result in results])
+
+
+def table_line(result: dict[str, Any]) -> lines.Line:
+    """The measured peak of a configuration beside the planned one."""
+    measured, planned = (result[name] / 2**20 for name in ("measured", "estimate"))
+    return lines.line(
+        f"memory, {result['name']}", "peak", "MiB", [measured], floor=lines.Beside("as planned", [planned])
+    )
 
 
 def _write(out: Path, results: list[dict[str, Any]]) -> None:

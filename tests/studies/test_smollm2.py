@@ -94,6 +94,7 @@ def test_runs_are_measured_chosen_and_kept(tmp_path: Path, plan: Plan, monkeypat
     keep(tmp_path / "work", tmp_path / "figures.parquet")
     table = pq.read_table(tmp_path / "figures.parquet").to_pylist()
     assert {row["method"] for row in table} == {"start", "naive", "recommended"}
+    assert all(row["tokens"] > 0 for row in table if row["method"] != "start")
     assert "step-1" in show(tmp_path / "work")
 
 

@@ -122,7 +122,7 @@ def test_answers_stand_side_by_side_and_what_could_harm_is_cut(tmp_path: Path) -
         answer = f"{name} | says\n_this_ " + "x" * 90
         given = [{"suite": suite, "id": key, "group": side, "category": "kind", "question": f"{suite} {key}?",
                   "answer": answer} for suite, side, key in asked]  # fmt: skip
-        verdicts = [{"suite": suite, "id": key, "label": label} for suite, _, key in asked]
+        verdicts = [{"suite": suite, "id": key, "outcome": label} for suite, _, key in asked]
         pq.write_table(pa.Table.from_pylist(given), tmp_path / name / "generations.parquet")
         pq.write_table(pa.Table.from_pylist(verdicts), tmp_path / name / "verdicts.parquet")
     told = transcripts({name: tmp_path / name for name in ("start", "trained")})

@@ -45,12 +45,15 @@ def show(work: Path) -> str:
 
 
 def keep(work: Path, file: Path) -> None:
-    """Write all figures, one row each."""
+    """Write all figures of the start and of the runs that are done, one row each."""
     rows = []
     for record, name, path in points(work):
+        if record and "run" not in record:
+            continue
         run = record.get("run", {"task": "none", "method": "start", "rate": None, "seed": None, "steps": 0})
         side = "test" if name.endswith("test") else "validation"
-        common = {**run, "point": name, "side": side, "chosen": record.get("chosen"), **record.get("cost", {})}
+        cost = {of: record.get("cost", {}).get(of) for of in ("tokens", "cpu_s", "wall_s")}
+        common = {**run, "point": name, "side": side, "chosen": record.get("chosen"), **cost}
         for suite in read_results(path).suites:
             for metric in suite.metrics:
                 rows.append({

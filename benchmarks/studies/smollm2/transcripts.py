@@ -48,7 +48,7 @@ def _rows(
 ) -> Sequence[str]:
     lines = []
     for name, answers in read.items():
-        answer, verdict = answers[key]["answer"], answers[key]["label"]
+        answer, verdict = answers[key]["answer"], answers[key]["outcome"]
         cut = side == "harmful" and verdict != "full_refusal" and len(answer) > _CUT
         lines.append(row(name, _inline(answer[:_CUT] + " [cut]" if cut else answer), verdict.replace("_", " ")))
     return lines
@@ -57,10 +57,11 @@ def _rows(
 def _answers(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
     """Answers with their verdicts, by suite and identifier."""
     given = pq.read_table(folder / "generations.parquet").to_pylist()
-    verdicts = {
-        (each["suite"], each["id"]): each["label"] for each in pq.read_table(folder / "verdicts.parquet").to_pylist()
+    judged = pq.read_table(folder / "verdicts.parquet").to_pylist()
+    outcomes = {(each["suite"], each["id"]): each["outcome"] for each in judged}
+    return {
+        key: {**each, "outcome": outcomes[key]} for each in given if (key := (each["suite"], each["id"])) in outcomes
     }
-    return {key: {**each, "label": verdicts[key]} for each in given if (key := (each["suite"], each["id"])) in verdicts}
 
 
 def _inline(text: str) -> str:
