@@ -37,7 +37,11 @@ def plan(tmp_path: Path) -> Plan:
     write_gguf(tmp_path / "small.gguf", model)
     shipped = read_plan()
     settings = {**shipped.settings, "batch-size": 2, "max-length": 512}
-    stages = {"small": {"task": "sft", "methods": ["naive"]}, "chain": {"task": "sft-dpo", "methods": ["recommended"]}}
+    stages = {
+        "small": {"task": "sft", "methods": ["naive"]},
+        "chain": {"task": "sft-dpo", "methods": ["recommended"]},
+        "adapters": {"task": "sft", "methods": ["LoRA"]},
+    }
     values = (
         shipped.model_dump() | SMALL | {"model": str(tmp_path / "small.gguf"), "settings": settings, "stages": stages}
     )
@@ -73,13 +77,18 @@ def test_every_planned_run_is_one_that_the_commands_would_take() -> None:
 
 def test_runs_are_measured_chosen_and_kept(tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study, "read_plan", lambda: plan)
-    study.run_stages(tmp_path / "work", ["small", "chain"])
-    naive, chain = (tmp_path / "work" / "runs" / run.name for stage in plan.stages for run in stage_runs(plan, stage))
+    study.run_stages(tmp_path / "work", ["small", "chain", "adapters"])
+    naive, chain, lora = (
+        tmp_path / "work" / "runs" / run.name for stage in plan.stages for run in stage_runs(plan, stage)
+    )
     record = json.loads((naive / "record.json").read_text())
     assert {path.name for path in (naive / "results").iterdir()} >= {"step-1", "step-2", "mixed-0.5", "end-test"}
     assert record["chosen"] == running.choose(naive / "results", plan)
     assert not (naive / "models").exists()
     assert {path.name for path in (chain / "results").iterdir()} >= {"step-1", "mixed-0.5", "end-test"}
+    assert {path.name for path in (lora / "results").iterdir()} >= {"step-1", "step-2"}, (
+        "measured on the way, and after"
+    )
     # What was measured is the model that the command makes.
     materials = Materials(tmp_path / "work", plan)
     run = next(stage_runs(plan, "small"))
@@ -93,7 +102,7 @@ def test_runs_are_measured_chosen_and_kept(tmp_path: Path, plan: Plan, monkeypat
     assert [suite.metrics for suite in first.suites] == [suite.metrics for suite in second.suites]
     keep(tmp_path / "work", tmp_path / "figures.parquet")
     table = pq.read_table(tmp_path / "figures.parquet").to_pylist()
-    assert {row["method"] for row in table} == {"start", "naive", "recommended"}
+    assert {row["method"] for row in table} == {"start", "naive", "recommended", "LoRA"}
     assert all(row["tokens"] > 0 for row in table if row["method"] != "start")
     assert "step-1" in show(tmp_path / "work")
 

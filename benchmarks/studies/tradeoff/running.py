@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -218,7 +219,8 @@ def saved(model: Any, like: Path, folder: Path) -> Path:
 def weights_of(model: Any) -> Weights:
     """A copy of all weights, adapters folded in, by the names that they have without adapters."""
     if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
+        # Of a copy: training may go on with the adapters.
+        model = copy.deepcopy(model).merge_and_unload()
     return {name: weight.detach().clone() for name, weight in model.named_parameters()}
 
 
