@@ -14,9 +14,9 @@ MOST_LINES: Final = 7
 _POINTS: Final = 120
 _ALL_POINTS: Final = 60_000
 _FEWEST_POINTS: Final = 25
-# Counts and clocks, which say nothing of what was learned; and summaries of a whole run.
+# Counts and clocks, which say nothing of what was learned; and sums over a whole run.
 _NO_CURVES: Final = ("step", "epoch", "num_tokens", "total_flos", "num_input_tokens_seen")
-_SUMMARIES: Final = ("train_", "eval_runtime", "eval_samples", "eval_steps")
+_SUMMARIES: Final = ("tokens/", "train_", "eval_runtime", "eval_samples", "eval_steps")
 _COUNTS: Final = ("/rows", "/tokens", "/counted")
 _LARGEST: Final = 1e300
 _FIRST: Final = (

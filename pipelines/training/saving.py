@@ -74,7 +74,16 @@ def save_run(
     if held_out is not None:
         final |= {key: value for key, value in last.items() if key.startswith("eval_")}
         final |= held_out.summary() | {"model_of_step": saved_step}
-    by_name = ("projection/leak/", "projection/reference_loss/", "safety/", "anchor/", "prompt/", "forget/", "retain/")
+    by_name = (
+        "projection/leak/",
+        "projection/reference_loss/",
+        "safety/",
+        "anchor/",
+        "prompt/",
+        "forget/",
+        "retain/",
+        "tokens/",
+    )
     final |= {key: value for key, value in last.items() if key.startswith(by_name)}
     final |= left
     if config.preset is not None:
