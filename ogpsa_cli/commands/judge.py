@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipelines.configs.judge import JudgeConfig
-    from pipelines.evaluation.judges.comparing import Grid
+    from pipelines.evaluation.contract.grid import Grid
 
 
 def execute(config: JudgeConfig) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipelines.evaluation.contract.grid import Grid, grid_of
 from pipelines.evaluation.contract.results import Results
 from pipelines.evaluation.contract.verdict import read_verdicts
-from pipelines.evaluation.judges.comparing import Grid, compare_judges, comparison_lines, grid_of
+from pipelines.evaluation.judges.comparing import compare_judges, comparison_lines
 from pipelines.evaluation.judges.refusal.agreement import agreement
 from pipelines.evaluation.judges.refusal.judge import JUDGE_VERSION
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.evaluation.judges.comparing import Grid, JudgeComparison, comparison_lines, grid_of
+from pipelines.evaluation.contract.grid import Grid, grid_of
+from pipelines.evaluation.judges.comparing import JudgeComparison, comparison_lines
 from pipelines.judging.results import Cell, JudgeFigures, Judgement, LabelAgreement, Share
 
 

@@ -26,8 +26,8 @@ from ogpsa_cli.commands import evaluate, merge, report
 from ogpsa_cli.commands import run as run_command
 from ogpsa_cli.commands.judge import grid_table
 from pipelines.configs.commands import COMMANDS
+from pipelines.evaluation.contract.grid import grid_of
 from pipelines.evaluation.contract.verdict import OUTCOMES
-from pipelines.evaluation.judges.comparing import grid_of
 from pipelines.reporting.table import tabulate
 from pipelines.reporting.tables import TextTable
 from tests.evaluation.small_judges import SAYS, writing_judge

@@ -18,8 +18,8 @@ from data_registry.core.errors import ArtifactError, ConfigError, InputError
 from pipelines.commands import inspect, judge
 from pipelines.configs.judge import JudgeConfig
 from pipelines.configs.tools import InspectConfig
+from pipelines.evaluation.contract.grid import Grid
 from pipelines.evaluation.contract.verdict import Label, StoredVerdict
-from pipelines.evaluation.judges.comparing import Grid
 from pipelines.evaluation.judges.refusal.judge import RefusalJudge
 from pipelines.judging.counting import agreement_with_labels, pairs_of
 from pipelines.judging.labels import label_of
