@@ -151,7 +151,7 @@ def _with_length(config: TrainConfig) -> TrainConfig:
     """The options with the longest sequence filled in; it is said if the data brought it."""
     length = config.length()
     if length.is_prepared:
-        logger.info("rows are cut at %d tokens, %s (--max-length)", length.tokens, length.origin)
+        logger.info("longest sequence: %d tokens, %s", length.tokens, length.origin)
     return config.settled()
 
 

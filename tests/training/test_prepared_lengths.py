@@ -82,7 +82,7 @@ def test_replay_and_held_out_data_count_as_the_rows_do_and_anchors_where_they_ha
 def test_a_run_records_it_and_is_that_of_the_option(made: Path, tmp_path: Path, caplog: Any) -> None:
     with caplog.at_level(logging.INFO):
         run = train_sft.run(options(made, "short", out=tmp_path / "run"))
-    assert f"rows are cut at {SHORT} tokens, as '{made / 'short'}' was prepared" in caplog.text
+    assert f"longest sequence: {SHORT} tokens, as '{made / 'short'}' was prepared" in caplog.text
     assert "as the preparation said" not in caplog.text
     assert run.manifest.config["max_length"] == SHORT
     rows, _ = load_prepared(made / "short")
