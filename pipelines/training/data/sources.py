@@ -123,7 +123,7 @@ class SourceTokens:
         Args:
             over_ranks: sums numbers over all ranks.
         """
-        return {f"tokens/{name}": total for name, total in zip(self.names, over_ranks(self._done), strict=True)}
+        return {f"tokens/{name}": round(total) for name, total in zip(self.names, over_ranks(self._done), strict=True)}
 
     def state(self) -> list[float]:
         """This rank's counts so far."""
