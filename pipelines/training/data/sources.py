@@ -6,7 +6,6 @@ goes through shuffling and packing with the row, and is taken out where rows bec
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pipelines.configs.train import TrainConfig
+from pipelines.training.data.per_token import CollatorAround, with_column
 
 SOURCES: Final = "token_sources"
 
@@ -42,17 +42,13 @@ def source_names(config: TrainConfig) -> list[str]:
 
 def with_sources(rows: datasets.Dataset, sources: Sequence[int]) -> datasets.Dataset:
     """Tokenised rows for SFT with the column ``token_sources``, int8; the number of a row's data set for each token."""
-    table = rows.with_format("arrow")[:]
     lengths = [len(ids) for ids in rows["input_ids"]]
     offsets = pa.array([0, *accumulate(lengths)], pa.int32())
     column = pa.ListArray.from_arrays(offsets, pa.array(np.repeat(np.array(sources, dtype=np.int8), lengths)))
-    digest = hashlib.sha256(column.flatten().to_numpy().tobytes())
-    digest.update(rows._fingerprint.encode())
-    # The fingerprint is given because the library would otherwise pickle and hash all rows to compute it.
-    return datasets.Dataset(table.append_column(SOURCES, column), fingerprint=digest.hexdigest()[:16])
+    return with_column(rows, SOURCES, column)
 
 
-class SourcesCollator:
+class SourcesCollator(CollatorAround):
     """A collator whose batches say how many tokens they have of each data set.
 
     Args:
@@ -61,17 +57,8 @@ class SourcesCollator:
     """
 
     def __init__(self, inner: Callable[[list[dict[str, Any]]], dict[str, Any]], num_sources: int) -> None:
-        self._inner: Any = inner
+        super().__init__(inner)
         self._num_sources = num_sources
-
-    @property
-    def padding_free(self) -> bool:
-        """Whether rows are joined to one sequence."""
-        return bool(getattr(self._inner, "padding_free", False))
-
-    @padding_free.setter
-    def padding_free(self, value: bool) -> None:
-        self._inner.padding_free = value
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """What the inner collator makes, with ``token_sources`` ``[S]`` int64 where rows have them."""
