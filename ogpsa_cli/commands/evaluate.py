@@ -90,14 +90,15 @@ def _counted(suite: SuiteResults) -> dict[str, str]:
 def _show_judges(path: Path) -> None:
     """Print how far two judges agree, where there were two."""
     from ogpsa_cli import console
+    from ogpsa_cli.commands.judge import grid_table
     from pipelines.evaluation.judge_notes import agreement_of_judges
 
-    for prose, table in agreement_of_judges(path):
+    for prose, grid in agreement_of_judges(path):
         console.write()
         for line in prose:
             console.say(line)
         if console.is_verbose():
-            console.write("\n".join(table))
+            console.show(grid_table(grid))
 
 
 def _show_changes(changes: Sequence[Changed]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 # Names of columns are foreign text: a few of them, and not more than a line of each, are shown.
 _NAMES: Final = 12
 _NAME_WIDTH: Final = 60
+# The suite that takes any data set of a task.
+_MEASURES: Final = {"sft": "reference-loss", "preference": "preference"}
 
 
 def execute(config: PrepareDataConfig) -> int:
@@ -35,13 +38,17 @@ def execute(config: PrepareDataConfig) -> int:
     result = prepare_data.run(config)
     _show_preview(result.preview)
     details = [*_count_lines(result.counts, result.manifest), *_name_lines(result.manifest)]
-    console.finished("data set", result, *_next(str(result.path), result.manifest.summary.get("task")), details=details)
+    hints = _next(config, str(result.path), result.manifest.summary.get("task"))
+    console.finished("data set", result, *hints, details=details)
     return 0
 
 
-def _next(path: str, task: str | None) -> list[str]:
+def _next(config: PrepareDataConfig, path: str, task: str | None) -> list[str]:
     from ogpsa_cli import console
 
+    if task in _MEASURES and _is_for_measuring(config):
+        words = ["ogpsa", "evaluate", "MODEL", "--suite", _MEASURES[task], "--data", path, "--out", "RESULTS"]
+        return [console.command_text(words)]
     recommended = ["--preset", "recommended", "--out", "RUN"]
     if task == "preference":
         words = ["ogpsa", "train-dpo", "MODEL", "--data", path, "--anchor", "GENERAL", *recommended]
@@ -54,6 +61,12 @@ def _next(path: str, task: str | None) -> list[str]:
         console.command_text(learned) + "    # if this is to be learned",
         console.command_text(kept) + "    # if this must not be lost",
     ]
+
+
+def _is_for_measuring(config: PrepareDataConfig) -> bool:
+    """Whether the source is by its name, or by its split, one to measure on, and not to be trained on."""
+    names = [str(config.source or ""), *(part for part in (config.source_split,) if part)]
+    return any(re.search(r"(?:^|[-_])(?:test|validation|dev)(?:[-_\[]|$)", name) for name in names)
 
 
 def _list(config: PrepareDataConfig) -> None:

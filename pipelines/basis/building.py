@@ -52,7 +52,7 @@ def tokenised_references(
     )
     loss = reference_loss(config.objective)
     limits = limits_of_source(source, trust_remote_code=config.trust_remote_code)
-    bounds = Bounds(config.max_length, config.drop_too_long, limits)
+    bounds = Bounds(config.longest, config.drop_too_long, limits)
     references = []
     for path in config.reference:
         dataset, _ = load_prepared(path, task=loss.task)

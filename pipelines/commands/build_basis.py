@@ -23,6 +23,7 @@ def run(config: BuildBasisConfig) -> Made:
         OgpsaError: an input cannot be used; the message says which and what to do.
     """
     joining.join()
+    config = on_main(lambda: config.settled())
     source = on_main(lambda: resolve_model(config.model, revision=config.revision))
     inputs = on_main(lambda: basis_inputs(config, source))
 
@@ -56,13 +57,15 @@ def plan(config: BuildBasisConfig) -> list[tuple[str, str]]:
     """The plan that ``--dry-run`` shows, as pairs of name and text."""
     from pipelines.memory.planning import basis_memory, model_text
 
+    length, config = config.length(), config.settled()
     source = resolve_model(config.model, revision=config.revision)
     check_plannable(source, trust_remote_code=config.trust_remote_code)
     rows = [("model", model_text(source)), ("engine", plan_text(config))]
     for path in config.reference:
         table, _ = prepared_table(path, task=task_of(config))
         rows.append(("reference", f"{path}: {min(config.num_samples, len(table))} of {len(table)} samples"))
+    rows.append(("length", str(length)))
     rows.append(("rows", f"{len(config.reference)} per parameter tensor, stored as {config.dtype}"))
     pairs = task_of(config) == "preference"
-    passes = (config.batch_size * (2 if pairs else 1), config.max_length)
+    passes = (config.batch_size * (2 if pairs else 1), config.longest)
     return [*rows, *basis_memory(config, source, len(config.reference), passes)]

@@ -20,6 +20,7 @@ def run(config: BuildMaskConfig) -> Made:
         OgpsaError: an input cannot be used, or no weight is chosen; the message says which and what to do.
     """
     device = processes.start()
+    config = on_main(lambda: config.settled())
     source = on_main(lambda: resolve_model(config.model, revision=config.revision))
     inputs = on_main(lambda: mask_inputs(config, source))
 
@@ -31,6 +32,7 @@ def run(config: BuildMaskConfig) -> Made:
 
 def plan(config: BuildMaskConfig) -> list[tuple[str, str]]:
     """The plan that ``--dry-run`` shows, as pairs of name and text; the inputs are checked."""
+    length, config = config.length(), config.settled()
     source = resolve_model(config.model, revision=config.revision)
     inputs = mask_inputs(config, source)
     rows = [(record.role, record.path) for record in inputs]
@@ -38,7 +40,7 @@ def plan(config: BuildMaskConfig) -> list[tuple[str, str]]:
     numel = sum(parameter.numel for parameter in among)
     first, last = choice_of(config).places(numel)
     if config.needs_gradients:
-        rows.append(("engine", plan_text(config)))
+        rows += [("engine", plan_text(config)), ("length", str(length))]
     rows.append(("score", config.score))
     rows.append(("among", f"{numel:,} weights of {len(among)} parameters"))
     share = "of all together" if config.scope == "global" else "of every parameter"

@@ -25,6 +25,7 @@ def run(config: ScoreTokensConfig) -> Made:
         OgpsaError: an input cannot be used, or no token would count; the message says which and what to do.
     """
     device = processes.start()
+    config = on_main(lambda: config.settled())
     sources = on_main(lambda: find_sources(config))
     inputs = on_main(lambda: token_weights_inputs(config, sources))
     wanted = Wanted(config.out, KIND, config, inputs, overwrite=config.overwrite, keep_partial=True)
@@ -37,6 +38,7 @@ def plan(config: ScoreTokensConfig) -> list[tuple[str, str]]:
     Raises:
         OgpsaError: as for :func:`run`, as far as it shows without the models' weights.
     """
+    length, config = config.length(), config.settled()
     sources = find_sources(config)
     rows = [(record.role, record.path) for record in token_weights_inputs(config, sources)]
     warn_of_polarity(config)
@@ -46,7 +48,7 @@ def plan(config: ScoreTokensConfig) -> list[tuple[str, str]]:
         rows.append(("engine", plan_text(config)))
     rows.append(("rule", config.rule))
     rows.append(("weight", weight_text(config)))
-    rows.append(("answers", f"{len(dataset)} rows, {' and '.join(sides)}, cut at {config.max_length} tokens"))
+    rows.append(("answers", f"{len(dataset)} rows, {' and '.join(sides)}, {length}"))
     rows.append(("output", str(config.out)))
     return rows
 

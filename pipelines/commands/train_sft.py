@@ -38,7 +38,7 @@ def plan(config: TrainSftConfig) -> list[tuple[str, str]]:
         config,
         task="sft",
         arguments_class=SFTConfig,
-        data_plan=lambda source: sft_data_plan(
-            config, inputs.load_training_tokenizer(config, source), inputs.training_bounds(config, source)
+        data_plan=lambda settled, source: sft_data_plan(
+            settled, inputs.load_training_tokenizer(settled, source), inputs.training_bounds(settled, source)
         ),
     )

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from pipelines.configs.common import DROP_TOO_LONG_HELP, OutputConfig, seed_option
+from pipelines.configs.lengths import MAX_LENGTH_HELP, PreparedLength
 from pipelines.configs.memory_plan import PlannedConfig
 from pipelines.configs.objectives import OBJECTIVES_HELP, ObjectiveName
 from pipelines.core.config import option
 
 
-class BuildBasisConfig(OutputConfig, PlannedConfig):
+class BuildBasisConfig(PreparedLength, OutputConfig, PlannedConfig):
     """Estimate the reference gradients of a model on general-capability data and store them as a basis."""
 
     examples: ClassVar[Sequence[str]] = (
@@ -34,5 +35,9 @@ class BuildBasisConfig(OutputConfig, PlannedConfig):
     seed: int = seed_option(0, "Seed of the draw.")
     dtype: Literal["fp32", "bf16"] = option("fp32", "Number format in which the rows are stored.")
     batch_size: int = option(4, "Samples of one forward pass, per process.", short="b", ge=1)
-    max_length: int = option(2048, "Longest sequence in tokens; longer ones are cut.", ge=2)
+    max_length: int | None = option(None, MAX_LENGTH_HELP, ge=2)
     drop_too_long: bool = option(False, DROP_TOO_LONG_HELP)
+
+    def data_with_length(self) -> list[Path]:
+        """The reference data sets."""
+        return list(self.reference)

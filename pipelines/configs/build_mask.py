@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import field_validator
 
 from pipelines.configs.common import DROP_TOO_LONG_HELP, EngineConfig, OutputConfig, ZeroStage, seed_option
+from pipelines.configs.lengths import MAX_LENGTH_HELP, PreparedLength
 from pipelines.configs.objectives import ObjectiveName
 from pipelines.core.config import option
 
@@ -18,7 +19,7 @@ GRADIENT_SCORES: tuple[str, ...] = ("gradient", "fisher", "snip")
 _NEEDS_GRADIENT = " or ".join(f"score={name}" for name in GRADIENT_SCORES)
 
 
-class BuildMaskConfig(OutputConfig, EngineConfig):
+class BuildMaskConfig(PreparedLength, OutputConfig, EngineConfig):
     """Choose the single weights that training may move, by a score, and store the choice as a mask of bits."""
 
     examples: ClassVar[Sequence[str]] = (
@@ -63,9 +64,7 @@ class BuildMaskConfig(OutputConfig, EngineConfig):
         4, "Samples of one forward pass; fisher squares the gradient of each.", panel="Score", short="b",
         needs="data", ge=1,
     )  # fmt: skip
-    max_length: int = option(
-        2048, "Longest sequence in tokens; longer ones are cut.", panel="Score", needs="data", ge=2
-    )
+    max_length: int | None = option(None, MAX_LENGTH_HELP, panel="Score", needs="data", ge=2)
     drop_too_long: bool = option(False, DROP_TOO_LONG_HELP, panel="Score", needs="data")
     rank: int = option(32, "Rank of the low-rank part of each matrix.", panel="Score", needs="score=principal", ge=1)
     seed: int = seed_option(
@@ -117,6 +116,10 @@ class BuildMaskConfig(OutputConfig, EngineConfig):
     def _split_at_commas(cls, patterns: list[str]) -> list[str]:
         words = [word.strip() for pattern in patterns for word in pattern.split(",")]
         return [word for word in words if word]
+
+    def data_with_length(self) -> list[Path]:
+        """The data set for gradients, if there is one."""
+        return [] if self.data is None else [self.data]
 
     @property
     def needs_gradients(self) -> bool:

@@ -14,6 +14,10 @@ _LAYERS: Final = re.compile(r"all|(first|last):[1-9]\d{0,3}|\d{1,4}(-\d{1,4})?(,
 Precision = Literal["fp32", "bf16"]
 ZeroStage = Literal[0, 1, 2, 3]
 
+COPIES_HELP = (
+    "Processes to start on this machine, one copy of the model each; by default one per GPU, or one without GPUs. "
+    "Ignored under torchrun and srun."
+)
 DROP_TOO_LONG_HELP = (
     "Leave out rows longer than --max-length or than the model's positions; otherwise the first are cut, and the "
     "second refused."

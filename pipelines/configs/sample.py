@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pipelines.configs.common import OutputConfig, Precision, seed_option
+from pipelines.configs.common import COPIES_HELP, OutputConfig, Precision, seed_option
 from pipelines.core.config import option
 
 
@@ -67,14 +67,7 @@ class SampleConfig(OutputConfig):
         needs="grade=exact or grade=number",
     )
 
-    num_procs: int | None = option(
-        None,
-        "Processes to start on this machine, one copy of the model each; by default one per GPU, or one without "
-        "GPUs. Ignored under torchrun and srun.",
-        panel="Processes",
-        runtime=True,
-        ge=1,
-    )
+    num_procs: int | None = option(None, COPIES_HELP, panel="Processes", runtime=True, ge=1)
     precision: Precision = option("fp32", "Arithmetic: fp32 or bf16.", panel="Model")
     chat_template: Path | None = option(
         None, "Jinja chat template to use instead of the tokenizer's own.", panel="Model", runtime=True

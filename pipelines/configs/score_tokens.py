@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Final, Literal
 
 from pipelines.configs.common import DROP_TOO_LONG_HELP, EngineConfig, OutputConfig, ZeroStage
+from pipelines.configs.lengths import MAX_LENGTH_HELP, PreparedLength
 from pipelines.core.config import option
 
 RuleName = Literal["rewriter", "logprob", "ratio", "edit"]
@@ -17,7 +18,7 @@ SIDES_OF: Final[Mapping[str, tuple[SideName, ...]]] = {"sft": ("answer",), "pref
 _OF_PROBABILITIES: Final = ("probability", "complement", "clip")
 
 
-class ScoreTokensConfig(OutputConfig, EngineConfig):
+class ScoreTokensConfig(PreparedLength, OutputConfig, EngineConfig):
     """Say for every token of answers how much it counts in training: by a rule that scores it, and a map of scores."""
 
     examples: ClassVar[Sequence[str]] = (
@@ -39,7 +40,7 @@ class ScoreTokensConfig(OutputConfig, EngineConfig):
         "Whose tokens: rejected or chosen of preference pairs, answer of rows for SFT; repeat for several. By default "
         "rejected, or answer.",
     )
-    max_length: int = option(2048, "Longest sequence in tokens, as in training; longer ones are cut.", ge=2)
+    max_length: int | None = option(None, MAX_LENGTH_HELP, ge=2)
     drop_too_long: bool = option(False, DROP_TOO_LONG_HELP)
 
     rule: RuleName = option(
@@ -88,6 +89,10 @@ class ScoreTokensConfig(OutputConfig, EngineConfig):
         None, "A DeepSpeed JSON file of your own, instead of --zero and --offload.", panel="Processes", runtime=True,
         needs="rule!=edit",
     )  # fmt: skip
+
+    def data_with_length(self) -> list[Path]:
+        """The data set whose answers are scored."""
+        return [self.data]
 
     @property
     def asks_model(self) -> bool:

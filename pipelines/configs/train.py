@@ -16,6 +16,7 @@ from pipelines.configs.common import (
     split_numbers,
 )
 from pipelines.configs.heldout import HeldOutConfig
+from pipelines.configs.lengths import MAX_LENGTH_HELP, PreparedLength
 from pipelines.configs.presets import PresetName, filled, preset_problems, provenance
 from pipelines.configs.progress_samples import ProgressSamplesConfig
 from pipelines.configs.projection import REFRESH_EVERY_HELP, ProjectionConfig, RefreshEvery
@@ -66,7 +67,13 @@ RUNTIME_TRAINER_OPTIONS = frozenset(
 
 
 class TrainConfig(
-    TokenWeightsConfig, AnchorConfig, HeldOutConfig, ProgressSamplesConfig, PublishingConfig, ProjectionConfig
+    PreparedLength,
+    TokenWeightsConfig,
+    AnchorConfig,
+    HeldOutConfig,
+    ProgressSamplesConfig,
+    PublishingConfig,
+    ProjectionConfig,
 ):
     """What SFT and DPO training have in common."""
 
@@ -139,7 +146,7 @@ class TrainConfig(
     max_grad_norm: float = option(
         1.0, "Clip the projected gradient to this norm; 0 does not clip.", panel="Training", ge=0
     )
-    max_length: int = option(2048, "Longest sequence in tokens; longer ones are cut.", panel="Training", ge=2)
+    max_length: int | None = option(None, MAX_LENGTH_HELP, panel="Training", ge=2)
     drop_too_long: bool = option(False, DROP_TOO_LONG_HELP, panel="Training")
     seed: int = seed_option(42, "Seed of data order, dropout and adapters.", panel="Training")
     save_every: int = option(
@@ -243,6 +250,14 @@ class TrainConfig(
         """The seed of the choice and the order of rows."""
         seed = self.trainer.get("data_seed")
         return self.seed if seed is None else int(seed)
+
+    def data_with_length(self) -> list[Path]:
+        """The data sets of the task."""
+        return [path for _, path in self.data_sets()]
+
+    def data_beside(self) -> list[Path]:
+        """The anchors."""
+        return list(self.anchor)
 
     def data_sets(self) -> list[tuple[str, Path]]:
         """The prepared data sets of the task that training reads, each with its role."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pipelines.evaluation.contract.grid import Grid, grid_of
 from pipelines.evaluation.contract.results import Results
 from pipelines.evaluation.contract.verdict import read_verdicts
-from pipelines.evaluation.judges.comparing import compare_judges, comparison_lines, comparison_table
+from pipelines.evaluation.judges.comparing import compare_judges, comparison_lines
 from pipelines.evaluation.judges.refusal.agreement import agreement
 from pipelines.evaluation.judges.refusal.judge import JUDGE_VERSION
 
@@ -18,8 +19,8 @@ def agreement_with_people(results: Results) -> list[str]:
     return []
 
 
-def agreement_of_judges(path: Path) -> list[tuple[list[str], list[str]]]:
-    """How two judges agree: for each comparison sentences and the lines of a table; none where one judged.
+def agreement_of_judges(path: Path) -> list[tuple[list[str], Grid]]:
+    """How two judges agree: for each comparison sentences and the counts of their outcomes; none where one judged.
 
     Args:
         path: directory of the results.
@@ -27,4 +28,4 @@ def agreement_of_judges(path: Path) -> list[tuple[list[str], list[str]]]:
     Raises:
         ArtifactError: the verdicts cannot be read.
     """
-    return [(comparison_lines(found), comparison_table(found)) for found in compare_judges(read_verdicts(path))]
+    return [(comparison_lines(found), grid_of(found.confusion)) for found in compare_judges(read_verdicts(path))]

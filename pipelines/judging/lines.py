@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from pipelines.evaluation.contract.verdict import OUTCOMES
-from pipelines.evaluation.judges.comparing import JudgeComparison, comparison_lines, comparison_table
+from pipelines.evaluation.contract.grid import Grid, grid_of
+from pipelines.evaluation.judges.comparing import JudgeComparison, comparison_lines
 from pipelines.judging.results import Cell, JudgeFigures, Judgement, LabelAgreement, Share
 
 
-def judgement_lines(judgement: Judgement, *, tables: bool) -> list[str]:
-    """All that a screen shows of a judgement; an empty line stands between its parts.
+def judgement_lines(judgement: Judgement, *, tables: bool) -> list[str | Grid]:
+    """All that a screen shows of a judgement: lines, and tables between them; an empty line stands between its parts.
 
     Args:
         judgement: what was judged.
         tables: with the tables of labels and verdicts, and of the verdicts of two judges.
     """
-    lines = [f"{judgement.num_rows} rows of {judgement.source}"]
+    lines: list[str | Grid] = [f"{judgement.num_rows} rows of {judgement.source}"]
     if judgement.num_without_answer:
         lines.append(f"{judgement.num_without_answer} without an answer, which are in no figure")
     for found in judgement.judges:
@@ -26,7 +26,7 @@ def judgement_lines(judgement: Judgement, *, tables: bool) -> list[str]:
     for pair in judgement.pairs:
         confusion = {(cell.row, cell.column): cell.count for cell in pair.confusion}
         comparison = JudgeComparison(pair.first, pair.second, confusion)
-        lines += ["", *comparison_lines(comparison), *(comparison_table(comparison) if tables else [])]
+        lines += ["", *comparison_lines(comparison), *([grid_of(confusion)] if tables else [])]
     return lines
 
 
@@ -43,8 +43,8 @@ def _figures(found: JudgeFigures) -> list[str]:
     ]
 
 
-def _agreement(judge: str, labels: LabelAgreement, *, table: bool) -> list[str]:
-    lines = [
+def _agreement(judge: str, labels: LabelAgreement, *, table: bool) -> list[str | Grid]:
+    lines: list[str | Grid] = [
         f"agreement of {judge} with {labels.num_items} labels",
         f"  complied or not  {shown(labels.accuracy)}, kappa {_number(labels.kappa)}",
     ]
@@ -56,23 +56,11 @@ def _agreement(judge: str, labels: LabelAgreement, *, table: bool) -> list[str]:
     lines += [f"  recall of {_plain(share.name)} {shown(share)} of {share.num_items}" for share in labels.recall]
     if not table:
         return lines
-    return [*lines, "  labels (rows) and verdicts (columns)", *_table(labels.confusion)]
+    return [*lines, "  labels (rows) and verdicts (columns)", _grid(labels.confusion)]
 
 
-def _table(cells: Sequence[Cell]) -> list[str]:
-    counts: Mapping[tuple[str, str], int] = {(cell.row, cell.column): cell.count for cell in cells}
-    rows = [name for name in OUTCOMES if any(row == name for row, _ in counts)]
-    columns = [name for name in OUTCOMES if any(column == name for _, column in counts)]
-    width = max(len(name) for name in OUTCOMES)
-    head = "  " + " " * width + "".join(f"  {_plain(name):>{max(len(name), 5)}}" for name in columns)
-    return [
-        head,
-        *(
-            f"  {_plain(row):<{width}}"
-            + "".join(f"  {counts.get((row, name), 0):>{max(len(name), 5)}}" for name in columns)
-            for row in rows
-        ),
-    ]
+def _grid(cells: Sequence[Cell]) -> Grid:
+    return grid_of({(cell.row, cell.column): cell.count for cell in cells})
 
 
 def _plain(name: str) -> str:

@@ -140,7 +140,7 @@ def _samples(config: BuildMaskConfig, source: ModelSource) -> Samples:
     limits = limits_of_source(source, trust_remote_code=config.trust_remote_code)
     dataset, _ = load_prepared(config.data, task=loss.task)
     drawn = random.Random(config.seed).sample(range(len(dataset)), min(config.num_samples, len(dataset)))
-    bounds = Bounds(config.max_length, config.drop_too_long, limits)
+    bounds = Bounds(config.longest, config.drop_too_long, limits)
     encoded = loss.encode(dataset.select(drawn), tokenizer, bounds, name=config.data.name)
     return Samples(ReferenceSet(config.data.name, encoded, loss), int(tokenizer.pad_token_id))
 

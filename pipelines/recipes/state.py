@@ -9,6 +9,7 @@ from typing import Literal
 
 from data_registry.core.errors import OgpsaError
 from data_registry.core.manifest import Manifest, fingerprint_of, is_artifact, read_manifest, verify
+from pipelines.configs.lengths import PreparedLength
 from pipelines.core.artifact import partial_path
 from pipelines.models.files import determining_files
 from pipelines.recipes.chain import Step
@@ -49,7 +50,9 @@ def states_of(steps: Sequence[Step]) -> dict[str, State]:
 def _state(step: Step, by_name: Mapping[str, Step], states: Mapping[str, State]) -> State:
     target = step.out
     if not target.exists():
-        return State("begun") if _has_files(partial_path(target, step.config)) else State("to do")
+        # The command works where its settled options say.
+        config = step.config.settled() if isinstance(step.config, PreparedLength) else step.config
+        return State("begun") if _has_files(partial_path(target, config)) else State("to do")
     if not is_artifact(target):
         is_empty = target.is_dir() and not any(target.iterdir())
         return State("to do") if is_empty else State("in the way", "it is no artifact of ogpsa")

@@ -86,13 +86,19 @@ def _choose(
         if room is not None:
             room -= sizes[suite]
         if sizes[suite] < len(keys):
-            alike = {key: len({readers[column].state(item) for column, item in found[key].items()}) < 2 for key in keys}
-            keys = sorted(keys, key=lambda key: alike[key])
+            keys = sorted(keys, key=lambda key: _all_alike(found[key], readers))
         chosen.update(keys[: sizes[suite]])
     return (
         [key for key in found if key in chosen],
         [Choice(suite, sizes[suite], len(keys)) for suite, keys in suites.items()],
     )
+
+
+def _all_alike(items: Mapping[int, AnsweredItem], readers: Sequence[_Reader]) -> bool:
+    """Whether the same came of an item in all runs; most that tell runs apart do so within the first few."""
+    states = (readers[column].state(item) for column, item in items.items())
+    first = next(states)
+    return all(state == first for state in states)
 
 
 def _row(key: _Key, items: Mapping[int, AnsweredItem], readers: Sequence[_Reader], harmful: str) -> Row:

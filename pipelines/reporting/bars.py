@@ -148,7 +148,9 @@ def _ends(cell: Metric) -> tuple[float, float]:
 
 def _label(figure: Figure) -> str:
     arrow = {True: "↑", False: "↓", None: ""}[figure.better]
-    return "\n".join(textwrap.wrap(f"{drawing.label(figure.heading, longest=_LONGEST_HEADING)} {arrow}", 18))
+    # The arrow stays with the last word, by a space at which no line is broken.
+    text = f"{drawing.label(figure.heading, longest=_LONGEST_HEADING)}\N{NO-BREAK SPACE}{arrow}".rstrip()
+    return "\n".join(textwrap.wrap(text, 18))
 
 
 def _frame(axes: Axes, labels: Sequence[str], unit: str) -> None:

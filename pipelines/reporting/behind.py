@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from data_registry.core.errors import OgpsaError
 from data_registry.core.manifest import Manifest, is_artifact, read_manifest
@@ -143,10 +143,10 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 
 def _is_step(value: object) -> bool:
-    return is_number(value) and float(value) >= 0  # type: ignore[arg-type]
+    return is_number(value) and float(value) >= 0
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether a value of a log can be drawn: a finite number, and no truth value."""
     try:
         return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -14,9 +14,9 @@ MOST_LINES: Final = 7
 _POINTS: Final = 120
 _ALL_POINTS: Final = 60_000
 _FEWEST_POINTS: Final = 25
-# Counts and clocks, which say nothing of what was learned; and summaries of a whole run.
+# Counts and clocks, which say nothing of what was learned; and sums over a whole run.
 _NO_CURVES: Final = ("step", "epoch", "num_tokens", "total_flos", "num_input_tokens_seen")
-_SUMMARIES: Final = ("train_", "eval_runtime", "eval_samples", "eval_steps")
+_SUMMARIES: Final = ("tokens/", "train_", "eval_runtime", "eval_samples", "eval_steps")
 _COUNTS: Final = ("/rows", "/tokens", "/counted")
 _LARGEST: Final = 1e300
 _FIRST: Final = (
@@ -101,12 +101,18 @@ def make_groups(runs: Sequence[tuple[str, TrainingRun]]) -> list[Group]:
 def _series(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Points]:
     """Every figure with two points or more, in order of steps; a step that was logged twice counts as it was last."""
     found: dict[str, dict[float, float]] = {}
-    for line in metrics:
-        for key, value in line.items():
-            says_little = key in _NO_CURVES or key.startswith(_SUMMARIES) or key.endswith(_COUNTS)
-            # What has left all bounds has no place on a scale either.
-            if not says_little and is_number(value) and abs(value) < _LARGEST:
-                found.setdefault(key, {})[float(line["step"])] = float(value)
+    names = dict.fromkeys(key for line in metrics for key in line)
+    for key in names:
+        if key in _NO_CURVES or key.startswith(_SUMMARIES) or key.endswith(_COUNTS):
+            continue
+        # What has left all bounds has no place on a scale either.
+        points = {
+            float(line["step"]): float(value)
+            for line in metrics
+            if is_number(value := line.get(key)) and abs(value) < _LARGEST
+        }
+        if points:
+            found[key] = points
     return {key: tuple(sorted(points.items())) for key, points in found.items() if len(points) > 1}
 
 

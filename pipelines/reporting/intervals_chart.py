@@ -70,7 +70,9 @@ def _draw_panel(axes: Axes, figure: Figure, start: int | None) -> None:
         axes.annotate("-", (0, place), xycoords=("axes fraction", "data"), fontsize=6.5, color=QUIET, va="center")
     arrow = {True: "↑", False: "↓", None: ""}[figure.better]
     unit = {"share": " %", "score": ""}.get(figure.unit, f" {figure.unit}")
-    axes.set_title("\n".join(textwrap.wrap(f"{drawing.label(figure.heading, longest=90)}{unit} {arrow}", 26)))
+    # The arrow stays with the last word, by a space at which no line is broken.
+    title = f"{drawing.label(figure.heading, longest=90)}{unit}\N{NO-BREAK SPACE}{arrow}".rstrip()
+    axes.set_title("\n".join(textwrap.wrap(title, 26)))
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", top=True, labeltop=True)
     axes.hlines(

@@ -58,7 +58,7 @@ def _sample(line: dict[str, object]) -> tuple[str, int, Cell] | None:
     tokens = line.get("tokens")
     parts = [_FINISHES.get(str(line.get("finish")), ""), f"{tokens} tokens" if is_number(tokens) else ""]
     note = "; ".join(part for part in parts if part)
-    return prompt, int(step), Cell(0, answer, note=note)  # type: ignore[call-overload]
+    return prompt, int(step), Cell(0, answer, note=note)
 
 
 def _within(samples: dict[str, dict[int, Cell]], room: int | None) -> dict[str, dict[int, Cell]]:

@@ -133,7 +133,7 @@ def make_token_weights(
         warn_of_polarity(config)
     tokenizer = _tokenizer(config, sources.model)
     limits = limits_of_source(sources.model, trust_remote_code=config.trust_remote_code)
-    bounds = Bounds(config.max_length, config.drop_too_long, limits)
+    bounds = Bounds(config.longest, config.drop_too_long, limits)
     found = read_answers(config, tokenizer, bounds)
     scores, against = _scores(config, sources, found, tokenizer, bounds, device, writer)
     on_main(lambda: _finish(config, found, scores, against, tokenizer, bounds, writer))
@@ -266,7 +266,7 @@ def _description(
         against=by_role.get("against"),
         tokenizer_hash=hash_tokenizer(tokenizer),
         template_hash=hash_text(chat_template_of(tokenizer)),
-        max_length=config.max_length,
+        max_length=config.longest,
         drop_too_long=config.drop_too_long,
         num_rows=len(found.rows),
         num_tokens=len(weights),

@@ -89,6 +89,13 @@ class Anchor:
             figures |= self._by_set(numbers, mine, share * by_row)
         return self._weight * share * total / whole, figures
 
+    def num_tokens(self, step: int) -> list[int]:
+        """The tokens that the model reads of each set's rows in an optimizer step, counted from 0, over all ranks."""
+        tokens = [0] * len(self._sets)
+        for which, row in self._schedule.step(step):
+            tokens[which] += self._sets[which].num_positions(row)
+        return tokens
+
     def _count(self, numbers: Sequence[tuple[int, int]]) -> int:
         """The number of places of rows, or of positions where all of them count."""
         if self._kind == "hidden":

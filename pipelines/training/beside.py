@@ -43,6 +43,14 @@ class Beside:
             dist.all_reduce(count)
         self._whole = int(count)
 
+    def anchor_tokens(self, step: int) -> list[int]:
+        """The tokens of the anchor rows of an optimizer step, of each set and over all ranks; empty without an anchor.
+
+        Args:
+            step: the number of the step, from 0.
+        """
+        return [] if self._anchor is None else self._anchor.num_tokens(step)
+
     def add(
         self,
         safety: Callable[[], tuple[Tensor, bool]],

@@ -20,8 +20,9 @@ from pipelines.training.anchoring import Rows, make_beside
 from pipelines.training.arguments import trainer_arguments
 from pipelines.training.checkpoints import run_files
 from pipelines.training.data.heldout import dpo_held_out, split_held_out, training_sizes
-from pipelines.training.data.mixing import shares
+from pipelines.training.data.mixing import sets_of_rows, shares
 from pipelines.training.data.reference_log_probs import eval_inputs, with_reference_logps
+from pipelines.training.data.sources import SOURCES, source_names
 from pipelines.training.data.weighting import WeightingCollator, weighted_pairs
 from pipelines.training.dropout import switch_off_dropout
 from pipelines.training.losses import couples_pairs
@@ -64,7 +65,8 @@ def make_trainer(
     rows, out = split_held_out(config, "preference")
     bounds = inputs_training.training_bounds(config, source)
     pairs, kept = encode_kept_pairs(rows, tokenizer, bounds, name="training pairs")
-    given = shares(config, training_sizes(config, "preference"), kept, [num_tokens(pair) for pair in pairs])
+    sizes = training_sizes(config, "preference")
+    given = shares(config, sizes, kept, [num_tokens(pair) for pair in pairs])
     inputs = on_main(lambda: inputs_training.training_inputs(config, source, task="preference"))
     pad_token_id = int(tokenizer.pad_token_id)
     is_weighted = config.token_weights is not None or config.token_filter is not None
@@ -73,6 +75,9 @@ def make_trainer(
     pairs = with_reference_logps(pairs, config, source, inputs, ds_config, pad_token_id, device, per_token=is_weighted)
     if is_weighted:
         pairs = with_weighted_references(pairs, filtered=config.token_filter is not None)
+    if len(source_names(config)) > 1:
+        sources = sets_of_rows(config, sizes, kept)
+        pairs = [{**pair, SOURCES: [source] * num_tokens(pair)} for pair, source in zip(pairs, sources, strict=True)]
     held_out = None
     if out is not None:
         held_out = encode_fitting_pairs(out, tokenizer, bounds, name="held-out pairs")

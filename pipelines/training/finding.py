@@ -40,6 +40,7 @@ def find_run(config: TrainConfig, *, task: str) -> Made | None:
         WouldWork: the command only looks, and the answer is left to training.
     """
     joining.join()
+    config = on_main(lambda: config.settled())
     if not on_main(lambda: _is_settled(config)):
         end_if_looking()
         return None

@@ -70,9 +70,9 @@ def _compare_lengths(config: TrainConfig, prepared: Mapping[Path, Manifest]) -> 
     """Say which data sets lose tokens that their preparation kept, or keep those that it said would be cut."""
     for path, manifest in prepared.items():
         length, counts = manifest.config.get("max_length"), manifest.summary.get("counts", {})
-        if not isinstance(length, int) or length == config.max_length:
+        if not isinstance(length, int) or length == config.longest:
             continue
-        if length > config.max_length:
+        if length > config.longest:
             what = "rows may be cut that it kept whole"
         elif counts.get("cut"):
             what = f"{counts['cut']} rows that it would have cut are used whole"
@@ -81,7 +81,7 @@ def _compare_lengths(config: TrainConfig, prepared: Mapping[Path, Manifest]) -> 
         logger.warning(
             "'%s' was prepared with --max-length %d, and this run has %d, so that %s: --max-length %d does as the "
             "preparation said",
-            path, length, config.max_length, what, length,
+            path, length, config.longest, what, length,
         )  # fmt: skip
 
 
@@ -115,7 +115,7 @@ def check_options(config: TrainConfig, description: BasisDescription, model_fing
 def training_bounds(config: TrainConfig, source: ModelSource) -> Bounds:
     """What the rows that a run reads must keep to."""
     limits = limits_of_source(source, trust_remote_code=config.trust_remote_code)
-    return Bounds(config.max_length, config.drop_too_long, limits)
+    return Bounds(config.longest, config.drop_too_long, limits)
 
 
 def load_training_tokenizer(config: TrainConfig, source: ModelSource) -> Any:

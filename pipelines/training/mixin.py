@@ -11,18 +11,20 @@ import torch
 from transformers import TrainerState
 
 from data_registry.core.errors import NumericsError, Preempted
+from pipelines.core.job import is_main
 from pipelines.engine.shards.access import whole_numel
 from pipelines.training.beside import Beside
 from pipelines.training.checkpoints.callback import CheckpointCallback
 from pipelines.training.checkpoints.checkpointer import Checkpointer
 from pipelines.training.data.mixing import Share
+from pipelines.training.data.sources import SOURCES, SourcesCollator, SourceTokens
 from pipelines.training.every_row import EveryRowOnce
 from pipelines.training.generation_config import KeptGenerationConfig
 from pipelines.training.progress_samples import ProgressSamples
 from pipelines.training.remarks import FEW_LOGGED
 from pipelines.training.selection import HeldOutCallback
 from pipelines.training.stepping import StepsTransforms
-from pipelines.training.throughput import Throughput
+from pipelines.training.throughput import Throughput, over_all_ranks
 
 
 class TransformMixin(StepsTransforms, EveryRowOnce):
@@ -40,6 +42,7 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
         beside: the losses beside that of the safety rows; None without any.
         progress_samples: asks the model as it learns; None where it is not asked.
         throughput: counts tokens; None where nobody asks how fast training is.
+        source_tokens: counts tokens by the data set that they are of; None where there is only one.
     """
 
     held_out: HeldOutCallback | None = None
@@ -47,11 +50,13 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
     beside: Beside | None = None
     progress_samples: ProgressSamples | None = None
     throughput: Throughput | None = None
+    source_tokens: SourceTokens | None = None
     is_under_way: bool = False
     kept_generation: KeptGenerationConfig | None = None
     left_out: Mapping[str, int] = MappingProxyType({})
     step_losses: dict[int, float] | None = None
     shares: Mapping[str, Share] = MappingProxyType({})
+    data_collator: Any
 
     def install_held_out(self, callback: HeldOutCallback) -> None:
         """Choose how the held-out loss is measured, before ``train()``."""
@@ -97,6 +102,8 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
         """Conclude a step, and count the epoch by the rows that were used."""
         if self.throughput is not None:
             self.throughput.end_step()
+        if self.source_tokens is not None:
+            self.source_tokens.end_step()
         self.count_epoch(state)
         super().end_transformed_step(state)
 
@@ -142,14 +149,32 @@ class TransformMixin(StepsTransforms, EveryRowOnce):
         if self.throughput is not None:
             self.throughput.begin_step()
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.source_tokens is not None:
+            self.source_tokens.begin_step(batches, self._anchor_tokens(self.source_tokens) if is_main() else {})
         if self.beside is not None:
             self.beside.begin_step(batches, device)
         return batches, num_items
+
+    def _anchor_tokens(self, counter: SourceTokens) -> dict[int, int]:
+        tokens = [] if self.beside is None else self.beside.anchor_tokens(int(self.state.global_step))  # type: ignore[attr-defined]
+        return dict(enumerate(tokens, start=len(counter.names) - len(tokens)))
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()  # type: ignore[misc]
+        self._signature_columns = [*dict.fromkeys([*self._signature_columns, SOURCES])]  # type: ignore[has-type]
+
+    def get_train_dataloader(self) -> Any:
+        """The trainer's loader, whose batches say which data sets their tokens are of."""
+        if self.source_tokens is not None:
+            self.data_collator = SourcesCollator(self.data_collator, len(self.source_tokens.names))
+        return super().get_train_dataloader()
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """The trainer's log with the transforms' figures and the speed; the final figures cover the whole run."""
         if self.throughput is not None and "loss" in logs:
             logs |= self.throughput.recent()
+        if self.source_tokens is not None and "loss" in logs:
+            logs |= self.source_tokens.figures(over_all_ranks)
         if self.throughput is not None and "train_runtime" in logs:
             logs |= self.throughput.overall()
         if self.checkpointer is not None and "train_runtime" in logs:

@@ -27,8 +27,9 @@ from pipelines.training.arguments import trainer_arguments
 from pipelines.training.beside import over_ranks
 from pipelines.training.checkpoints import run_files
 from pipelines.training.data.heldout import HeldOut, split_held_out, training_sizes
-from pipelines.training.data.mixing import shares
+from pipelines.training.data.mixing import sets_of_rows, shares
 from pipelines.training.data.reference_log_probs import eval_inputs, with_reference_logps
+from pipelines.training.data.sources import SOURCES, source_names
 from pipelines.training.data.unwanted import COLUMNS, Counts, UnwantedCollator, count, unwanted_rows
 from pipelines.training.data.weighting import (
     REFERENCE,
@@ -94,7 +95,7 @@ class NPOTrainer(SFTTrainer):
         return dataset
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = list(COLUMNS)
+        self._signature_columns = [*COLUMNS, SOURCES]
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         return kept_in_float32(super()._prepare_inputs(inputs), inputs, self.args.device)
@@ -215,15 +216,19 @@ def make_trainer(
         held_out, _ = rows_of(out, "held-out pairs", known, with_chosen=True)
     prompts = Rows([prompt_of(row["input_ids"], row["labels"]) for row in rows])
     beside = make_beside(config, source, ds_config, tokenizer, device, prompts, bounds)
+    lengths = [len(row["input_ids"]) + len(row.get("retain_ids", ())) for row in rows]
+    sizes = training_sizes(config, "preference")
+    if len(source_names(config)) > 1:
+        for row, length, which in zip(rows, lengths, sets_of_rows(config, sizes, kept), strict=True):
+            row[SOURCES] = [which] * length
     arguments = trainer_arguments(NPOConfig, config, run_files.work_directory(partial), ds_config)
     trainer: ProjectedNPOTrainer = steps.build_trainer(
         ProjectedNPOTrainer, config, source, arguments, datasets.Dataset.from_list(rows), tokenizer, partial, beside
     )
     trainer.forgetting = Forgetting(config.loss, config.beta, config.gamma, config.retain_weight)
     trainer.data_collator = UnwantedCollator(trainer.data_collator)
-    lengths = [len(row["input_ids"]) + len(row.get("retain_ids", ())) for row in rows]
     trainer.left_out = bounds.left_out
-    trainer.shares = shares(config, training_sizes(config, "preference"), kept, lengths)
+    trainer.shares = shares(config, sizes, kept, lengths)
     if not config.lora_dropout:
         # As for DPO: the starting model had none when its log-probabilities were computed.
         switch_off_dropout(trainer.model)

@@ -61,14 +61,14 @@ def _steps(config: TrainConfig, num_samples: int) -> Rows:
     layout = f"{config.batch_size} x {config.accumulation} accumulated x {num_ranks(config)} ranks"
     return [
         ("steps", f"{total} of {per_step} samples ({layout})"),
-        ("tokens", f"at most {total * per_step * config.max_length:,}"),
+        ("tokens", f"at most {total * per_step * config.longest:,}"),
     ]
 
 
 def memory_planner(config: TrainConfig, source: ModelSource) -> Planner:
     """Estimates of what the run holds in memory, on any number of ranks."""
     pairs = not isinstance(config, TrainSftConfig)
-    trained = (config.batch_size * (2 if pairs else 1) + _anchor_rows(config), config.max_length)
+    trained = (config.batch_size * (2 if pairs else 1) + _anchor_rows(config), config.longest)
     reference = None
     edits = Edits(
         keeps=config.basis is not None or (config.mask is not None and config.mask_at == "update"),
@@ -89,7 +89,7 @@ def memory_planner(config: TrainConfig, source: ModelSource) -> Planner:
         )
         if config.refresh_every != 0:
             in_pairs = any(record.kind == "dpo" for record in description.objectives)
-            reference = (description.batch_size * (2 if in_pairs else 1), config.max_length)
+            reference = (description.batch_size * (2 if in_pairs else 1), config.longest)
     return Planner(config, source, Work(edits, trained, reference, accumulates=config.accumulation > 1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +35,7 @@ from pipelines.training.checkpoints.run_files import BEST_FOLDER, METRICS_FILE, 
 from pipelines.training.data.heldout import HeldOut, held_out_plan, split_held_out
 from pipelines.training.data.mixing import data_text
 from pipelines.training.data.plan import DataPlan
+from pipelines.training.data.sources import SourceTokens, source_names
 from pipelines.training.generation_config import settle_generation_config
 from pipelines.training.inputs import training_inputs
 from pipelines.training.metrics import MetricsCallback
@@ -45,6 +47,8 @@ from pipelines.training.selection import HeldOutCallback
 from pipelines.training.throughput import Throughput
 from pipelines.training.transforming import chain_maker
 from pipelines.training.trial_save import TrialSave
+
+logger = logging.getLogger(__name__)
 
 
 class MakeTrainer(Protocol):
@@ -72,6 +76,7 @@ def run_training(
         OgpsaError: an input or option cannot be used, or training diverged.
     """
     device = processes.start()
+    config = on_main(lambda: _with_length(config))
     check_trainer_options(arguments_class, config)
     repository = on_main(lambda: _repository(config))
     source = on_main(lambda: resolve_model(config.model, revision=config.revision))
@@ -112,7 +117,7 @@ def plan_training(
     *,
     task: str,
     arguments_class: type[Any],
-    data_plan: Callable[[ModelSource], DataPlan] | None = None,
+    data_plan: Callable[[Any, ModelSource], DataPlan] | None = None,
 ) -> list[tuple[str, str]]:
     """The plan of a training command, for ``--dry-run``; its inputs are checked.
 
@@ -120,8 +125,10 @@ def plan_training(
         config: the command's options.
         task: the task of the data set.
         arguments_class: TRL's configuration class of the trainer.
-        data_plan: plans what becomes of the data sets; by default every row is a sample.
+        data_plan: plans what becomes of the data sets, from the options with the longest sequence filled in; by
+            default every row is a sample.
     """
+    length, config = config.length(), config.settled()
     check_trainer_options(arguments_class, config)
     _repository(config)
     source = resolve_model(config.model, revision=config.revision)
@@ -132,10 +139,20 @@ def plan_training(
     else:
         training_inputs(config, source, task=task)
     if data_plan is not None:
-        return training_plan(config, source, data_plan(source))
-    rows, held_out = split_held_out(config, task)
-    lines = [("data", data_text(config, len(rows))), *held_out_plan(config, held_out)]
-    return training_plan(config, source, DataPlan(len(rows), lines))
+        planned = data_plan(config, source)
+    else:
+        rows, held_out = split_held_out(config, task)
+        planned = DataPlan(len(rows), [("data", data_text(config, len(rows))), *held_out_plan(config, held_out)])
+    planned.lines.append(("length", str(length)))
+    return training_plan(config, source, planned)
+
+
+def _with_length(config: TrainConfig) -> TrainConfig:
+    """The options with the longest sequence filled in; it is said if the data brought it."""
+    length = config.length()
+    if length.is_prepared:
+        logger.info("longest sequence: %d tokens, %s", length.tokens, length.origin)
+    return config.settled()
 
 
 def _repository(config: TrainConfig) -> str | None:
@@ -189,6 +206,8 @@ def build_trainer(
     trainer.add_callback(MetricsCallback(partial / METRICS_FILE))
     trainer.beside = beside
     trainer.throughput = watched_throughput(trainer, config)
+    names = source_names(config)
+    trainer.source_tokens = SourceTokens(names) if len(names) > 1 else None
     trainer.install_transforms(chain_maker(config, source, architecture, int(tokenizer.pad_token_id)))
     return trainer
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from data_registry.core.errors import OgpsaError, first_line
 from data_registry.core.manifest import InputRecord
@@ -21,6 +21,12 @@ from pipelines.training.movement import relative_change
 from pipelines.training.remarks import learned, losses_of, remarks
 
 logger = logging.getLogger(__name__)
+
+# Figures of the last logged line that the manifest keeps, one for each reference, anchor or data set.
+_BY_NAME: Final = (
+    *("projection/leak/", "projection/reference_loss/", "safety/", "anchor/", "prompt/", "forget/", "retain/"),
+    "tokens/",
+)
 
 
 def save_run(
@@ -74,8 +80,7 @@ def save_run(
     if held_out is not None:
         final |= {key: value for key, value in last.items() if key.startswith("eval_")}
         final |= held_out.summary() | {"model_of_step": saved_step}
-    by_name = ("projection/leak/", "projection/reference_loss/", "safety/", "anchor/", "prompt/", "forget/", "retain/")
-    final |= {key: value for key, value in last.items() if key.startswith(by_name)}
+    final |= {key: value for key, value in last.items() if key.startswith(_BY_NAME)}
     final |= left
     if config.preset is not None:
         final |= {"preset": {"name": config.preset, **config.from_preset()}}

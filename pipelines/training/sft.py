@@ -20,6 +20,7 @@ from pipelines.training.data.heldout import sft_held_out
 from pipelines.training.data.packing import PackingTest, num_sequences
 from pipelines.training.data.replay import MixtureSampler
 from pipelines.training.data.sft import SftData, sft_data
+from pipelines.training.data.sources import SOURCES
 from pipelines.training.data.weighting import WeightingCollator
 from pipelines.training.mixin import TransformMixin
 from pipelines.training.prompt_anchor import prompt_of
@@ -34,6 +35,18 @@ class ProjectedSFTTrainer(TransformMixin, WeightedRows, SFTTrainer):
     """
 
     train_sampler: MixtureSampler | None = None
+
+    def _prepare_dataset(
+        self, dataset: Any, processing_class: Any, args: Any, packing: bool, *arguments: Any, **options: Any
+    ) -> Any:
+        """TRL's preparation; packed sequences keep the sources of their tokens, which TRL would leave out."""
+        others = (processing_class, args, packing, *arguments)
+        if not packing or SOURCES not in dataset.column_names:
+            return super()._prepare_dataset(dataset, *others, **options)
+        packed = super()._prepare_dataset(dataset.remove_columns(SOURCES), *others, **options)
+        # The same rows in the same places, where TRL looks for labels.
+        sources = dataset.select_columns(["input_ids", SOURCES]).rename_column(SOURCES, "labels")
+        return packed.add_column(SOURCES, super()._prepare_dataset(sources, *others, **options)["labels"][:])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return super()._get_train_sampler(train_dataset) if self.train_sampler is None else self.train_sampler
@@ -76,7 +89,7 @@ def _rows_of(config: TrainSftConfig, data: SftData) -> Rows:
     """What losses beside the trainer's must know of the rows."""
     per_sample = Fraction(1)
     if config.packing and config.anchors is not None:
-        per_sample = Fraction(len(data.rows), num_sequences(data.rows, config.max_length))
+        per_sample = Fraction(len(data.rows), num_sequences(data.rows, config.longest))
     if config.prompt_anchor == 0:
         return Rows(per_sample=per_sample)
     prompts, others = (

@@ -100,13 +100,7 @@ class Throughput:
             self._counts.clear()
 
     def _figures(self, sums: _Sums, *, counted: bool = False) -> dict[str, float]:
-        values = torch.tensor(sums, dtype=torch.float64)
-        if world_size() > 1:
-            device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-            placed = values.to(device)
-            dist.all_reduce(placed)
-            values = placed.cpu()
-        tokens, pairs, seconds = values.tolist()
+        tokens, pairs, seconds = over_all_ranks(sums)
         seconds /= world_size()
         if seconds <= 0 or tokens <= 0:
             return {}
@@ -117,6 +111,15 @@ class Throughput:
         if self._cost is not None and self._peak is not None:
             figures["mfu"] = self._cost.of(tokens, pairs) / (seconds * self._peak * world_size())
         return figures
+
+
+def over_all_ranks(values: Sequence[float]) -> list[float]:
+    """The sums of numbers over all ranks, in float64. Collective."""
+    if world_size() == 1:
+        return list(values)
+    placed = torch.tensor(values, dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(placed)
+    return [float(total) for total in placed.tolist()]
 
 
 def counts(inputs: Mapping[str, Any]) -> Tensor:

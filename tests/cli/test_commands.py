@@ -47,6 +47,14 @@ def test_prepare_data_counts_and_shows_rows(cli: Cli, made: Path, tmp_path: Path
     assert cli("prepare-data", "rows.jsonl", "--max-dropped", "0.3", "--out", "data").code == 3
 
 
+@pytest.mark.parametrize("source", ["gsm8k-test", "halueval-test"])
+def test_what_is_there_to_measure_on_is_not_proposed_for_training(cli: Cli, tmp_path: Path, source: str) -> None:
+    outcome = cli("prepare-data", source, "--num-samples", "2", "--out", tmp_path / "data")
+    assert outcome.code == 0, outcome.err
+    expected = ["evaluate", "MODEL", "--suite", "reference-loss", "--data", str(tmp_path / "data"), "--out", "RESULTS"]
+    assert next_command(outcome) == expected
+
+
 def test_the_registry_is_listed_and_described(cli: Cli) -> None:
     listed = cli("prepare-data", "--list")
     assert listed.code == 0

@@ -147,9 +147,11 @@ def test_pairs_given_to_sft_are_refused_with_the_command_that_prepares_them(cli:
         assert cli("train-sft", "qwen", "--data", out, "--out", "run", "--dry-run").code == 0
 
 
-def test_another_length_than_that_of_the_preparation_is_said(cli: Cli, place: Path) -> None:
+def test_the_length_is_that_of_the_preparation_and_another_one_is_said(cli: Cli, place: Path) -> None:
     lengths = ["--tokenizer", "qwen", "--max-length", "64"]
     assert cli("prepare-data", "my_refusals.jsonl", *lengths, "--out", "data/safety").code == 0
     training = ["train-sft", "qwen", "--data", "data/safety", "--out", "run", "--dry-run"]
-    assert "--max-length 64 does as the preparation said" in cli(*training).err
-    assert "as the preparation said" not in cli(*training, "--max-length", "64").err
+    found = cli(*training)
+    assert "at most 64 tokens, as 'data/safety' was prepared" in " ".join(found.out.split())
+    assert "as the preparation said" not in found.err
+    assert "--max-length 64 does as the preparation said" in cli(*training, "--max-length", "1024").err

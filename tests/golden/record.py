@@ -26,6 +26,7 @@ def _numbers(space: Workspace, part: str) -> dict[str, Record]:
         space.ogpsa(chain.BEFORE_RANKS, must_succeed=True)
         space.ogpsa(chain.RANKS, num_procs=2, must_succeed=True)
         return {name: made for name, made in artifacts(space.path).items() if name.startswith("ranks/")}
+    chain.write_answers(space.path)
     space.ogpsa(chain.ALONE if part == "alone" else chain.RECIPE, must_succeed=True)
     return artifacts(space.path)
 

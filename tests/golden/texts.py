@@ -41,6 +41,8 @@ _PLANS = {
     "train-npo": "train-npo model --data data/pairs --loss simnpo --gamma 0.5 --retain-weight 1 --zero 2 --out new",
     "train-dpo": "train-dpo model --data data/pairs --basis bases/sft --space update --zero 2 --offload --out new",
     "evaluate": "evaluate model --suite testbed --suite reference-loss --data data/reason --out new",
+    "judge": "judge answers.jsonl --set labels.answer=full_compliance --out new",
+    "sample": "sample model --data data/reason --num-samples 4 --log-probs 4 --out new",
     "report": "report results --start start --out new",
     "merge": "merge runs/lora-task --safe runs/lora --base model --aligned runs/lora-task --unaligned model --out new",
     "merge-linear": "merge runs/lora-task --safe runs/lora --method linear --output model --out new",
@@ -54,6 +56,7 @@ _LISTINGS = {
     "prepare-data-describe": "prepare-data saferlhf --describe",
     "prepare-data-preview": "prepare-data testbed-reason --num-samples 2 --tokenizer model --preview 2 --out preview",
     "run-list": "run --list",
+    "judge": "judge answers.jsonl --set labels.answer=full_compliance --out judged --verbose",
     "inspect-data": "inspect data/safety",
     "inspect-basis": "inspect bases/sft",
     "inspect-run": "inspect runs/lora",
@@ -135,6 +138,7 @@ def _brief(entry: object) -> object:
 def plans(space: Workspace) -> dict[str, str]:
     """Dry runs and listings, and what is printed about mistakes; all on the same small inputs."""
     space.ogpsa(chain.INPUTS, must_succeed=True)
+    chain.write_answers(space.path)
     (space.path / "cluster.yaml").write_text(_PROFILE)
     lines = {f"plan-{name}": f"{line} --dry-run" for name, line in _PLANS.items()}
     mistakes = {f"mistake-{name}": line for name, line in _MISTAKES.items()}

@@ -18,6 +18,7 @@ from data_registry.core.errors import ArtifactError, ConfigError, InputError
 from pipelines.commands import inspect, judge
 from pipelines.configs.judge import JudgeConfig
 from pipelines.configs.tools import InspectConfig
+from pipelines.evaluation.contract.grid import Grid
 from pipelines.evaluation.contract.verdict import Label, StoredVerdict
 from pipelines.evaluation.judges.refusal.judge import RefusalJudge
 from pipelines.judging.counting import agreement_with_labels, pairs_of
@@ -232,9 +233,16 @@ def test_two_judges_stand_side_by_side(tmp_path: Path) -> None:
     assert len(rows) == 8
     differing = [json.loads(line) for line in (result.path / DISAGREEMENTS_FILE).read_text().splitlines()]
     assert [line["row"] for line in differing] == [2, 3, 4]
-    text = "\n".join(judgement_lines(result.judgement, tables=True))
+    parts = judgement_lines(result.judgement, tables=True)
+    text = "\n".join(part for part in parts if isinstance(part, str))
     assert "refusal (rows) and harmbench:HarmBench-cls (columns) agree on 50.0% of 4 answers" in text
     assert "agreement of refusal with 4 labels" in text
+    labelled, _, both = (part for part in parts if isinstance(part, Grid))
+    assert labelled == Grid(
+        ("full compliance", "full refusal"), (("full compliance", (1, 0)), ("full refusal", (1, 2)))
+    )
+    assert both == Grid(("full compliance",), (("full compliance", (2,)), ("full refusal", (2,))))
+    assert all(isinstance(part, str) for part in judgement_lines(result.judgement, tables=False))
     assert any(record.role == "judge" for record in result.manifest.inputs)
 
 

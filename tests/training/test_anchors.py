@@ -106,7 +106,7 @@ def config(**options) -> TrainSftConfig:
 
 
 def anchor_rows(options, tokenizer, limits=None) -> AnchorRows:
-    (path,), bounds = options.anchor, Bounds(options.max_length, options.drop_too_long, limits or Limits())
+    (path,), bounds = options.anchor, Bounds(options.longest, options.drop_too_long, limits or Limits())
     return AnchorRows(path, options.anchor_kind, options, tokenizer, bounds)
 
 

@@ -46,7 +46,7 @@ def world(made: Path, tmp_path: Path) -> Path:
 
 def config_in(folder: Path, **changes: Any) -> TrainSftConfig:
     values = {"model": str(folder / "model"), "data": [folder / "data"], "out": folder / "run", "max_steps": 2}
-    return TrainSftConfig(**{**values, **changes})
+    return TrainSftConfig(**{**values, **changes}).settled()
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

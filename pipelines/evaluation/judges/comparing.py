@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from pipelines.evaluation.contract.verdict import ERROR, OUTCOMES, UNSURE, Label, StoredVerdict
+from pipelines.evaluation.contract.verdict import ERROR, UNSURE, Label, StoredVerdict
 
 
 @dataclass(frozen=True)
@@ -96,18 +96,6 @@ def comparison_lines(comparison: JudgeComparison) -> list[str]:
     if sure:
         beyond = _number(cohen_kappa(decided))
         lines.append(f"complied or refused, where both are sure: {both / sure:.1%} of {sure}, kappa {beyond}")
-    return lines
-
-
-def comparison_table(comparison: JudgeComparison) -> list[str]:
-    """The table of both judges' outcomes as plain text, the first judge's in rows."""
-    columns = [name for name in OUTCOMES if any(other == name for _, other in comparison.confusion)]
-    rows = [name for name in OUTCOMES if any(one == name for one, _ in comparison.confusion)]
-    width = max(len(name) for name in OUTCOMES)
-    lines = [" " * width + "".join(f"  {name.replace('_', ' '):>{max(len(name), 5)}}" for name in columns)]
-    for row in rows:
-        cells = (f"  {comparison.confusion.get((row, name), 0):>{max(len(name), 5)}}" for name in columns)
-        lines.append(f"{row.replace('_', ' '):<{width}}" + "".join(cells))
     return lines
 
 

@@ -9,11 +9,9 @@ import numpy as np
 
 from data_registry.core.errors import InputError
 from pipelines.evaluation.contract.answer import AnsweredItem
-from pipelines.evaluation.contract.results import SuiteResults
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
-from pipelines.evaluation.statistics.figures import share
 from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite, scoring_settings
-from pipelines.evaluation.suites.scored_options import option_losses
+from pipelines.evaluation.suites.scored_options import accuracy_results, option_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,26 +40,14 @@ class AnswerChoiceSuite(PreparedDataSuite):
         # The right answer stands first and must be likelier than all others: a tie is no knowledge.
         means = [[loss.total / loss.num_tokens for loss in scored] for scored in losses]
         scores = np.array([float(scored[0] < min(scored[1:])) for scored in means])
-        results = SuiteResults(
-            suite=f"{NAME}/{data.name}",
-            settings=scoring_settings(
-                data,
-                tokenizer,
-                version=VERSION,
-                prompts=([row["messages"], texts] for row, texts in zip(data.rows, options, strict=True)),
-                scoring="the answer with the highest mean log-probability of its tokens, of four",
-            ),
-            metrics=(
-                share(
-                    "accuracy",
-                    scores,
-                    data.name,
-                    higher_is_better=True,
-                    resamples=self._request.resamples,
-                    seed=self._request.seed,
-                ),
-            ),
+        settings = scoring_settings(
+            data,
+            tokenizer,
+            version=VERSION,
+            prompts=([row["messages"], texts] for row, texts in zip(data.rows, options, strict=True)),
+            scoring="the answer with the highest mean log-probability of its tokens, of four",
         )
+        results = accuracy_results(NAME, data, settings, scores, self._request)
         items = [
             AnsweredItem(
                 results.suite, str(number), data.name, row["messages"][-2]["content"], texts[int(np.argmin(scored))],

@@ -9,11 +9,9 @@ import numpy as np
 from data_registry.core.errors import InputError
 from data_registry.formats.choices import options_of
 from pipelines.evaluation.contract.answer import AnsweredItem
-from pipelines.evaluation.contract.results import SuiteResults
 from pipelines.evaluation.contract.suite import SuiteOutcome, SuiteRequest
-from pipelines.evaluation.statistics.figures import share
 from pipelines.evaluation.suites.prepared_data import PreparedData, PreparedDataSuite, scoring_settings
-from pipelines.evaluation.suites.scored_options import option_losses
+from pipelines.evaluation.suites.scored_options import accuracy_results, option_losses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,26 +43,14 @@ class MultipleChoiceSuite(PreparedDataSuite):
         ]
         right = [row["messages"][-1]["content"].strip() for row in data.rows]
         scores = np.array([float(one == other) for one, other in zip(chosen, right, strict=True)])
-        results = SuiteResults(
-            suite=f"{NAME}/{data.name}",
-            settings=scoring_settings(
-                data,
-                tokenizer,
-                version=VERSION,
-                prompts=(row["messages"] for row in data.rows),
-                scoring="the choice whose text with its letter has the highest log-probability",
-            ),
-            metrics=(
-                share(
-                    "accuracy",
-                    scores,
-                    data.name,
-                    higher_is_better=True,
-                    resamples=self._request.resamples,
-                    seed=self._request.seed,
-                ),
-            ),
+        settings = scoring_settings(
+            data,
+            tokenizer,
+            version=VERSION,
+            prompts=(row["messages"] for row in data.rows),
+            scoring="the choice whose text with its letter has the highest log-probability",
         )
+        results = accuracy_results(NAME, data, settings, scores, self._request)
         items = [
             AnsweredItem(results.suite, str(number), data.name, row["messages"][-2]["content"], one, other, score)
             for number, row, one, other, score in zip(

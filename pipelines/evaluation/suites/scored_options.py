@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from data_registry.core.errors import InputError
 from pipelines.core.progress import Progress
+from pipelines.evaluation.contract.results import SuiteResults, SuiteSettings
 from pipelines.evaluation.contract.suite import SuiteRequest
+from pipelines.evaluation.statistics.figures import Scores, share
 from pipelines.evaluation.suites.prepared_data import PreparedData
 from pipelines.evaluation.suites.sample_losses import SampleLoss, sample_losses
 from pipelines.evaluation.suites.scored_rows import length_option, scored_length
@@ -62,3 +64,21 @@ def option_losses(
     with Progress(f"scoring {data.name}", total=len(samples), unit="choices") as progress:
         losses = iter(sample_losses(model, samples, batch_size=request.batch_size, progress=progress.advance))
     return [[next(losses) for _ in texts] for texts in options]
+
+
+def accuracy_results(
+    suite: str, data: PreparedData, settings: SuiteSettings, scores: Scores, request: SuiteRequest
+) -> SuiteResults:
+    """The results of a suite on a data set whose one figure is how often the right option was chosen.
+
+    Args:
+        suite: the name of the suite.
+        data: the data set.
+        settings: how it was scored.
+        scores: ``[N]``, 1 for each row whose right option was chosen, else 0.
+        request: resamples and seed of the interval.
+    """
+    accuracy = share(
+        "accuracy", scores, data.name, higher_is_better=True, resamples=request.resamples, seed=request.seed
+    )
+    return SuiteResults(suite=f"{suite}/{data.name}", settings=settings, metrics=(accuracy,))

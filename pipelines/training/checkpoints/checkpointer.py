@@ -139,6 +139,7 @@ class Checkpointer:
             "flos": float(trainer.current_flos),
             "metrics": dict(trainer._metrics["train"]),
             "tokens": trainer._total_train_tokens,
+            "source_tokens": None if trainer.source_tokens is None else trainer.source_tokens.state(),
             "throughput": None if trainer.throughput is None else trainer.throughput.state(),
         }
 
@@ -209,6 +210,9 @@ class Checkpointer:
         if trainer.throughput is not None:
             states = [part["throughput"] for part in parts if part.get("throughput") is not None]
             trainer.throughput.restore(states, rank() if same_ranks else None)
+        if trainer.source_tokens is not None:
+            counted = [part["source_tokens"] for part in parts if part.get("source_tokens") is not None]
+            trainer.source_tokens.restore(counted, rank() if same_ranks else None, world_size())
         trainer._total_loss_scalar = progress["losses_logged"]
         trainer._globalstep_last_logged = progress["last_logged"]
         trainer.step_losses = dict(enumerate(progress.get("step_losses", [])))

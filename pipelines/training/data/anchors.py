@@ -72,7 +72,7 @@ class AnchorRows:
             rows = encode_dataset(dataset, tokenizer, None, name="anchor rows")
             self._tokens = [(row["input_ids"], row["labels"]) for row in rows]
         self._open_log_probs(config.model, manifest.kind, kind)
-        self._length = config.max_length
+        self._length = config.longest
         lengths = [len(ids) if bounds.drop_too_long else min(len(ids), self._length) for ids, _ in self._tokens]
         kept = rows_that_fit(lengths, bounds, name="anchor rows")
         fitting = range(len(lengths)) if kept is None else kept
@@ -82,7 +82,7 @@ class AnchorRows:
         if len(self._usable) < len(fitting):
             bounds.leave_out("anchor rows whose answer begins beyond --max-length", len(fitting) - len(self._usable))
         if not self._usable:
-            raise InputError(f"no row of '{path}' has a token of an answer within --max-length {config.max_length}")
+            raise InputError(f"no row of '{path}' has a token of an answer within --max-length {config.longest}")
 
     def _open_log_probs(self, model: str, made_as: str, kind: str) -> None:
         if kind == "kl" and made_as != SAMPLES:

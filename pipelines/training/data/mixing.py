@@ -86,6 +86,14 @@ class Share:
     tokens: int
 
 
+def sets_of_rows(config: TrainConfig, sizes: Sequence[int], kept: Sequence[int]) -> list[int]:
+    """The number of the data set of each row, counted from 0; the arguments are those of :func:`shares`."""
+    if config.weights and len(sizes) > 1:
+        sizes = [len(numbers) for numbers in row_numbers(sizes, config.weights, seed=config.order_seed)]
+    ends = list(accumulate(sizes))
+    return [bisect_right(ends, number) for number in kept]
+
+
 def shares(config: TrainConfig, sizes: Sequence[int], kept: Sequence[int], lengths: Sequence[int]) -> dict[str, Share]:
     """What each data set gives to an epoch, by its path; said in the log where there are several.
 
@@ -95,12 +103,8 @@ def shares(config: TrainConfig, sizes: Sequence[int], kept: Sequence[int], lengt
         kept: the numbers of the rows of :func:`mixed_rows` that were not left out as too long, ascending.
         lengths: the number of tokens of each of these.
     """
-    if config.weights and len(sizes) > 1:
-        sizes = [len(numbers) for numbers in row_numbers(sizes, config.weights, seed=config.order_seed)]
-    ends = list(accumulate(sizes))
     rows, tokens = [0] * len(sizes), [0] * len(sizes)
-    for number, length in zip(kept, lengths, strict=True):
-        which = bisect_right(ends, number)
+    for which, length in zip(sets_of_rows(config, sizes, kept), lengths, strict=True):
         rows[which] += 1
         tokens[which] += length
     found = {str(path): Share(*each) for path, *each in zip(config.data, rows, tokens, strict=True)}

@@ -28,7 +28,7 @@ _TOLERANCE = 1e-3
 
 def packing_values(config: TrainSftConfig) -> dict[str, Any]:
     """TRL's options for packing. Not "wrapped", which cuts rows and lets the pieces see each other."""
-    return {"packing": True, "packing_strategy": "bfd", "max_length": config.max_length}
+    return {"packing": True, "packing_strategy": "bfd", "max_length": config.longest}
 
 
 def num_sequences(dataset: Any, max_length: int) -> int:

@@ -14,10 +14,11 @@ from data_registry.prepared import load_prepared
 from pipelines.configs.train import TrainSftConfig
 from pipelines.tokens.fitting import Bounds, encode_fitting, encode_kept
 from pipelines.training.data.heldout import held_out_plan, split_held_out, training_sizes
-from pipelines.training.data.mixing import Share, data_text, shares
+from pipelines.training.data.mixing import Share, data_text, sets_of_rows, shares
 from pipelines.training.data.packing import num_sequences
 from pipelines.training.data.plan import DataPlan
 from pipelines.training.data.replay import Mixture, MixtureSampler
+from pipelines.training.data.sources import source_names, with_sources
 from pipelines.training.data.weighting import unweighted_rows, weighted_rows
 
 
@@ -57,7 +58,11 @@ def sft_data(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> SftData:
     held_out = None if out is None else _encoded(out, tokenizer, bounds, "held-out rows")
     workers = tokenizing_workers(len(prepared))
     rows, kept = encode_kept(prepared, tokenizer, bounds, num_workers=workers, name="training rows")
-    given = shares(config, training_sizes(config, "sft"), kept, [len(ids) for ids in rows["input_ids"]])
+    sizes = training_sizes(config, "sft")
+    given = shares(config, sizes, kept, [len(ids) for ids in rows["input_ids"]])
+    counts_sources = len(source_names(config)) > 1
+    if counts_sources:
+        rows = with_sources(rows, sets_of_rows(config, sizes, kept))
     is_weighted = config.token_weights is not None
     if is_weighted:
         rows = weighted_rows(config, rows)
@@ -66,6 +71,8 @@ def sft_data(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> SftData:
     available, _ = load_prepared(config.pooled_replay, task="sft")
     _check_replay(config, len(available))
     replay = _encoded(available, tokenizer, bounds, "replay rows")
+    if counts_sources:
+        replay = with_sources(replay, [len(config.data)] * len(replay))
     if is_weighted:
         replay = unweighted_rows(replay)
     mixture = _mixture(config, len(rows), len(replay))
@@ -92,8 +99,8 @@ def sft_data_plan(config: TrainSftConfig, tokenizer: Any, bounds: Bounds) -> Dat
         number = len(mixture)
         lines.append(("replay", replay_text(config, mixture)))
     if config.packing:
-        sequences = num_sequences(sft_data(config, tokenizer, bounds).rows, config.max_length)
-        lines.append(("packing", f"{number} rows in {sequences} sequences of at most {config.max_length} tokens"))
+        sequences = num_sequences(sft_data(config, tokenizer, bounds).rows, config.longest)
+        lines.append(("packing", f"{number} rows in {sequences} sequences of at most {config.longest} tokens"))
         number = sequences
     return DataPlan(number, lines)
 

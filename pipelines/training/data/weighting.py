@@ -7,9 +7,8 @@ is taken out of them where the loss is computed.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import datasets
@@ -24,6 +23,7 @@ from pipelines.tokens.conversations import place_of_row
 from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.pairs import SIDES, Pair
 from pipelines.training.data.heldout import training_row_numbers
+from pipelines.training.data.per_token import CollatorAround, with_column
 
 TOKEN_WEIGHTS: Final = "token_weights"
 SIDE_WEIGHTS: Final = {side: f"{side}_weights" for side in SIDES}
@@ -107,12 +107,7 @@ def _beside(labels: Sequence[int], weights: Sequence[float]) -> list[float]:
 
 
 def _with_column(rows: datasets.Dataset, values: Weights) -> datasets.Dataset:
-    table = rows.with_format("arrow")[:]
-    column = pa.array(values, pa.list_(pa.float32()))
-    digest = hashlib.sha256(column.flatten().to_numpy().tobytes())
-    digest.update(rows._fingerprint.encode())
-    # The fingerprint is given because the library would otherwise pickle and hash all rows to compute it.
-    return datasets.Dataset(table.append_column(TOKEN_WEIGHTS, column), fingerprint=digest.hexdigest()[:16])
+    return with_column(rows, TOKEN_WEIGHTS, pa.array(values, pa.list_(pa.float32())))
 
 
 def weighted_pairs(config: TrainConfig, pairs: Sequence[Pair]) -> list[Pair]:
@@ -139,26 +134,11 @@ def weighted_pairs(config: TrainConfig, pairs: Sequence[Pair]) -> list[Pair]:
     return [{**pair, **{SIDE_WEIGHTS[side]: found[side][index] for side in SIDES}} for index, pair in enumerate(pairs)]
 
 
-class WeightingCollator:
+class WeightingCollator(CollatorAround):
     """A collator of TRL whose batches have what rows have for single tokens: ``token_weights`` and reference values.
 
     Batches of rows without any, as held-out rows are, stay as they are.
-
-    Args:
-        inner: TRL's collator, which pads on the right or joins rows.
     """
-
-    def __init__(self, inner: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
-        self._inner: Any = inner
-
-    @property
-    def padding_free(self) -> bool:
-        """Whether rows are joined to one sequence."""
-        return bool(getattr(self._inner, "padding_free", False))
-
-    @padding_free.setter
-    def padding_free(self, value: bool) -> None:
-        self._inner.padding_free = value
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A batch.
