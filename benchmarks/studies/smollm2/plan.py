@@ -24,11 +24,15 @@ class Method(Document):
         rate: the peak learning rate.
         options: options of the training commands beside the settings.
         dpo: options beside these in DPO; None where the method has no DPO.
+        steps: the steps of its SFT, where they are not those of the plan.
+        looks: the steps at which it is measured then.
     """
 
     rate: float
     options: dict[str, Any] = Field(default_factory=dict)
     dpo: dict[str, Any] | None = Field(default_factory=dict)
+    steps: int | None = None
+    looks: list[int] | None = None
 
 
 class Stage(Document):
@@ -101,4 +105,5 @@ def stage_runs(plan: Plan, name: str) -> Iterator[Run]:
     """The runs of a stage."""
     stage = plan.stages[name]
     for seed, method in itertools.product(stage.seeds, stage.methods):
-        yield Run(stage.task, method, plan.methods[method].rate, seed, plan.steps[stage.task])
+        steps = plan.methods[method].steps if stage.task == "sft" else None
+        yield Run(stage.task, method, plan.methods[method].rate, seed, steps or plan.steps[stage.task])

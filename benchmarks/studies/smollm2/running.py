@@ -114,7 +114,8 @@ def _train(run: Run, plan: Plan, materials: Materials, folder: Path) -> float:
 
 def _parts(run: Run, plan: Plan) -> Iterator[tuple[type[TrainConfig], Literal["sft", "dpo"], tuple[int, ...]]]:
     """The trainings of a run, each with the steps at which its model is set aside."""
-    looks = tuple(sorted({*(step for step in plan.looks if step < run.steps), run.steps}))
+    asked = plan.methods[run.method].looks if run.task == "sft" else None
+    looks = tuple(sorted({*(step for step in asked or plan.looks if step < run.steps), run.steps}))
     if run.task != "dpo":
         yield TrainSftConfig, "sft", looks if run.task == "sft" else ()
     if run.task != "sft":

@@ -127,8 +127,9 @@ def curves(task: Task) -> Callable[[Sequence[Point], Plan], str]:
     """A table of the validation side: compliance / over-refusal at every step and share that was measured."""
 
     def table(points: Sequence[Point], plan: Plan) -> str:
-        names = [*(f"step-{step}" for step in plan.looks if step <= plan.steps[task]),
-                 *(f"mixed-{alpha}" for alpha in plan.alphas)]  # fmt: skip
+        kinds = [point.name.rpartition("-") for point in points if point.task == task and point.side == "validation"]
+        found = sorted({(kind != "step", float(number)) for kind, _, number in kinds})
+        names = [f"mixed-{number:g}" if mixed else f"step-{number:g}" for mixed, number in found]
         lines = [head("method", "seed", *(name.replace("-", " ") for name in names))]
         runs: dict[tuple[str, int | None], dict[str, Point]] = {}
         for point in points:
