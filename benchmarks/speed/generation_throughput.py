@@ -12,7 +12,6 @@ them, and with ``--answers`` other than ``limit`` it counts down, so that the le
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import logging
 import os
@@ -41,6 +40,7 @@ from benchmarks.speed.generation_workloads import (
 from data_registry.testbed import MODEL_DIR
 from pipelines.evaluation.answering.asking import Asked, answer_all
 from pipelines.evaluation.answering.backend import TransformersBackend
+from pipelines.evaluation.answering.row_cache import RowCache
 from pipelines.evaluation.contract.answer import Decoding, StoredAnswer
 from pipelines.evaluation.contract.suite import PromptItem
 from pipelines.models.loading import load_model
@@ -92,23 +92,28 @@ def floor(model: Any, prompts: Sequence[Sequence[int]], tokens: int, batch_size:
     rests = sum(map(len, different)) - start * len(different)
     length = max(1, rests // len(different))
     mean = start + length + tokens // len(prompts) // 2
-    device = model.device
+    device, config = model.device, model.config
 
-    def forward(rows: int, columns: int, cache: DynamicCache) -> None:
-        model(torch.ones((rows, columns), dtype=torch.int64, device=device), past_key_values=cache, logits_to_keep=1)
+    def forward(rows: int, columns: int, cache: DynamicCache) -> DynamicCache:
+        ids = torch.ones((rows, columns), dtype=torch.int64, device=device)
+        model(ids, past_key_values=cache, logits_to_keep=1)
+        return cache
 
     with torch.inference_mode():
-        if start:
-            forward(1, start, DynamicCache(config=model.config))
-        begun = DynamicCache(config=model.config)
-        forward(batch_size, mean, begun)
+        shared = forward(1, max(start, 1), DynamicCache(config=config))
+        layers = [(layer.keys.expand(batch_size, -1, -1, -1), layer.values.expand(batch_size, -1, -1, -1))
+                  for layer in shared.layers]  # fmt: skip
         for _ in range(round(rests / length / batch_size)):
-            cache = copy.deepcopy(begun)
-            cache.crop(start - mean if start else -mean)
-            forward(batch_size, length, cache)
+            forward(batch_size, length, DynamicCache(layers if start else None, config=config))
+        # Columns of zeros cost what others do, and each token is written over the one before.
+        rows = RowCache(batch_size, shared)
+        rows.admit(shared, [0] * batch_size, [1] * batch_size)
+        for _ in range(mean - 1):
+            rows.before_token(device)
+            rows.after_token()
+        rows.before_token(device)
         for _ in range(round(tokens / batch_size)):
-            forward(batch_size, 1, begun)
-            begun.crop(-1)
+            forward(batch_size, 1, rows)
 
 
 def _peak(model: Any, run: Callable[[], Any]) -> int:

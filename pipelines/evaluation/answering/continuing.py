@@ -23,6 +23,9 @@ from pipelines.evaluation.answering.shared_starts import Group, groups_by_start
 _LEAST_SHARE: Final = 4
 """New rows begin when a batch's fourth is free, not one by one: a pass for one prompt costs almost that for several."""
 
+_TOKENS_OF_A_PASS: Final = 512
+"""Prompts of so many tokens are computed together in any case: a pass for fewer costs almost as much."""
+
 Choose = Callable[[Tensor, Sequence[np.random.Generator]], Tensor]
 """The next token of each row, int64 ``[R]``, of logits ``[R, V]`` and the generator of each row."""
 
@@ -132,13 +135,19 @@ class Continuation:
         while free and self._waiting:
             start = self._waiting[0][1]
             common = self._requests[self._waiting[0][0]].ids[:start]
-            numbers = []
-            while len(numbers) < free and self._waiting and self._is_of(self._waiting[0], common):
+            numbers: list[int] = []
+            most = min(free, self._most_together(self._waiting[0][0]))
+            while len(numbers) < most and self._waiting and self._is_of(self._waiting[0], common):
                 numbers.append(self._waiting.popleft()[0])
             self._begin(numbers, tuple(common))
             free -= len(numbers)
         if not self._waiting:
             self._shared = None
+
+    def _most_together(self, longest: int) -> int:
+        """Rows that are computed in one pass, so that their cache is small beside that of all rows."""
+        fourth = -(-self._num_rows // _LEAST_SHARE)
+        return max(fourth, _TOKENS_OF_A_PASS // len(self._requests[longest].ids))
 
     def _is_of(self, waiting: tuple[int, int], common: Sequence[int]) -> bool:
         number, start = waiting
