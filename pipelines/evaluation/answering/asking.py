@@ -249,8 +249,14 @@ def answers_to(
 ) -> Iterator[dict[int, Answer]]:
     """Answers to batches of :func:`plan_batches` by the numbers of their requests, some at a time as they are made."""
     for made in backend.continue_all(batches, batch_size=batch_size):
-        texts = tokenizer.batch_decode([tokens for _, tokens in made], skip_special_tokens=True)
-        yield {
-            request.number: Answer(text, "end" if tokens and backend.is_end(tokens[-1]) else "length", len(tokens))
-            for text, (request, tokens) in zip(texts, made, strict=True)
-        }
+        yield _read(backend, tokenizer, made)
+
+
+def _read(
+    backend: Backend, tokenizer: PreTrainedTokenizerBase, made: Sequence[tuple[Request, list[int]]]
+) -> dict[int, Answer]:
+    texts = tokenizer.batch_decode([tokens for _, tokens in made], skip_special_tokens=True)
+    return {
+        request.number: Answer(text, "end" if tokens and backend.is_end(tokens[-1]) else "length", len(tokens))
+        for text, (request, tokens) in zip(texts, made, strict=True)
+    }
