@@ -123,15 +123,7 @@ def answer_all(
         batch_size=batch_size,
     )
     mine = [[index for index in batch if index not in before] for batch in batches[rank() :: world_size()]]
-    # Each answer has a seed of its own, so that it is the same whatever shares its batch, and again.
-    requests = [
-        [
-            request_for(backend, asked.ids[index], decoding, index, asked.items[index].suite, asked.items[index].id)
-            for index in batch
-        ]
-        for batch in mine
-        if batch
-    ]
+    requests = [[_request(backend, asked, decoding, index) for index in batch] for batch in mine if batch]
     if before:
         logger.info("%s: %d of %d answers are there already", label, len(before), len(asked.items))
     started = time.monotonic()
@@ -242,6 +234,11 @@ def request_for(backend: Backend, ids: Sequence[int], decoding: Decoding, number
     """The request for one prompt of :func:`plan_batches`, with a seed that is made of ``which`` answer it is."""
     limit = room(len(ids), backend.context, decoding.max_new_tokens)
     return Request(ids, limit, seed_of(decoding.seed, *which), number)
+
+
+def _request(backend: Backend, asked: Asked, decoding: Decoding, index: int) -> Request:
+    # Each answer has a seed of its own, so that it is the same whatever is beside it, and again.
+    return request_for(backend, asked.ids[index], decoding, index, asked.items[index].suite, asked.items[index].id)
 
 
 def answers_to(
