@@ -42,9 +42,9 @@ SIZES = {
 END = 7
 
 
-def llama() -> LlamaForCausalLM:
+def llama(**options) -> LlamaForCausalLM:
     torch.manual_seed(2)
-    model = LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
+    model = LlamaForCausalLM(LlamaConfig(**SIZES, **options)).eval()
     with torch.no_grad():
         model.lm_head.weight.mul_(20)  # so that answers are not one word repeated
     return model
@@ -78,7 +78,7 @@ def continued(model, requests: list[Request], batch_size: int, ends=(END,)) -> t
 
 
 def mixed_requests(seed: int, count: int) -> list[Request]:
-    """Prompts of all kinds: with a long common start, with parts of one, repeated, of one token; limits of all sizes."""
+    """Prompts of all kinds: long common starts, parts of one, repetitions, single tokens; limits of all sizes."""
     draw = random.Random(seed)
     common = [draw.randrange(10, 120) for _ in range(90)]
     prompts: list[list[int]] = []
@@ -191,6 +191,9 @@ OTHERS = {
     "sliding window": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=8)),
     "some layers with a window": lambda: Gemma2ForCausalLM(Gemma2Config(**SIZES, head_dim=8)),
     "recurrent": lambda: MambaForCausalLM(MambaConfig(**_SMALL)),
+    "frequencies of the longest row": lambda: llama(
+        rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+    ),
     "hybrid": lambda: JambaForCausalLM(JambaConfig(**SIZES, num_experts=2, attn_layer_period=2, attn_layer_offset=1)),
 }
 
@@ -207,6 +210,24 @@ def test_models_with_other_caches_are_answered_in_closed_batches(kind: str, monk
     alone = [backend.generate([each.ids], max_new_tokens=5, seeds=[])[0] for each in requests]
     assert [len(tokens) for tokens in made] == [5, 5, 5]
     assert made == alone
+
+
+def test_mixed_precision_is_tried_with_its_own_rounding():
+    model = llama()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert row_support._computed_in(model) == torch.bfloat16
+        assert takes_rows(model)
+    assert row_support._computed_in(model) == torch.float32
+
+
+def test_a_model_whose_own_code_fails_is_answered_in_closed_batches():
+    model = llama()
+
+    def fail(*args, **kwargs):
+        raise KeyError("a cache of this model's own")
+
+    model.model.register_forward_pre_hook(fail)
+    assert not takes_rows(model)
 
 
 def test_learned_positions_are_plain(model):
@@ -263,3 +284,12 @@ def test_a_frame_within_a_frame_is_shared_and_short_starts_are_not():
     assert [(group.start, sorted(group.members)) for group in groups] == [
         (200, [0, 1, 2, 3]), (100, [4, 5, 6, 7]), (0, [8, 9])
     ]  # fmt: skip
+
+
+def test_prompts_that_begin_each_other_are_grouped_in_time():
+    # Each is the beginning of the next: a thousand levels, none of which may look at all prompts again.
+    prompts = [[5] * length for length in range(1, 1000)]
+    groups = groups_by_start(prompts)
+    assert sorted(number for group in groups for number in group.members) == list(range(999))
+    saved = sum(group.start * (len(group.members) - 1) for group in groups)
+    assert saved > 0.5 * sum(map(len, prompts))

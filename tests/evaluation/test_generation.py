@@ -10,7 +10,7 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from data_registry.core import stopping
-from data_registry.core.errors import ArtifactError, NumericsError, Preempted
+from data_registry.core.errors import ArtifactError, InputError, NumericsError, Preempted
 from data_registry.testbed import MODEL_DIR
 from pipelines.evaluation.answering.asking import Answer, answer_all, answers_to, ask, plan_batches, request_for
 from pipelines.evaluation.answering.backend import TransformersBackend
@@ -266,6 +266,18 @@ def test_a_prompt_longer_than_the_context_is_not_answered_and_not_cut(model, tok
     assert [answer.answer is None for answer in found] == [False, False, True]
     assert (found[2].finish, found[2].num_tokens) == ("too_long", 0)
     assert found[2].num_prompt_tokens >= 60
+
+
+def test_a_prompt_without_tokens_is_refused_before_anything_is_answered(model, tokenizer, tmp_path):
+    asked = ask(items(3), tokenizer)
+    asked.ids[1] = []
+    decoding = Decoding(6)
+    with pytest.raises(InputError, match="the prompt of s, 1 has no tokens"):
+        answer_all(
+            asked, tokenizer, TransformersBackend(model, tokenizer, decoding), decoding,
+            folder=tmp_path, identity="a", batch_size=4, label="x",
+        )  # fmt: skip
+    assert not list(tmp_path.glob("*.parquet"))
 
 
 def test_stored_answers_are_read_as_they_were(tmp_path):

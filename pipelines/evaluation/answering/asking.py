@@ -231,7 +231,16 @@ def _cut_length(length: int, context: int | None, max_new_tokens: int) -> int | 
 
 
 def request_for(backend: Backend, ids: Sequence[int], decoding: Decoding, number: int, *which: object) -> Request:
-    """The request for one prompt of :func:`plan_batches`, with a seed that is made of ``which`` answer it is."""
+    """The request for one prompt of :func:`plan_batches`, with a seed that is made of ``which`` answer it is.
+
+    Raises:
+        InputError: the prompt has no tokens.
+    """
+    if not ids:
+        raise InputError(
+            f"the prompt of {', '.join(map(str, which))} has no tokens, and nothing to answer to",
+            fix="look at the item and at the chat template",
+        )
     limit = room(len(ids), backend.context, decoding.max_new_tokens)
     return Request(ids, limit, seed_of(decoding.seed, *which), number)
 

@@ -31,7 +31,8 @@ _known: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 def takes_rows(model: Any) -> bool:
     """Whether :class:`Continuation` gives a model's rows the logits that the model gives each prompt alone.
 
-    Its layers must all keep keys and values of all tokens: no sliding windows, no recurrent states. Beyond that it is
+    Its layers must all keep keys and values of all tokens: no sliding windows, no recurrent states. Its rotary
+    frequencies must not depend on the longest row of a pass (dynamic scaling, LongRoPE). Beyond that it is
     tried: three short prompts with a common start are continued by a few tokens, and their logits compared with those
     of plain passes. So models with code of their own, or whose positions are of another kind, are found out whatever
     they are called.
@@ -50,12 +51,24 @@ def _has_plain_layers(model: Any) -> bool:
     taken = inspect.signature(model.forward).parameters
     if any(name not in taken for name in _NEEDED) or model.config.is_encoder_decoder or model._is_stateful:
         return False
+    if _turns_with_length(model.config):
+        return False
     try:
         layers = DynamicCache(config=model.config).layers
     except (AttributeError, KeyError, TypeError, ValueError):
         # A configuration of a kind that transformers has no cache for.
         return False
     return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+
+
+def _turns_with_length(config: Any) -> bool:
+    """Whether rotary frequencies depend on the longest row of a pass, so that rows would change each other's."""
+    text = config.get_text_config(decoder=True)
+    # Parameters are those of all layers, or a mapping of them for each kind of layer; code of its own has older names.
+    given = [getattr(text, name, None) or {} for name in ("rope_parameters", "rope_scaling")]
+    kinds = [part for each in given for part in (each, *each.values()) if isinstance(part, dict)]
+    named = {str(part.get(name)) for part in kinds for name in ("rope_type", "type")}
+    return any("dynamic" in kind or kind == "longrope" for kind in named)
 
 
 def _agrees(model: Any) -> bool:
@@ -65,13 +78,19 @@ def _agrees(model: Any) -> bool:
     ]
     try:
         with torch.no_grad():
-            tolerance = _TOLERANCES.get(model.dtype, _OTHER_TOLERANCE)
+            tolerance = _TOLERANCES.get(_computed_in(model), _OTHER_TOLERANCE)
             return all(bool(difference <= tolerance) for difference in _differences(model, requests))
-    except (AttributeError, IndexError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         logger.debug("rows of %s cannot be continued one by one: %s", type(model).__name__, error)
         return False
+
+
+def _computed_in(model: Any) -> torch.dtype:
+    device = model.device.type
+    found: torch.dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
+    return found
 
 
 def _differences(model: Any, requests: list[Request]) -> list[Tensor]:
