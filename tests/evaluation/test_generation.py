@@ -272,7 +272,7 @@ def test_a_prompt_without_tokens_is_refused_before_anything_is_answered(model, t
     asked = ask(items(3), tokenizer)
     asked.ids[1] = []
     decoding = Decoding(6)
-    with pytest.raises(InputError, match="the prompt of s, 1 has no tokens"):
+    with pytest.raises(InputError, match="the prompt of s, item 1, has no tokens"):
         answer_all(
             asked, tokenizer, TransformersBackend(model, tokenizer, decoding), decoding,
             folder=tmp_path, identity="a", batch_size=4, label="x",

@@ -109,8 +109,10 @@ def answer_all(
         The answers in the order of the items, on every process.
 
     Raises:
+        InputError: a prompt has no tokens.
         Preempted: a process was asked to stop; what was answered is stored.
     """
+    _check_not_empty(asked)
     stop_mark = folder / _STOP_MARK
     on_main(lambda: _prepare(folder, stop_mark))
     store = AnswerStore(folder, identity)
@@ -147,6 +149,15 @@ def answer_all(
     _report(label, [answer for index, answer in found.items() if index not in before], time.monotonic() - started)
     found.update((index, _stored(asked, index, Answer("", "too_long", 0))) for index in too_long)
     return [found[index] for index in range(len(asked.items))]
+
+
+def _check_not_empty(asked: Asked) -> None:
+    for item, ids in zip(asked.items, asked.ids, strict=True):
+        if not ids:
+            raise InputError(
+                f"the prompt of {item.suite}, item {item.id}, has no tokens, and nothing can be said to it",
+                fix="look at the item, and at what the chat template makes of it",
+            )
 
 
 def _speed(num_tokens: int, seconds: float) -> str:
@@ -231,16 +242,7 @@ def _cut_length(length: int, context: int | None, max_new_tokens: int) -> int | 
 
 
 def request_for(backend: Backend, ids: Sequence[int], decoding: Decoding, number: int, *which: object) -> Request:
-    """The request for one prompt of :func:`plan_batches`, with a seed that is made of ``which`` answer it is.
-
-    Raises:
-        InputError: the prompt has no tokens.
-    """
-    if not ids:
-        raise InputError(
-            f"the prompt of {', '.join(map(str, which))} has no tokens, and nothing to answer to",
-            fix="look at the item and at the chat template",
-        )
+    """The request for one prompt of :func:`plan_batches`, with a seed that is made of ``which`` answer it is."""
     limit = room(len(ids), backend.context, decoding.max_new_tokens)
     return Request(ids, limit, seed_of(decoding.seed, *which), number)
 
