@@ -78,7 +78,7 @@ def continued(model, requests: list[Request], batch_size: int, ends=(END,)) -> t
 
 
 def mixed_requests(seed: int, count: int) -> list[Request]:
-    """Prompts of all kinds: long common starts, parts of one, repetitions, single tokens; limits of all sizes."""
+    """Prompts of all kinds: with a long common start, with a part of it, repeated, of one token; several limits."""
     draw = random.Random(seed)
     common = [draw.randrange(10, 120) for _ in range(90)]
     prompts: list[list[int]] = []

@@ -200,7 +200,7 @@ def masks(directory: Path) -> Findings:
 
 
 def generation(directory: Path) -> Findings:
-    """Answers of rows that come and go beside those of each prompt alone, greedy and sampled, and beside those of a processor."""
+    """Answers of rows that come and go beside those of each prompt alone, and of a processor; greedy and sampled."""
     device, tokenizer = processes.start(), load_tokenizer(MODEL_DIR)
     torch.manual_seed(3)
     config = Qwen2Config(
