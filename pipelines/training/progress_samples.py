@@ -25,9 +25,8 @@ from pipelines.core.job import gather, is_main, rank, world_size
 from pipelines.engine.shards.access import is_partitioned
 from pipelines.engine.shards.other_passes import in_another_order
 from pipelines.engine.untraced import modes_and_rng_kept
-from pipelines.evaluation.answering.asking import Answer, generate_batch, plan_batches
+from pipelines.evaluation.answering.asking import Answer, answers_to, plan_batches, request_for
 from pipelines.evaluation.answering.backend import TransformersBackend
-from pipelines.evaluation.answering.sampling import seed_of
 from pipelines.evaluation.contract.answer import Decoding
 from pipelines.models.limits import limits_of_model
 from pipelines.sampling.conversations import read_conversations
@@ -133,7 +132,7 @@ class ProgressSamples(TrainerCallback):
         in_step = is_partitioned(module) and world_size() > 1
         # Adapters are within the layers of the model below, whose way of generating is the plain one.
         model = module.get_base_model() if hasattr(module, "peft_config") else module
-        tokenizer = self._trainer.processing_class
+        tokenizer, batch_size = self._trainer.processing_class, self._trainer.args.per_device_train_batch_size
         precision = self._trainer.accelerator.autocast() if engine is None else contextlib.nullcontext()
         with untouched(module), in_another_order(engine, model), precision:
             backend = TransformersBackend(model, tokenizer, self._decoding, in_training=True, in_step=in_step)
@@ -141,14 +140,18 @@ class ProgressSamples(TrainerCallback):
                 [len(question.ids) for question in self._questions],
                 context=backend.context,
                 max_new_tokens=self._decoding.max_new_tokens,
-                batch_size=self._trainer.args.per_device_train_batch_size,
+                batch_size=batch_size,
             )
+            requests = [
+                [
+                    request_for(backend, self._questions[index].ids, self._decoding, index, "training", step, index)
+                    for index in batch
+                ]
+                for batch in _dealt(batches, in_step)
+            ]
             made: dict[int, Answer] = {}
-            for batch in _dealt(batches, in_step):
-                seeds = [seed_of(self._decoding.seed, "training", step, index) for index in batch]
-                ids = [self._questions[index].ids for index in batch]
-                answers = generate_batch(backend, tokenizer, ids, self._decoding, seeds)
-                made.update(zip(batch, answers, strict=True))
+            for answers in answers_to(backend, tokenizer, requests, batch_size):
+                made |= answers
         found = {index: answer for part in gather(made) for index, answer in part.items()}
         return [found[index] for index in range(len(self._questions))]
 

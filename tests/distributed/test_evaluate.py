@@ -53,8 +53,8 @@ def run(out: Path, prompts: Path, stop: Point | None = None) -> subprocess.Compl
 
 
 def at_batch(number: int, signal_name: str) -> Point:
-    """The second process comes to its batch of this number."""
-    function = "pipelines.evaluation.answering.asking:generate_batch"
+    """The second process comes to its answers of this number, a few at a time."""
+    function = "pipelines.evaluation.answering.asking:_read"
     return Point(function, (signal_name,), call=number, to="launcher", ranks=(1,))
 
 

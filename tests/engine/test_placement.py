@@ -14,6 +14,7 @@ from data_registry.testbed import MODEL_DIR
 from pipelines.basis.objectives.tokens import token_loss_sum
 from pipelines.engine.shards.opening import open_shards
 from pipelines.evaluation.answering.backend import TransformersBackend
+from pipelines.evaluation.answering.requests import Request
 from pipelines.evaluation.contract.answer import Decoding
 from pipelines.evaluation.suites.divergence import _divergences
 from pipelines.passes.distributions import row_distributions
@@ -121,7 +122,17 @@ def _generate(model: Any, **decoding: Any) -> Any:
     return backend.generate(rows(4), max_new_tokens=6, seeds=[1, 2, 3, 4])
 
 
+def _generate_by_rows(model: Any, **decoding: Any) -> Any:
+    backend = TransformersBackend(model, TOKENIZER, Decoding(6, **decoding))
+    requests = [Request(ids, 6 - number, seed=number, number=number) for number, ids in enumerate(rows(4))]
+    made = {each.number: ids for some in backend.continue_all([requests], batch_size=2) for each, ids in some}
+    assert backend.peak_bytes > 0
+    return [made[number] for number in range(4)]
+
+
 PASSES: dict[str, Any] = {
+    "greedy answers row by row": _generate_by_rows,
+    "sampled answers row by row": lambda model: _generate_by_rows(model, temperature=0.7, top_p=0.9),
     "greedy answers": _generate,
     "sampled answers": lambda model: _generate(model, temperature=0.7, top_p=0.9),
     "distributions": lambda model: [each.log_probs for each in row_distributions(model, ENCODED, 5)],

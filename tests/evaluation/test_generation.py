@@ -10,9 +10,9 @@ import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from data_registry.core import stopping
-from data_registry.core.errors import ArtifactError, NumericsError, Preempted
+from data_registry.core.errors import ArtifactError, InputError, NumericsError, Preempted
 from data_registry.testbed import MODEL_DIR
-from pipelines.evaluation.answering.asking import answer_all, ask, generate_batch, plan_batches
+from pipelines.evaluation.answering.asking import Answer, answer_all, answers_to, ask, plan_batches, request_for
 from pipelines.evaluation.answering.backend import TransformersBackend
 from pipelines.evaluation.answering.sampling import SampledToken
 from pipelines.evaluation.answering.store import AnswerStore, read_generations, write_generations
@@ -73,9 +73,18 @@ def test_a_batch_gives_each_prompt_the_answer_of_a_plain_loop(model, tokenizer):
     assert [backend.generate([prompt], max_new_tokens=14, seeds=[])[0] for prompt in asked] == expected
 
 
+def answers_of(model, tokenizer, asked: list[list[int]]) -> list[Answer]:
+    backend, decoding = TransformersBackend(model, tokenizer, Decoding(14)), Decoding(14)
+    requests = [request_for(backend, ids, decoding, number, number) for number, ids in enumerate(asked)]
+    found = {}
+    for some in answers_to(backend, tokenizer, [requests], 4):
+        found |= some
+    return [found[number] for number in range(len(asked))]
+
+
 def test_ends_are_told_from_cuts(model, tokenizer):
     asked = prompts(12)
-    answers = generate_batch(TransformersBackend(model, tokenizer, Decoding(14)), tokenizer, asked, Decoding(14), [])
+    answers = answers_of(model, tokenizer, asked)
     for prompt, answer in zip(asked, answers, strict=True):
         made = plain_greedy(model, prompt, 14)
         assert answer.num_tokens == len(made)
@@ -109,7 +118,7 @@ def test_every_prompt_has_the_room_that_it_has_alone(model, tokenizer):
     backend = TransformersBackend(model, tokenizer, Decoding(14))
     assert backend.context == CONTEXT
     long = [9, 10] * 22
-    (answer,) = generate_batch(backend, tokenizer, [long], Decoding(14), [])
+    (answer,) = answers_of(model, tokenizer, [long])
     assert answer.num_tokens <= CONTEXT - len(long)
 
 
@@ -187,17 +196,18 @@ def answered(model, tokenizer, folder: Path, *, count: int = 10, batch_size: int
 
 
 class Counting(TransformersBackend):
-    """Counts what it is asked for, and may be interrupted."""
+    """Counts its answers, and may be interrupted."""
 
     def __init__(self, *args, stop_after: int = 10**9) -> None:
         super().__init__(*args)
         self.done, self.stop_after = 0, stop_after
 
-    def generate(self, prompts, **options):
-        if self.done >= self.stop_after:
-            raise KeyboardInterrupt
-        self.done += 1
-        return super().generate(prompts, **options)
+    def continue_all(self, batches, **options):
+        for made in super().continue_all(batches, **options):
+            if self.done >= self.stop_after:
+                raise KeyboardInterrupt
+            self.done += len(made)
+            yield made
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(model, tokenizer, tmp_path):
@@ -206,12 +216,12 @@ def test_an_interrupted_run_goes_on_where_it_stopped(model, tokenizer, tmp_path)
     decoding = Decoding(6)
     asked = ask(items(10), tokenizer)
     options = {"folder": tmp_path / "a", "identity": "a", "batch_size": 3, "label": "x"}
-    stopped = Counting(model, tokenizer, decoding, stop_after=2)
+    stopped = Counting(model, tokenizer, decoding, stop_after=6)
     with pytest.raises(KeyboardInterrupt):
         answer_all(asked, tokenizer, stopped, decoding, **options)
     rest = Counting(model, tokenizer, decoding)
     assert answer_all(asked, tokenizer, rest, decoding, **options) == whole
-    assert rest.done == 2  # of four batches
+    assert rest.done == 4
     none = Counting(model, tokenizer, decoding)
     assert answer_all(asked, tokenizer, none, decoding, **options) == whole
     assert none.done == 0
@@ -233,10 +243,10 @@ def test_answers_of_something_else_are_not_taken(model, tokenizer, tmp_path):
     backend = Counting(model, tokenizer, Decoding(6))
     options = {"folder": tmp_path, "batch_size": 3, "label": "x"}
     answer_all(ask(items(10), tokenizer), tokenizer, backend, Decoding(6), identity="another model", **options)
-    assert backend.done == 4
+    assert backend.done == 10
     other = [PromptItem(item.suite, item.id, item.group, ({"role": "user", "content": "hi"},)) for item in items(10)]
     answer_all(ask(other, tokenizer), tokenizer, backend, Decoding(6), identity="another model", **options)
-    assert backend.done == 8
+    assert backend.done == 20
 
 
 def test_a_damaged_shard_is_made_again(model, tokenizer, tmp_path):
@@ -256,6 +266,18 @@ def test_a_prompt_longer_than_the_context_is_not_answered_and_not_cut(model, tok
     assert [answer.answer is None for answer in found] == [False, False, True]
     assert (found[2].finish, found[2].num_tokens) == ("too_long", 0)
     assert found[2].num_prompt_tokens >= 60
+
+
+def test_a_prompt_without_tokens_is_refused_before_anything_is_answered(model, tokenizer, tmp_path):
+    asked = ask(items(3), tokenizer)
+    asked.ids[1] = []
+    decoding = Decoding(6)
+    with pytest.raises(InputError, match="the prompt of s, item 1, has no tokens"):
+        answer_all(
+            asked, tokenizer, TransformersBackend(model, tokenizer, decoding), decoding,
+            folder=tmp_path, identity="a", batch_size=4, label="x",
+        )  # fmt: skip
+    assert not list(tmp_path.glob("*.parquet"))
 
 
 def test_stored_answers_are_read_as_they_were(tmp_path):

@@ -140,7 +140,11 @@ def test_answers_that_are_right_score(tmp_path, monkeypatch):
     from pipelines.evaluation.answering.backend import TransformersBackend
 
     data = prepared(tmp_path / "maths", [{"question": f"what is {n} ?", "answer": f"#### {n}"} for n in (1, 2)])
-    monkeypatch.setattr(TransformersBackend, "generate", lambda self, prompts, **_: [[VOCABULARY["2"]]] * len(prompts))
+
+    def says_two(self, batches, **_):
+        return ([(request, [VOCABULARY["2"]]) for request in batch] for batch in batches)
+
+    monkeypatch.setattr(TransformersBackend, "continue_all", says_two)
     result = evaluate.run(config(tmp_path / "r", "gsm8k", [data]))
     assert [item.score for item in read_answers(result.path)] == [0.0, 1.0]
 

@@ -78,7 +78,7 @@ _TIDYING = (
 _FORMAT = "verdicts.yaml"
 _AT_BOUNDARY = "pipelines.transforms.chain:TransformChain.at_boundary"
 _REFRESH = "pipelines.transforms.chain:TransformChain.refresh"
-_GENERATING = "pipelines.evaluation.answering.asking:generate_batch"
+_GENERATING = "pipelines.evaluation.answering.asking:_read"
 SERIES: dict[str, Series] = {
     "prepare-data": Series(COMMANDS["prepare-data"], (
         at("pipelines.preparing.rows:ordered_map"),

@@ -27,6 +27,7 @@ from pipelines.configs.build_basis import BuildBasisConfig
 from pipelines.core.job import on_main, rank, world_size
 from pipelines.engine import processes
 from pipelines.evaluation.answering.backend import TransformersBackend
+from pipelines.evaluation.answering.requests import Request
 from pipelines.evaluation.contract.answer import Decoding
 from pipelines.tokens.tokenizer import load_tokenizer
 from pipelines.training import sft
@@ -199,7 +200,7 @@ def masks(directory: Path) -> Findings:
 
 
 def generation(directory: Path) -> Findings:
-    """Answers of a batch beside those of each prompt alone, greedy and sampled, and beside those of a processor."""
+    """Answers of rows that come and go beside those of each prompt alone, and of a processor; greedy and sampled."""
     device, tokenizer = processes.start(), load_tokenizer(MODEL_DIR)
     torch.manual_seed(3)
     config = Qwen2Config(
@@ -215,7 +216,11 @@ def generation(directory: Path) -> Findings:
         backend = TransformersBackend(model.to("cpu"), tokenizer, decoding)
         on_cpu = backend.generate(asked, max_new_tokens=LIMIT, seeds=seeds)
         backend = TransformersBackend(model.to(device), tokenizer, decoding)
-        together = backend.generate(asked, max_new_tokens=LIMIT, seeds=seeds)
+        requests = [
+            Request(ids, LIMIT, seed, number) for number, (ids, seed) in enumerate(zip(asked, seeds, strict=True))
+        ]
+        made = {each.number: new for some in backend.continue_all([requests], batch_size=5) for each, new in some}
+        together = [made[number] for number in range(len(asked))]
         alone = [
             backend.generate([prompt], max_new_tokens=LIMIT, seeds=[seed])[0]
             for prompt, seed in zip(asked, seeds, strict=True)

@@ -173,13 +173,13 @@ def test_without_grades_the_columns_are_null_and_the_answers_are_the_same(graded
 
 def test_no_two_answers_have_a_seed_in_common(data, tmp_path, monkeypatch) -> None:
     seeds: list[int] = []
-    generate = asking.generate_batch
+    answers_to = asking.answers_to
 
-    def watched(*arguments):
-        seeds.extend(arguments[-1])
-        return generate(*arguments)
+    def watched(backend, tokenizer, batches, batch_size):
+        seeds.extend(request.seed for batch in batches for request in batch)
+        return answers_to(backend, tokenizer, batches, batch_size)
 
-    monkeypatch.setattr(asking, "generate_batch", watched)
+    monkeypatch.setattr(asking, "answers_to", watched)
     make(data, tmp_path / "s", answers=6)
     assert len(seeds) == len(set(seeds)) == 6 * 8
     many = {seed_of(0, "samples", f"{row}-{number}") for row in range(400) for number in range(25)}
@@ -187,20 +187,28 @@ def test_no_two_answers_have_a_seed_in_common(data, tmp_path, monkeypatch) -> No
 
 
 def test_stopped_and_resumed_gives_the_same_grades(graded, data, tmp_path, monkeypatch) -> None:
-    generate, made = asking.generate_batch, []
+    answers_to, made = asking.answers_to, []
 
     def stop_after_two(*arguments):
-        if len(made) == 2:
-            raise Preempted("stopped")
-        made.append(arguments)
-        return generate(*arguments)
+        for number, answers in enumerate(answers_to(*arguments)):
+            if number == 2:
+                raise Preempted("stopped")
+            made.extend(answers)
+            yield answers
 
-    monkeypatch.setattr(asking, "generate_batch", stop_after_two)
+    monkeypatch.setattr(asking, "answers_to", stop_after_two)
     with pytest.raises(Preempted):
         make(data, tmp_path / "s", grade="exact")
-    monkeypatch.setattr(asking, "generate_batch", lambda *arguments: made.append(arguments) or generate(*arguments))
+
+    def watched(*arguments):
+        for answers in answers_to(*arguments):
+            made.extend(answers)
+            yield answers
+
+    assert len(made) == 2 * 7
+    monkeypatch.setattr(asking, "answers_to", watched)
     resumed = make(data, tmp_path / "s", grade="exact")
-    assert len(made) == -(-8 * 5 // 7)  # what was answered is not answered again
+    assert sorted(made) == list(range(8 * 5))  # what was answered is not answered again
     assert load_prepared(resumed)[0].to_list() == load_prepared(graded)[0].to_list()
     assert load_prepared(resumed)[1].summary == load_prepared(graded)[1].summary
 
@@ -227,7 +235,7 @@ def test_reference_of_pairs_goes_before_their_chosen_answer(tmp_path) -> None:
 
 
 def test_grading_what_cannot_be_graded_is_refused_before_the_model_answers(data, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(asking, "generate_batch", None)
+    monkeypatch.setattr(asking, "answers_to", None)
     with pytest.raises(InputError, match="prompts without answers, so that --grade exact has nothing to grade by"):
         make(Path("lookalikes-train"), tmp_path / "s", grade="exact")
     source = tmp_path / "rows.jsonl"

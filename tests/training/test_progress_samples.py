@@ -16,7 +16,7 @@ from data_registry.core.errors import InputError, Preempted
 from pipelines.commands import train_dpo, train_npo, train_sft
 from pipelines.configs.train import TrainDpoConfig, TrainSftConfig
 from pipelines.configs.train_npo import TrainNpoConfig
-from pipelines.evaluation.answering.asking import generate_batch
+from pipelines.evaluation.answering.asking import answers_to
 from pipelines.sampling.conversations import read_conversations
 from pipelines.tokens.chat_template import render_prompt
 from pipelines.tokens.tokenizer import load_tokenizer
@@ -80,9 +80,9 @@ def test_a_run_that_is_asked_has_the_weights_of_one_that_is_not(
     def drawing(backend: Any, *others: Any) -> Any:
         # As a model may that draws in evaluation mode too.
         torch.rand(3)
-        return generate_batch(backend, *others)
+        return answers_to(backend, *others)
 
-    monkeypatch.setattr(progress_samples, "generate_batch", drawing)
+    monkeypatch.setattr(progress_samples, "answers_to", drawing)
     asked = run(world, kind, tmp_path / "asked", **lora, **sampling(world, 2, sample_temperature=0.8))
     assert same(weights(asked), weights(run(world, kind, tmp_path / "plain", **lora)))
     assert [line["step"] for line in samples(asked)] == [step for step in (2, 4, 5) for _ in ASKED]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from pipelines.core.job import barrier, on_main, rank, world_size
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
 from pipelines.evaluation.answering.backend import Backend, room
+from pipelines.evaluation.answering.requests import Request
 from pipelines.evaluation.answering.sampling import seed_of
 from pipelines.evaluation.answering.store import AnswerStore
 from pipelines.evaluation.contract.answer import Decoding, Finish, StoredAnswer
@@ -90,8 +91,9 @@ def answer_all(
 ) -> list[StoredAnswer]:
     """Answer every prompt, or find its answer stored; collective over the processes of the job.
 
-    Batches are the same whatever the number of processes, and each is stored when it is done. So a run that was
-    killed goes on with the batches that are missing, and ends with the same answers.
+    Answers are stored some at a time as they are made, so that a run which was killed goes on with those that are
+    missing. An answer does not depend on what is made beside it, on the number of processes, or on where a run went
+    on, unless two next tokens are as likely as each other up to rounding.
 
     Args:
         asked: the prompts in tokens, from :func:`ask`.
@@ -107,8 +109,10 @@ def answer_all(
         The answers in the order of the items, on every process.
 
     Raises:
+        InputError: a prompt has no tokens.
         Preempted: a process was asked to stop; what was answered is stored.
     """
+    _check_not_empty(asked)
     stop_mark = folder / _STOP_MARK
     on_main(lambda: _prepare(folder, stop_mark))
     store = AnswerStore(folder, identity)
@@ -121,18 +125,16 @@ def answer_all(
         batch_size=batch_size,
     )
     mine = [[index for index in batch if index not in before] for batch in batches[rank() :: world_size()]]
+    requests = [[_request(backend, asked, decoding, index) for index in batch] for batch in mine if batch]
     if before:
         logger.info("%s: %d of %d answers are there already", label, len(before), len(asked.items))
     started = time.monotonic()
     with stopping.deferred(), Progress(label, total=sum(map(len, mine)), unit="prompts") as progress:
         num_tokens = 0
-        for batch in filter(None, mine):
-            # Each answer has a seed of its own, so that it is the same whatever shares its batch, and again.
-            seeds = [seed_of(decoding.seed, asked.items[index].suite, asked.items[index].id) for index in batch]
-            answers = generate_batch(backend, tokenizer, [asked.ids[index] for index in batch], decoding, seeds)
-            store.append([_stored(asked, index, answer) for index, answer in zip(batch, answers, strict=True)])
-            num_tokens += sum(answer.num_tokens for answer in answers)
-            progress.advance(len(batch), _speed(num_tokens, time.monotonic() - started))
+        for answers in answers_to(backend, tokenizer, requests, batch_size):
+            store.append([_stored(asked, index, answer) for index, answer in answers.items()])
+            num_tokens += sum(answer.num_tokens for answer in answers.values())
+            progress.advance(len(answers), _speed(num_tokens, time.monotonic() - started))
             if _is_to_stop(stop_mark):
                 break
         # All processes come here, those that were asked to stop and those that saw the mark; it is a barrier too.
@@ -147,6 +149,15 @@ def answer_all(
     _report(label, [answer for index, answer in found.items() if index not in before], time.monotonic() - started)
     found.update((index, _stored(asked, index, Answer("", "too_long", 0))) for index in too_long)
     return [found[index] for index in range(len(asked.items))]
+
+
+def _check_not_empty(asked: Asked) -> None:
+    for item, ids in zip(asked.items, asked.ids, strict=True):
+        if not ids:
+            raise InputError(
+                f"the prompt of {item.suite}, item {item.id}, has no tokens, and nothing can be said to it",
+                fix="look at the item, and at what the chat template makes of it",
+            )
 
 
 def _speed(num_tokens: int, seconds: float) -> str:
@@ -230,18 +241,30 @@ def _cut_length(length: int, context: int | None, max_new_tokens: int) -> int | 
     return length if room(length, context, max_new_tokens) < max_new_tokens else None
 
 
-def generate_batch(
-    backend: Backend,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    decoding: Decoding,
-    seeds: Sequence[int],
-) -> list[Answer]:
-    """Answers to one batch of :func:`plan_batches`, each sampled with its own seed."""
-    limit = room(max(map(len, prompts)), backend.context, decoding.max_new_tokens)
-    made = backend.generate(prompts, max_new_tokens=limit, seeds=seeds)
-    texts = tokenizer.batch_decode(made, skip_special_tokens=True)
-    return [
-        Answer(text, "end" if tokens and backend.is_end(tokens[-1]) else "length", len(tokens))
-        for text, tokens in zip(texts, made, strict=True)
-    ]
+def request_for(backend: Backend, ids: Sequence[int], decoding: Decoding, number: int, *which: object) -> Request:
+    """The request for one prompt of :func:`plan_batches`, with a seed that is made of ``which`` answer it is."""
+    limit = room(len(ids), backend.context, decoding.max_new_tokens)
+    return Request(ids, limit, seed_of(decoding.seed, *which), number)
+
+
+def _request(backend: Backend, asked: Asked, decoding: Decoding, index: int) -> Request:
+    # Each answer has a seed of its own, so that it is the same whatever is beside it, and again.
+    return request_for(backend, asked.ids[index], decoding, index, asked.items[index].suite, asked.items[index].id)
+
+
+def answers_to(
+    backend: Backend, tokenizer: PreTrainedTokenizerBase, batches: Sequence[Sequence[Request]], batch_size: int
+) -> Iterator[dict[int, Answer]]:
+    """Answers to batches of :func:`plan_batches` by the numbers of their requests, some at a time as they are made."""
+    for made in backend.continue_all(batches, batch_size=batch_size):
+        yield _read(backend, tokenizer, made)
+
+
+def _read(
+    backend: Backend, tokenizer: PreTrainedTokenizerBase, made: Sequence[tuple[Request, list[int]]]
+) -> dict[int, Answer]:
+    texts = tokenizer.batch_decode([tokens for _, tokens in made], skip_special_tokens=True)
+    return {
+        request.number: Answer(text, "end" if tokens and backend.is_end(tokens[-1]) else "length", len(tokens))
+        for text, (request, tokens) in zip(texts, made, strict=True)
+    }

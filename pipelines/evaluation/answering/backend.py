@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pipelines.evaluation.answering.requests import Request
 from pipelines.evaluation.contract.answer import Decoding
 from pipelines.models.limits import limits_of_model
 
 if TYPE_CHECKING:
+    from numpy.random import Generator
     from torch import Tensor
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -41,9 +43,34 @@ class Backend(Protocol):
         """
         ...
 
+    def continue_all(
+        self, batches: Sequence[Sequence[Request]], *, batch_size: int
+    ) -> Iterator[list[tuple[Request, list[int]]]]:
+        """Continue the prompts of all batches; in which order is the backend's choice.
+
+        Args:
+            batches: prompts that may share a batch, of one limit and with room for all.
+            batch_size: most prompts at a time.
+
+        Yields:
+            what is done: a batch, or about as many answers, each prompt with its new tokens as of :meth:`generate`.
+        """
+        ...
+
     def is_end(self, token: int) -> bool:
         """Whether a token ends an answer."""
         ...
+
+
+def continue_batches(
+    backend: Backend, batches: Sequence[Sequence[Request]]
+) -> Iterator[list[tuple[Request, list[int]]]]:
+    """The prompts of each batch with their new tokens, batch after batch."""
+    for batch in batches:
+        limit = min(request.max_new_tokens for request in batch)
+        seeds = [request.seed for request in batch]
+        made = backend.generate([request.ids for request in batch], max_new_tokens=limit, seeds=seeds)
+        yield list(zip(batch, made, strict=True))
 
 
 def room(longest: int, context: int | None, max_new_tokens: int) -> int:
@@ -62,6 +89,9 @@ class TransformersBackend:
             in inference mode, which later backward passes refuse.
         in_step: whether all processes make their tokens in step, as they must where each has only a part of every
             weight. All of them have to call :meth:`generate` equally often.
+
+    Attributes:
+        peak_bytes: most bytes of keys and values that rows which come and go one by one have held at a time.
     """
 
     def __init__(
@@ -75,6 +105,7 @@ class TransformersBackend:
     ) -> None:
         self._model, self._decoding = model, decoding
         self._in_training, self._in_step = in_training, in_step
+        self.peak_bytes = 0
         own = model.generation_config.eos_token_id if model.generation_config is not None else None
         ends = own if isinstance(own, list) else [own]
         self._ends = sorted({int(token) for token in [*ends, tokenizer.eos_token_id] if token is not None})
@@ -110,6 +141,52 @@ class TransformersBackend:
                 **({"synced_gpus": True} if self._in_step else {}),
             )
         return [self._up_to_end(row) for row in sequences_BL[:, ids_BL.shape[1] :].tolist()]
+
+    def continue_all(
+        self, batches: Sequence[Sequence[Request]], *, batch_size: int
+    ) -> Iterator[list[tuple[Request, list[int]]]]:
+        """See :class:`Backend`: rows come and go one by one where the model's cache allows it, else batch by batch."""
+        from pipelines.evaluation.answering.row_support import takes_rows
+
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            if self._in_step or not takes_rows(self._model):
+                yield from continue_batches(self, batches)
+            else:
+                yield from self._continue_rows([request for batch in batches for request in batch], batch_size)
+        finally:
+            self._model.train(was_training)
+
+    def _continue_rows(self, requests: Sequence[Request], batch_size: int) -> Iterator[list[tuple[Request, list[int]]]]:
+        import torch
+
+        from pipelines.evaluation.answering.continuing import Continuation
+
+        continuation = Continuation(
+            self._model,
+            requests,
+            batch_size=batch_size,
+            ends=self._ends,
+            choose=self._choose,
+            mode=torch.no_grad if self._in_training else torch.inference_mode,
+        )
+        done: list[tuple[Request, list[int]]] = []
+        for answered in continuation.run():
+            done.append(answered)
+            if len(done) == batch_size:
+                yield done
+                done = []
+        if done:
+            yield done
+        self.peak_bytes = max(self.peak_bytes, continuation.peak_bytes)
+
+    def _choose(self, logits_RV: Tensor, draws: Sequence[Generator]) -> Tensor:
+        if self._decoding.is_greedy:
+            return logits_RV.argmax(-1)
+        from pipelines.evaluation.answering.sampling import draw
+
+        return draw(logits_RV, draws, temperature=self._decoding.temperature, top_p=self._decoding.top_p)
 
     def _sampling(self, seeds: Sequence[int]) -> list[Any] | None:
         if self._decoding.is_greedy:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_registry.core.errors import ConfigError, InputError
+from pipelines.evaluation.answering.backend import continue_batches
+from pipelines.evaluation.answering.requests import Request
 from pipelines.evaluation.contract.answer import Decoding
 from pipelines.models.reference import ModelSource, model_directory
 
@@ -130,6 +132,12 @@ class VllmBackend:
     def is_end(self, token: int) -> bool:
         """Whether a token ends an answer."""
         return token in self._engine.ends
+
+    def continue_all(
+        self, batches: Sequence[Sequence[Request]], *, batch_size: int
+    ) -> Iterator[list[tuple[Request, list[int]]]]:
+        """See :class:`pipelines.evaluation.answering.backend.Backend`; batch by batch."""
+        return continue_batches(self, batches)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, seeds: Sequence[int]
