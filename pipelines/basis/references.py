@@ -13,7 +13,7 @@ from data_registry.core.errors import ArtifactError
 from pipelines.basis.objectives.finding import reference_loss
 from pipelines.basis.objectives.reference_loss import ReferenceLoss, Sample
 from pipelines.basis.objectives.tokens import TokenLoss
-from pipelines.passes.dealing import deal
+from pipelines.passes.dealing import deal_tokens
 from pipelines.passes.gradients import Objective
 
 SAMPLES_FILE = "references.parquet"
@@ -52,11 +52,19 @@ class ReferenceSet:
 def objectives_for_rank(
     references: Sequence[ReferenceSet], *, batch_size: int, pad_token_id: int, rank: int, world_size: int
 ) -> list[Objective]:
-    """The objectives with the batches of one rank, padded, longest samples first."""
+    """The objectives with the batches of one rank, longest samples first; short ones share a batch with more others.
+
+    Args:
+        references: the samples of each objective.
+        batch_size: the number of the longest samples in a batch; no batch has more tokens, padding included.
+        pad_token_id: the id of the token that pads batches.
+        rank: the rank of this process.
+        world_size: the number of processes.
+    """
     objectives = []
     for reference in references:
         loss, batches, weights = reference.loss, [], []
-        for samples, weight in deal(
+        for samples, weight in deal_tokens(
             reference.samples, batch_size, length=loss.length, rank=rank, world_size=world_size
         ):
             batches.append(loss.collate(samples, pad_token_id))

@@ -45,6 +45,38 @@ def deal(
             yield from split_rows(part, size, rank, world_size)
 
 
+def deal_tokens(
+    samples: Sequence[T], batch_size: int, *, length: Callable[[T], int], rank: int, world_size: int
+) -> Iterator[tuple[list[T], float]]:
+    """This rank's batches, longest samples first, each filled up to the padded tokens of the first one.
+
+    No batch has more places, padding included, than ``batch_size`` of the longest samples have; short samples share a
+    pass with more of their like. Boundaries are the same on every rank, and so is the number of batches. Samples of
+    equal length keep their order.
+
+    Args:
+        samples: all samples, the same on every rank; at least one.
+        batch_size: the number of the longest samples in a batch.
+        length: gives the length of a sample.
+        rank: the rank of this process.
+        world_size: the number of processes.
+
+    Returns:
+        the batches, each with weight 1, or weight 0 for a batch that only keeps the ranks in step.
+    """
+    ordered = sorted(samples, key=length, reverse=True)
+    mine = ordered[rank::world_size]
+    # The first rank has the longest sample of each round.
+    longest = [length(sample) for sample in ordered[::world_size]]
+    budget = batch_size * longest[0]
+    start = 0
+    while start < len(longest):
+        size = max(batch_size, budget // max(1, longest[start]))
+        part = mine[start : start + size]
+        yield (part, 1.0) if part else (ordered[-1:], 0.0)
+        start += size
+
+
 def split_rows(samples: Sequence[T], batch_size: int, rank: int, world_size: int) -> Iterator[tuple[list[T], float]]:
     """This rank's batches of ``samples`` in their order, and their weights; every rank gets the same number of batches.
 

@@ -83,4 +83,6 @@ def _autocast(model: torch.nn.Module, precision: str, device: torch.device) -> A
         with torch.autocast(device.type, dtype=torch.bfloat16):
             return model(**inputs)
 
+    # What looks for the model inside finds it where wrappers keep it.
+    forward.module = model  # type: ignore[attr-defined]
     return forward

@@ -5,7 +5,7 @@ Position i of a result belongs to token i + 1, since no token stands before the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,9 +21,10 @@ from data_registry.core import stopping
 from pipelines.core.job import rank, world_size
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
-from pipelines.passes.dealing import deal
+from pipelines.passes.dealing import deal_tokens
+from pipelines.passes.states import can_narrow, states_narrowed
 from pipelines.tokens.labels import IGNORED
-from pipelines.tokens.padding import collate_pairs
+from pipelines.tokens.padding import collate_completions
 from pipelines.tokens.pairs import SIDES, Pair
 
 Numbers = npt.NDArray[np.float32]
@@ -54,8 +55,19 @@ def token_log_probs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Te
         ``[rows, length - 1]`` float32, zero where a token is not labelled; and ``[rows, length - 1]`` bool, whether it
         is. A batch without labels gives a zero that can be differentiated.
     """
-    outputs = model(**batch, use_cache=False, fused_lm_head=True)
-    return outputs.log_probs.float(), outputs.label_mask
+    targets = batch["labels"][:, 1:]
+    labelled = targets != IGNORED
+    given = {key: value for key, value in batch.items() if key != "labels"}
+    options = {"use_cache": False, "fused_lm_head": True}
+    if not can_narrow(model):
+        outputs = model(**given, labels=batch["labels"], **options)
+        return outputs.log_probs.float(), outputs.label_mask
+    # Without Triton the head computes at every position it is given, prompts and padding included.
+    with states_narrowed(model, lambda states: states[:, :-1][labelled][None]):
+        outputs = model(**given, shift_labels=targets[labelled][None], **options)
+    values = outputs.log_probs.float()
+    # Scattered as a whole, so that a batch without labels still hangs on the model.
+    return values.new_zeros(labelled.shape).masked_scatter(labelled, values), labelled
 
 
 def label_log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,15 +100,12 @@ def completion_log_probs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tenso
 
     Args:
         model: with the loss head (:func:`add_loss_head`).
-        batch: a batch that :func:`collate_pairs` made.
+        batch: a batch that :func:`pipelines.tokens.padding.collate_pairs` made.
     """
-    log_probs, _ = _of_pairs(model, batch)
+    rows = {key: batch[key] for key in ("input_ids", "attention_mask", "labels")}
+    log_probs, _ = token_log_probs(model, rows)
     chosen, rejected = log_probs.sum(1).chunk(2)
     return chosen, rejected
-
-
-def _of_pairs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    return token_log_probs(model, {key: batch[key] for key in ("input_ids", "attention_mask", "labels")})
 
 
 @dataclass(frozen=True)
@@ -121,12 +130,7 @@ def completion_values(
     device: torch.device,
 ) -> list[tuple[float, float]]:
     """(chosen, rejected) log-probabilities of all pairs, in their order, computed by all ranks together."""
-
-    def of_batch(batch: Mapping[str, Tensor]) -> list[PairLogProbs]:
-        chosen, rejected = completion_log_probs(forward, batch)
-        return [PairLogProbs(sums) for sums in zip(chosen.tolist(), rejected.tolist(), strict=True)]
-
-    found = _of_all(of_batch, module, pairs, batch_size, pad_token_id, device, SIDES)
+    found = _of_all(forward, module, pairs, batch_size, pad_token_id, device, SIDES, per_token=False)
     return [(each.sums[0], each.sums[1]) for each in found]
 
 
@@ -140,46 +144,47 @@ def completion_token_values(
     sides: Sequence[str] = SIDES,
 ) -> list[PairLogProbs]:
     """As :func:`completion_values`, with those of single tokens; the sums of both sides have the same bits."""
-
-    def of_batch(batch: Mapping[str, Tensor]) -> list[PairLogProbs]:
-        log_probs, labelled = _of_pairs(forward, batch)
-        sums, rows = log_probs.sum(1).tolist(), zip(log_probs.cpu(), labelled.cpu(), strict=True)
-        tokens = [row[inside].numpy().copy() for row, inside in rows]
-        number = len(sums) // len(sides)
-        return [PairLogProbs(tuple(sums[row::number]), tuple(tokens[row::number])) for row in range(number)]
-
-    return _of_all(of_batch, module, pairs, batch_size, pad_token_id, device, sides)
+    return _of_all(forward, module, pairs, batch_size, pad_token_id, device, sides, per_token=True)
 
 
 def _of_all(
-    of_batch: Callable[[Mapping[str, Tensor]], list[PairLogProbs]],
+    forward: Any,
     module: torch.nn.Module,
     pairs: Sequence[Pair],
     batch_size: int,
     pad_token_id: int,
     device: torch.device,
     sides: Sequence[str],
+    *,
+    per_token: bool,
 ) -> list[PairLogProbs]:
-    """What ``of_batch`` gives for all pairs, in their order, computed by all ranks together."""
-    parts = list(
-        deal(
-            range(len(pairs)),
-            batch_size,
-            length=lambda index: len(pairs[index][f"{sides[0]}_ids"]),
-            rank=rank(),
-            world_size=world_size(),
-        )
-    )
-    mine: list[tuple[int, PairLogProbs]] = []
+    """The values of all pairs, in their order, computed by all ranks together.
+
+    Completions go through the model by themselves, those of like length together: the two of a pair often differ.
+    """
+    rows = [(index, side) for index in range(len(pairs)) for side in sides]
+
+    def length(row: tuple[int, str]) -> int:
+        index, side = row
+        return len(pairs[index]["prompt_ids"]) + len(pairs[index][f"{side}_ids"])
+
+    size = batch_size * len(sides)
+    parts = list(deal_tokens(rows, size, length=length, rank=rank(), world_size=world_size()))
+    mine: list[tuple[tuple[int, str], tuple[float, Numbers | None]]] = []
     module.eval()
     progress = Progress("reference log-probs", total=len(parts), unit="batches")
     with torch.no_grad(), stopping.deferred(), progress:
-        for indices, weight in parts:
+        for part, weight in parts:
             processes.stop_point(device)
-            batch = collate_pairs([pairs[index] for index in indices], pad_token_id, sides)
-            found = of_batch({key: value.to(device) for key, value in batch.items()})
+            batch = collate_completions([(pairs[i]["prompt_ids"], pairs[i][f"{s}_ids"]) for i, s in part], pad_token_id)
+            log_probs, labelled = token_log_probs(forward, {key: value.to(device) for key, value in batch.items()})
+            sums = log_probs.sum(1).tolist()
+            tokens: Sequence[Numbers | None] = [None] * len(part)
+            if per_token:
+                both = zip(log_probs.cpu(), labelled.cpu(), strict=True)
+                tokens = [of_row[inside].numpy().copy() for of_row, inside in both]
             if weight:
-                mine += list(zip(indices, found, strict=True))
+                mine += list(zip(part, zip(sums, tokens, strict=True), strict=True))
             progress.advance()
         # A signal to stop may have arrived during the last batch.
         processes.stop_point(device)
@@ -188,5 +193,10 @@ def _of_all(
         gathered: list[Any] = [None] * world_size()
         dist.all_gather_object(gathered, mine)
         everything = gathered
-    by_index = {index: values for part in everything for index, values in part}
-    return [by_index[index] for index in range(len(pairs))]
+    found = {row: values for of_rank in everything for row, values in of_rank}
+    return [_pair([found[index, side] for side in sides]) for index in range(len(pairs))]
+
+
+def _pair(values: Sequence[tuple[float, Numbers | None]]) -> PairLogProbs:
+    tokens = tuple(of_side for _, of_side in values if of_side is not None)
+    return PairLogProbs(tuple(total for total, _ in values), tokens or None)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_registry.core.errors import ConfigError
 
@@ -55,6 +55,44 @@ def states_seen(model: Any, look: Callable[[Tensor], None]) -> Iterator[None]:
         )
 
 
+def can_narrow(model: Any) -> bool:
+    """Whether :func:`states_narrowed` serves a model: one of transformers whose passes are not compiled.
+
+    What is compiled does not notice a hook that comes later.
+    """
+    while True:
+        if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
+            return False
+        if not hasattr(model, "module"):
+            break
+        model = model.module
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    trunk = getattr(bare, "base_model", None)
+    compiled = any(getattr(each, "_compiled_call_impl", None) is not None for each in (bare, trunk))
+    return isinstance(trunk, nn.Module) and trunk is not bare and not compiled
+
+
+@contextmanager
+def states_narrowed(model: Any, narrow: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """A context in which the head of a model reads only some of the states.
+
+    Args:
+        model: one that :func:`can_narrow` holds for.
+        narrow: gives from the states ``[rows, length, hidden]`` those that the head is to read.
+    """
+
+    def hook(module: Any, arguments: Any, outputs: Any) -> Any:
+        outputs.last_hidden_state = narrow(outputs.last_hidden_state)
+        return outputs
+
+    # Put on for this pass alone, after the hooks of engines, which see the model's own states.
+    handle = bare_model(model).base_model.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def padded(rows: Sequence[Sequence[int]], pad_token_id: int, device: torch.device) -> dict[str, Tensor]:
     """A batch of rows in tokens, padded on the right: a causal model's states at the rows' own places do not see it."""
     longest = max(len(row) for row in rows)
@@ -76,9 +114,13 @@ def pass_for_states(forward: Any, model: Any, batch: dict[str, Tensor], look: Ca
         look: called with the states ``[rows, length, hidden]``.
     """
     # The logits of one position are the fewest that a model gives, and nobody looks at them.
-    keeps = "logits_to_keep" in inspect.signature(bare_model(model).forward).parameters
     with states_seen(model, look):
-        forward(**batch, use_cache=False, **({"logits_to_keep": 1} if keeps else {}))
+        forward(**batch, use_cache=False, **({"logits_to_keep": 1} if keeps_logits(model) else {}))
+
+
+def keeps_logits(model: Any) -> bool:
+    """Whether a model's forward pass can be told at which positions to give logits."""
+    return "logits_to_keep" in inspect.signature(bare_model(model).forward).parameters
 
 
 def at_places(states: Tensor, places: Sequence[Sequence[int]]) -> Tensor:

@@ -21,7 +21,23 @@ def collate_pairs(pairs: Sequence[Pair], pad_token_id: int, sides: Sequence[str]
     """
     import torch
 
-    rows = [(pair["prompt_ids"], pair[f"{side}_ids"]) for side in sides for pair in pairs]
+    batch = collate_completions(
+        [(pair["prompt_ids"], pair[f"{side}_ids"]) for side in sides for pair in pairs], pad_token_id
+    )
+    for side in SIDES:
+        if f"ref_{side}_logps" in pairs[0]:
+            batch[f"ref_{side}_logps"] = torch.tensor([pair[f"ref_{side}_logps"] for pair in pairs])
+    return batch
+
+
+def collate_completions(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_token_id: int) -> dict[str, Tensor]:
+    """A padded batch of B prompts with their completions.
+
+    Returns:
+        ``input_ids``, ``attention_mask``, ``labels`` (``IGNORED`` outside the completions), each ``[B, L]`` int64.
+    """
+    import torch
+
     length = max(len(prompt) + len(completion) for prompt, completion in rows)
     ids = torch.full((len(rows), length), pad_token_id)
     labels, mask = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
@@ -30,8 +46,4 @@ def collate_pairs(pairs: Sequence[Pair], pad_token_id: int, sides: Sequence[str]
         ids[index, :stop] = torch.tensor([*prompt, *completion])
         labels[index, len(prompt) : stop] = torch.tensor(completion)
         mask[index, :stop] = 1
-    batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-    for side in SIDES:
-        if f"ref_{side}_logps" in pairs[0]:
-            batch[f"ref_{side}_logps"] = torch.tensor([pair[f"ref_{side}_logps"] for pair in pairs])
-    return batch
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}

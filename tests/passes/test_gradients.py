@@ -91,6 +91,6 @@ def test_holds_the_basis_and_one_set_of_gradients(
     monkeypatch.setattr(torch.autograd, "grad", counting)
     compute(model, references)
     allowed = (len(references) + 1) * weights * 4
-    assert len(peaks) == 8
+    assert len(peaks) == 6  # two batches of the longest, and one of what is shorter
     assert max(peaks) <= 1.05 * allowed
     assert max(peaks) >= 0.9 * allowed  # the count does see them

@@ -51,8 +51,8 @@ class PreferenceLoss(ReferenceLoss):
         ]
 
     def length(self, sample: Sample) -> int:
-        """The length of the chosen completion."""
-        return len(sample["chosen_ids"])
+        """The length of the prompt with the longer completion."""
+        return len(sample["prompt_ids"]) + max(len(sample[f"{side}_ids"]) for side in SIDES)
 
     def num_tokens(self, sample: Sample) -> int:
         """The number of tokens of both completions."""

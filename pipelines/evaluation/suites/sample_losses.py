@@ -61,8 +61,11 @@ def sample_losses(
     was_training = model.training
     model.eval()
     try:
+        # The shortest sample says whether the head can be applied to the answers' places alone.
+        shortest = min(range(len(samples)), key=lambda index: len(samples[index][0]), default=None)
+        narrow = shortest is not None and _head_can_be_narrowed(model, samples[shortest])
         for batch in _batches([len(ids) for ids, _ in samples], batch_size, _vocabulary(model)):
-            totals, counts = _batch_losses(model, [samples[index] for index in batch])
+            totals, counts = _batch_losses(model, [samples[index] for index in batch], narrow=narrow)
             for index, total, count in zip(batch, totals.tolist(), counts.tolist(), strict=True):
                 losses[index] = _checked(index, total, count)
             if progress is not None:
@@ -107,9 +110,15 @@ def _vocabulary(model: PreTrainedModel) -> int:
 
 
 def _batch_losses(
-    model: PreTrainedModel, samples: Sequence[tuple[Sequence[int], Sequence[int]]]
+    model: PreTrainedModel, samples: Sequence[tuple[Sequence[int], Sequence[int]]], *, narrow: bool
 ) -> tuple[Tensor, Tensor]:
-    """Summed losses (float64) and counts of labelled tokens (int64), both ``[B]`` on the CPU."""
+    """Summed losses (float64) and counts of labelled tokens (int64), both ``[B]`` on the CPU.
+
+    Args:
+        model: the model, in evaluation mode.
+        samples: the samples of one batch.
+        narrow: whether the head is applied to the places of labelled tokens alone.
+    """
     import torch
 
     from pipelines.passes.log_probs import label_log_probs
@@ -125,10 +134,43 @@ def _batch_losses(
         labels_BL[row, : len(ids)] = torch.tensor(labels)
     device = model.device
     labels_BL = labels_BL.to(device)
+    batch = {"input_ids": input_ids_BL.to(device), "attention_mask": attention_BL.to(device)}
     with torch.no_grad():
-        logits_BLV = model(
-            input_ids=input_ids_BL.to(device), attention_mask=attention_BL.to(device), use_cache=False
-        ).logits
-        log_probs_BL, counted_BL = label_log_probs(logits_BLV, labels_BL)
+        if narrow:
+            log_probs_BL, counted_BL = _at_labels(model, batch, labels_BL)
+        else:
+            log_probs_BL, counted_BL = label_log_probs(model(**batch, use_cache=False).logits, labels_BL)
         # Taken from zero, since a loss of nothing negated would be written as -0.0.
         return (0.0 - log_probs_BL.double().sum(dim=1)).cpu(), counted_BL.sum(dim=1).cpu()
+
+
+def _at_labels(model: PreTrainedModel, batch: dict[str, Tensor], labels_BL: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``label_log_probs`` gives, without the logits of prompts and padding."""
+    from pipelines.passes.states import pass_for_states
+    from pipelines.passes.tiled_head import CrossEntropy, Head, sum_at_places
+
+    targets = labels_BL[:, 1:]
+    labelled = targets != IGNORED
+    losses: list[Tensor] = []
+
+    def look(states: Tensor) -> None:
+        places = states[:, :-1][labelled]
+        losses.append(sum_at_places(places, Head.of(model), CrossEntropy(targets[labelled]))[1])
+
+    pass_for_states(model, model, batch, look)
+    return losses[0].new_zeros(labelled.shape).masked_scatter(labelled, -losses[0]), labelled
+
+
+def _head_can_be_narrowed(model: PreTrainedModel, sample: tuple[Sequence[int], Sequence[int]]) -> bool:
+    """Whether a model's logits are those of its head at its last states: asked of one sample, in both ways."""
+    import torch
+
+    from pipelines.passes.states import can_narrow, keeps_logits
+
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if type(head) is not torch.nn.Linear or not can_narrow(model) or not keeps_logits(model):
+        return False
+    (whole, _), (narrow, _) = (_batch_losses(model, [sample], narrow=each) for each in (False, True))
+    # Losses of 16 bits differ by the rounding of each logit.
+    tolerance = 1e-4 if head.weight.dtype in (torch.float32, torch.float64) else 1e-2
+    return bool((narrow - whole).abs().max() <= tolerance * whole.abs().max())
