@@ -112,18 +112,12 @@ def answer_all(
         InputError: a prompt has no tokens.
         Preempted: a process was asked to stop; what was answered is stored.
     """
-    _check_not_empty(asked)
     stop_mark = folder / _STOP_MARK
     on_main(lambda: _prepare(folder, stop_mark))
     store = AnswerStore(folder, identity)
     before = _matching(store, asked)
     barrier()
-    batches, too_long = plan_batches(
-        [len(ids) for ids in asked.ids],
-        context=backend.context,
-        max_new_tokens=decoding.max_new_tokens,
-        batch_size=batch_size,
-    )
+    batches, too_long = _planned(asked, backend, decoding, batch_size)
     mine = [[index for index in batch if index not in before] for batch in batches[rank() :: world_size()]]
     requests = [[_request(backend, asked, decoding, index) for index in batch] for batch in mine if batch]
     if before:
@@ -151,13 +145,20 @@ def answer_all(
     return [found[index] for index in range(len(asked.items))]
 
 
-def _check_not_empty(asked: Asked) -> None:
+def _planned(asked: Asked, backend: Backend, decoding: Decoding, batch_size: int) -> tuple[list[list[int]], list[int]]:
+    """See :func:`plan_batches`. A prompt without tokens is refused by all processes, before any answers."""
     for item, ids in zip(asked.items, asked.ids, strict=True):
         if not ids:
             raise InputError(
                 f"the prompt of {item.suite}, item {item.id}, has no tokens, and nothing can be said to it",
                 fix="look at the item, and at what the chat template makes of it",
             )
+    return plan_batches(
+        [len(ids) for ids in asked.ids],
+        context=backend.context,
+        max_new_tokens=decoding.max_new_tokens,
+        batch_size=batch_size,
+    )
 
 
 def _speed(num_tokens: int, seconds: float) -> str:
