@@ -37,6 +37,9 @@ CASES: list[tuple[str, int, int, dict[str, Any]]] = [
     ("npo", 22, 4, {"zero": 3}),
     ("simnpo", 17, 2, {"zero": 1}),
     ("npo-token", 23, 2, {}),
+    ("npo", 21, 2, {"zero": 0}),
+    ("npo-token", 22, 4, {"zero": 2, "offload": True}),
+    ("simnpo", 23, 2, {"zero": 3, "offload": True}),
 ]
 COMMANDS: dict[str, tuple[Any, Any]] = {
     "sft": (train_sft, TrainSftConfig), "dpo": (train_dpo, TrainDpoConfig),
