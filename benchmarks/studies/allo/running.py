@@ -15,6 +15,10 @@ from benchmarks.studies.tradeoff.plan import Run
 from benchmarks.studies.tradeoff.running import EVERY, Bench, config_of, saved, watched
 from benchmarks.studies.tradeoff.training import FORWARD, Look, Trained, train
 from data_registry.prepared import load_prepared
+from pipelines.configs.train import TrainConfig
+from pipelines.core.artifact import ArtifactWriter
+from pipelines.core.making import Wanted, make
+from pipelines.models.reference import resolve_model
 
 TARGETS = (0.95, 0.985)
 """The validation safeties at which runs are measured."""
@@ -39,25 +43,32 @@ def _train(
         steps = round(phase.share * run.steps)
         out = scratch / f"phase-{number}"
         given = {**wanted(phase, options), "learning-rate": rate, "max-steps": steps, "seed": run.seed}
-        trained, spent = _phase(phase, given, materials, model, out, _later(look, done, cost.tokens))
+        config = config_of(CONFIGS[phase.train], {**given, **phase.options}, model, materials.data(phase.train), out)
+        trained, spent = _phase(phase, config, _later(look, done, cost.tokens))
         cost, done = cost + spent, done + steps
         if number < len(phases) - 1:
-            model = saved(trained.model, materials.base, scratch / f"model-{number}")
+            model = _handed_on(trained.model, materials.base, scratch / f"model-{number}", config)
     return replace(trained, tokens=cost.tokens), cost
 
 
-def _phase(
-    phase: Phase, options: Mapping[str, Any], materials: MaskMaterials, model: Path, out: Path, look: Look
-) -> tuple[Trained, Cost]:
-    data = materials.data(phase.train)
-    config = config_of(CONFIGS[phase.train], {**options, **phase.options}, model, data, out)
+def _phase(phase: Phase, config: TrainConfig, look: Look) -> tuple[Trained, Cost]:
     assert config.max_steps is not None
     trained = train(config, at=range(EVERY, config.max_steps + 1, EVERY), look=look)
     before = 0.0
     if phase.train != "sft":
         # The log-probabilities of all pairs by the model that the phase starts from.
-        before = FORWARD * num_tokens(load_prepared(data, task="preference")[0])
+        before = FORWARD * num_tokens(load_prepared(config.data[0], task="preference")[0])
     return trained, Cost(before + trained.tokens, trained.cpu_s + trained.setup_s)
+
+
+def _handed_on(model: Any, like: Path, folder: Path, config: TrainConfig) -> Path:
+    """The model that the next phase starts from, with its lineage: the mask of a chain is that of its first start."""
+    inputs = [resolve_model(config.model).input_record()]
+    return make(Wanted(folder, "model", config, inputs), lambda writer: _written(model, like, writer)).path
+
+
+def _written(model: Any, like: Path, writer: ArtifactWriter) -> None:
+    saved(model, like, writer.path)
 
 
 def wanted(phase: Phase, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ TARGET: Final = 0.985
 MAIN: Final = ("all", "top 10 %", "random 10 %")
 SINGLE: Final = (*MAIN, "gradient 10 %", "least 10 %", "magnitude 10 %", "top 10 %, no embeddings")
 RATIOS: Final = tuple(f"{choice} {ratio} %" for ratio in (1, 5, 30) for choice in ("top", "random"))
-TOGETHER: Final = ("KL", "top 10 % + KL", "random 10 % + KL", "update space", "top 10 % + update space")
+TOGETHER: Final = ("replay", "KL", "top 10 % + KL", "random 10 % + KL", "update space", "top 10 % + update space")
 _RESAMPLES: Final = 300
 HEADLINES: Final = ("safe", "over_refusal", "general")
 _PAIRS: Final = (("top 10 %", "random 10 %"), ("top 10 %", "all"), ("random 10 %", "all"))
@@ -277,6 +277,7 @@ TABLES: Final[dict[str, Table]] = {
                                                       ("controls", controls))},
     "together": lambda results: tuned(results, "sft", TOGETHER),
     "sft-ratios": lambda results: tuned(results, "sft", RATIOS),
+    "dpo-ratios": lambda results: tuned(results, "dpo", RATIOS),
     "together-worlds": lambda results: arms(results, "sft", TOGETHER),
     "together-controls": lambda results: controls(results, "sft", TOGETHER),
     "checks": checks,
