@@ -8,25 +8,32 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoModelForCausalLM
 
 from benchmarks.studies.allo.__main__ import PAGE
 from benchmarks.studies.allo.materials import CONFIGS, MaskMaterials
 from benchmarks.studies.allo.pairing import paired
 from benchmarks.studies.allo.plan import read_plan
 from benchmarks.studies.allo.results import collect, keep, read_results
-from benchmarks.studies.allo.running import TARGETS, measure, wanted
+from benchmarks.studies.allo.running import TARGETS, handed_on, measure, wanted
 from benchmarks.studies.allo.tables import TABLES
 from benchmarks.studies.allo.tokens import area_under_curve, shuffle
 from benchmarks.studies.tradeoff import scoring
 from benchmarks.studies.tradeoff.cells import fill
 from benchmarks.studies.tradeoff.outcomes import Outcome, Point
 from benchmarks.studies.tradeoff.plan import Run, stage_runs
+from benchmarks.studies.tradeoff.running import saved
 from benchmarks.studies.tradeoff.workers import Worker
+from data_registry.core.errors import ArtifactError
 from data_registry.testbed import MODEL_DIR
 from data_registry.testbed.suite import OVER_REFUSAL_GROUP, SPLITS, items
-from pipelines.commands import prepare_data, score_tokens
+from pipelines.commands import build_mask, prepare_data, score_tokens
+from pipelines.configs.build_mask import BuildMaskConfig
 from pipelines.configs.prepare_data import PrepareDataConfig
 from pipelines.configs.score_tokens import ScoreTokensConfig
+from pipelines.configs.train_npo import TrainNpoConfig
+from pipelines.masks.opening import check_model, open_mask
+from pipelines.models.reference import resolve_model
 
 ARMS = ("all", "top 10 %", "random 10 %")
 
@@ -86,6 +93,17 @@ def test_every_planned_run_has_options_that_the_commands_take(tmp_path: Path) ->
             given = {**wanted(phase, options | made), **phase.options, "model": "m", "data": ["d"],
                      "learning-rate": 1e-4, "out": tmp_path}  # fmt: skip
             CONFIGS[phase.train].model_validate({key.replace("-", "_"): value for key, value in given.items()})
+
+
+def test_the_mask_of_a_chain_fits_the_model_that_a_phase_hands_on(tmp_path: Path) -> None:
+    start = str(MODEL_DIR)
+    mask = build_mask.run(BuildMaskConfig(model=start, score="random", num_procs=1, out=tmp_path / "mask")).path
+    config = TrainNpoConfig(model=start, data=[tmp_path], out=tmp_path / "run")
+    model = AutoModelForCausalLM.from_pretrained(start)
+    handed = handed_on(model, MODEL_DIR, tmp_path / "handed", config)
+    check_model(open_mask(mask), resolve_model(str(handed)).input_record())
+    with pytest.raises(ArtifactError, match="another model"):
+        check_model(open_mask(mask), resolve_model(str(saved(model, MODEL_DIR, tmp_path / "bare"))).input_record())
 
 
 def _outcome(method: str, world: int, seed: int, answers: str) -> Outcome:

@@ -47,7 +47,7 @@ def _train(
         trained, spent = _phase(phase, config, _later(look, done, cost.tokens))
         cost, done = cost + spent, done + steps
         if number < len(phases) - 1:
-            model = _handed_on(trained.model, materials.base, scratch / f"model-{number}", config)
+            model = handed_on(trained.model, materials.base, scratch / f"model-{number}", config)
     return replace(trained, tokens=cost.tokens), cost
 
 
@@ -61,14 +61,13 @@ def _phase(phase: Phase, config: TrainConfig, look: Look) -> tuple[Trained, Cost
     return trained, Cost(before + trained.tokens, trained.cpu_s + trained.setup_s)
 
 
-def _handed_on(model: Any, like: Path, folder: Path, config: TrainConfig) -> Path:
+def handed_on(model: Any, like: Path, folder: Path, config: TrainConfig) -> Path:
     """The model that the next phase starts from, with its lineage: the mask of a chain is that of its first start."""
-    inputs = [resolve_model(config.model).input_record()]
-    return make(Wanted(folder, "model", config, inputs), lambda writer: _written(model, like, writer)).path
 
+    def write(writer: ArtifactWriter) -> None:
+        saved(model, like, writer.path)
 
-def _written(model: Any, like: Path, writer: ArtifactWriter) -> None:
-    saved(model, like, writer.path)
+    return make(Wanted(folder, "model", config, [resolve_model(config.model).input_record()]), write).path
 
 
 def wanted(phase: Phase, options: Mapping[str, Any]) -> dict[str, Any]:

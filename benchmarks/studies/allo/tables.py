@@ -123,14 +123,15 @@ def checks(results: Results) -> str:
 
 def chains(results: Results) -> str:
     """Forgetting and DPO in all orders, in the world that all were run in: as trained, and at matched safety."""
-    lines = [head("training", "rate", "steps", "as trained", "at the target")]
+    lines = [head("training", "weights", "rate", "steps", "as trained", "at the target")]
     for task, name in _CHAINS.items():
         for outcome in results.tried(task):
-            if outcome.run.method != "all":
+            # Those of DPO with masks are in a table of their own.
+            if task == "dpo" and outcome.run.method != "all":
                 continue
             end, _ = outcome.chosen("trained", TARGET)
             point, reached = outcome.chosen("mixed", TARGET)
-            lines.append(row(name, f"{outcome.run.rate:g}", str(outcome.run.steps), _shares(end),
+            lines.append(row(name, outcome.run.method, f"{outcome.run.rate:g}", str(outcome.run.steps), _shares(end),
                              _shares(point) if reached else "not reached"))  # fmt: skip
     return "\n".join(lines)
 
@@ -277,7 +278,6 @@ TABLES: Final[dict[str, Table]] = {
                                                       ("controls", controls))},
     "together": lambda results: tuned(results, "sft", TOGETHER),
     "sft-ratios": lambda results: tuned(results, "sft", RATIOS),
-    "dpo-ratios": lambda results: tuned(results, "dpo", RATIOS),
     "together-worlds": lambda results: arms(results, "sft", TOGETHER),
     "together-controls": lambda results: controls(results, "sft", TOGETHER),
     "checks": checks,
