@@ -52,7 +52,8 @@ def _course(losses: Sequence[float]) -> str:
         return f"the training loss was {losses[0]:.4g} in the one step that was logged"
     first, last, noise = _halves(losses)
     if abs(last - first) <= noise:
-        return f"the training loss did not move ({first:.4g} in the first half of the run, {last:.4g} in the second)"
+        where = f"{first:.4g} in the first half of the run, {last:.4g} in the second"
+        return f"the training loss {_still(first, last)} ({where})"
     part = max(1, len(losses) // 4)
     first, last = _mean_and_error(losses[:part])[0], _mean_and_error(losses[-part:])[0]
     means = f" (means of the first and the last {part} of {len(losses)} values)" if part > 1 else ""
@@ -111,11 +112,17 @@ def _of_losses(config: TrainConfig, losses: Sequence[float], *, steps: int, adap
     if fell and not (steps < _FEW_STEPS and last > (1 - _TENTH) * first > 0):
         return None
     usual = "1e-5 to 1e-3" if adapters else "1e-6 to 1e-4, and the more the smaller the model"
+    course = "hardly fell" if fell else _still(first, last)
     return (
-        f"the training loss {'hardly fell' if fell else 'did not move'}: {figures}, so that little was learned; give "
+        f"the training loss {course}: {figures}, so that little was learned; give "
         f"a higher --learning-rate (now {config.learning_rate:g}; usual: {usual}) or more steps (now {steps}: "
         "--epochs or --max-steps)"
     )
+
+
+def _still(first: float, last: float) -> str:
+    """What is said of halves whose difference may be chance."""
+    return "did not move" if abs(last - first) <= _SHARE * abs(first) else "moved no more than single steps differ"
 
 
 def _halves(losses: Sequence[float]) -> tuple[float, float, float]:

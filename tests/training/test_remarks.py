@@ -120,3 +120,8 @@ def test_few_steps_that_hardly_lowered_the_loss(end: float, steps: int, expected
     found = said(noisy(2.0, end, steps=steps, noise=0.001))
     assert len(found) == expected
     assert all("hardly fell" in text for text in found)
+
+
+def test_a_loss_that_moved_within_the_noise_of_few_steps_is_not_said_to_have_stood_still() -> None:
+    assert learned([3.4, 3.8, 2.1, 2.2, 4.0, 1.9], 1e-3).startswith("the training loss moved no more than single steps")
+    assert learned([2.0, 2.0, 2.0, 2.0], 1e-3).startswith("the training loss did not move (2 in")
