@@ -27,7 +27,9 @@ def test_runs_differ_in_anchors_alone_and_all_are_measured_alike(tmp_path: Path)
     steps = {step.name: step.config for step in chain(tmp_path).steps}
     naive, recommended = steps["naive"].model_dump(), steps["recommended"].model_dump()
     differing = {key for key in naive if naive[key] != recommended[key]}
-    assert differing == {"out", "anchor", "anchor_ratio", "anchor_shares"}
+    assert differing == {
+        "out", "anchor", "anchor_ratio", "anchor_shares", "anchor_weight", "batch_size", "learning_rate", "max_steps",
+    }  # fmt: skip
     measured = [config.model_dump() for config in steps.values() if isinstance(config, EvaluateConfig)]
     assert {key for one in measured for key in one if one[key] != measured[0][key]} == {"model", "name", "out"}
 
@@ -52,7 +54,8 @@ def test_the_whole_recipe_on_a_small_model(tmp_path: Path) -> None:
     steps = chain(
         tmp_path / "run",
         **{
-            "model": str(tmp_path / "small.gguf"), "rows": 16, "anchor-samples": 4, "max-steps": 2, "batch-size": 3,
+            "model": str(tmp_path / "small.gguf"), "rows": 16, "anchor-samples": 4, "look-alikes": 4, "max-steps": 2,
+            "batch-size": 3, "anchored-steps": 2, "anchored-rows": 2, "anchored-rate": 1e-3,
             "max-length": 512, "items": 5, "max-new-tokens": 3, "learning-rate": 1e-3,
             "suites": ["xstest-shipped", "lookalikes", "instructions", "reference-loss", "answer-choice", "divergence"],
         },

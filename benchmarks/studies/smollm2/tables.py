@@ -177,7 +177,7 @@ def _line(method: str, points: Sequence[Point], origin: Point, naive: Sequence[P
         _capability(points, origin, list(CHOICES.values())),
         _capability(points, origin, [INSTRUCTIONS]),
         f"{kl:.3f}",
-        f"{_tokens(points) / _tokens(naive):.2f}" if naive else "",
+        _relative(points, naive),
     )
 
 
@@ -194,8 +194,12 @@ def _worse(suite: str, value: float, start: Figure) -> bool:
     return value > start.high if suite in LOSSES.values() else value < start.low
 
 
-def _tokens(points: Sequence[Point]) -> float:
-    return fmean(float(point.cost["tokens"] or 0) for point in points)
+def _relative(points: Sequence[Point], naive: Sequence[Point] | None) -> str:
+    """Tokens in multiples of naive training's; empty where they were not counted."""
+    ours, theirs = ([point.cost.get("tokens") for point in of] for of in (points, naive or ()))
+    if not theirs or None in ours or None in theirs:
+        return ""
+    return f"{fmean(map(float, filter(None, ours))) / fmean(map(float, filter(None, theirs))):.2f}"
 
 
 def _both(point: Point | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pyarrow.parquet as pq
 
-from benchmarks.studies.tradeoff.cells import head, row
+from benchmarks.studies.tradeoff.cells import row
 
 DRAWN: Final[tuple[tuple[str, str, int], ...]] = (
     ("safety/xstest-shipped", "harmless", 8),
@@ -39,7 +39,9 @@ def transcripts(results: Mapping[str, Path]) -> str:
         for key in generator.sample(asked, number):
             kind = first[key]["category"] or side
             told.append(f"**{_inline(first[key]['question'])}** ({suite.partition('/')[2]}, {side}: {kind})\n")
-            told.append("\n".join([head("model", "answer", "verdict"), *_rows(read, key, side)]) + "\n")
+            told.append(
+                "\n".join([row("model", "answer", "verdict"), row("---", "---", "---"), *_rows(read, key, side)]) + "\n"
+            )
     return "\n".join(told)
 
 
