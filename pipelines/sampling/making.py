@@ -60,7 +60,12 @@ def make_samples(config: SampleConfig, source: ModelSource, device: torch.device
         device=device,
     )
     asked = ask(_items(prompts, config.answers), tokenizer)
-    answers = _answers(config, source, asked, model, tokenizer)
+    try:
+        answers = _answers(config, source, asked, model, tokenizer)
+    finally:
+        # Its processes and the GPU's memory are of no use to what follows, in a recipe to the next steps either.
+        if isinstance(model, VllmEngine):
+            model.close()
     samples = _samples(prompts, answers, config.answers)
     if not samples:
         too_long = sum(answer.answer is None for answer in answers)
@@ -76,7 +81,6 @@ def make_samples(config: SampleConfig, source: ModelSource, device: torch.device
         samples = _within_positions(samples, model, tokenizer)
         num_beyond = num_answered - len(samples)
         if isinstance(model, VllmEngine):
-            model.close()
             model = load_model(source, precision=config.precision, trust_remote_code=config.trust_remote_code)
             model.to(device)
         _look(config, source, samples, model, tokenizer, device, writer.path)
