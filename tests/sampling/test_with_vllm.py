@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from data_registry.testbed.pools import rows as pool_rows
 from pipelines.commands import sample
 from pipelines.configs.sample import SampleConfig
 from pipelines.core.config import resolve
-from pipelines.evaluation.answering import asking
+from pipelines.evaluation.answering.vllm_backend import VllmEngine
 from pipelines.samples.storage import LOG_PROBS_FILE
 from tests.preparing.small_sources import prepare
 from tests.sampling import vllm_stand_in
@@ -58,17 +59,18 @@ def test_every_answer_has_a_stream_of_its_own_and_a_run_goes_on(
     assert {row["finish"] for row in whole} <= {"end", "length"}
     assert all(row["num_tokens"] == 12 for row in whole if row["finish"] == "length")
 
-    generate, done = asking.generate_batch, len(engines.requests)
+    done = len(engines.requests)
 
-    def stop_later(*arguments: object) -> object:
+    def stop_later(engine: VllmEngine, *arguments: Any, **sampling: Any) -> list[list[int]]:
         if len(engines.requests) >= done + 4:
             raise Preempted("stopped")
-        return generate(*arguments)  # type: ignore[arg-type]
+        return answers(engine, *arguments, **sampling)
 
-    monkeypatch.setattr(asking, "generate_batch", stop_later)
-    with pytest.raises(Preempted):
-        make(data, tmp_path / "stopped", **options)
-    monkeypatch.setattr(asking, "generate_batch", generate)
+    answers = VllmEngine.continue_prompts
+    with monkeypatch.context() as stopping:
+        stopping.setattr(VllmEngine, "continue_prompts", stop_later)
+        with pytest.raises(Preempted):
+            make(data, tmp_path / "stopped", **options)
     assert load_prepared(make(data, tmp_path / "stopped", **options))[0].to_list() == whole
     assert len(engines.requests) == 2 * done
     assert engines.closed == engines.opened == 3
