@@ -119,8 +119,8 @@ SERIES: dict[str, Series] = {
     "train-dpo": Series(
         Command(("train-dpo", "model", "--data", "pairs", "--max-steps", "4", *_TRAINING, "--out", OUT),
                 makes=(OUT, "reference-logps")), (
-        at("pipelines.passes.log_probs:completion_log_probs", "SIGUSR1", call=2),
-        interrupted_twice_at("pipelines.passes.log_probs:completion_log_probs", call=2),
+        at("pipelines.passes.log_probs:token_log_probs", "SIGUSR1", call=2),
+        interrupted_twice_at("pipelines.passes.log_probs:token_log_probs", call=2),
         at("pipelines.training.data.reference_log_probs:make"),
         at(_REFRESH, "SIGHUP", says="step 2 of 4: saved", stays=True),
     )),

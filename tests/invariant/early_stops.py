@@ -53,7 +53,7 @@ def stopped_in_reference_logps(config: TrainDpoConfig, train: Callable[[TrainDpo
     """
     directory = config.out.parent
     on_main(lambda: directory.mkdir(parents=True, exist_ok=True))
-    point = Point("pipelines.passes.log_probs:completion_log_probs", call=2, ranks=(1,))
+    point = Point("pipelines.passes.log_probs:token_log_probs", call=2, ranks=(1,))
     said = _stopped(lambda: train(config), point, directory)
     left = sorted(path.name for path in directory.rglob("*") if path.is_file() and path.name != "mark-1")
     train(config)
