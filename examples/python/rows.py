@@ -42,10 +42,16 @@ def pad(rows: list[Row], pad_token_id: int) -> dict[str, Tensor]:
 
 
 def reference_batches(rows: list[Row], pad_token_id: int, *, size: int = 4, seed: int = 0) -> list[dict[str, Tensor]]:
-    """Batches in the order of ``ogpsa build-basis``: drawn with its seed, the longest first.
+    """Batches in the order of ``ogpsa build-basis``: drawn with its seed, the longest first, each filled up.
 
-    Any other order gives the same rows up to rounding.
+    None has more places, padding included, than ``size`` of the longest rows. Any other order gives the same rows of a
+    basis up to rounding.
     """
     drawn = random.Random(seed).sample(rows, len(rows))
     drawn.sort(key=lambda row: len(row["input_ids"]), reverse=True)
-    return [pad(drawn[start : start + size], pad_token_id) for start in range(0, len(drawn), size)]
+    places, batches = size * len(drawn[0]["input_ids"]), []
+    while drawn:
+        number = max(size, places // len(drawn[0]["input_ids"]))
+        batches.append(pad(drawn[:number], pad_token_id))
+        drawn = drawn[number:]
+    return batches

@@ -68,5 +68,6 @@ def build_basis(
     rows = {name: row.to(DTYPES[dtype]) for name, row in zip(access.names, result.rows, strict=True)}
     kind = "sft" if loss is None else OWN_LOSS
     records = [record_of(each, kind, value) for each, value in zip(sets, result.losses, strict=True)]
-    largest = max(len(next(iter(batch.values()))) for each in sets for batch in each.batches)
-    return Basis(describe(access, rows, records, model, batch_size=largest), rows, sets=sets, loss=used)
+    # Later batches may hold more rows that are shorter.
+    first = max(len(next(iter(each.batches[0].values()))) for each in sets)
+    return Basis(describe(access, rows, records, model, batch_size=first), rows, sets=sets, loss=used)
