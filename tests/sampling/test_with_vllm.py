@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prepare(source, folder / "prepared").path
 
 
-def make(data: Path, out: Path, **options: object) -> Path:
+def make(data: Path, out: Path, **options: Any) -> Path:
     given = {"model": str(MODEL_DIR), "data": str(data), "out": str(out), "max_new_tokens": 12, "batch_size": 2}
     return sample.run(resolve(SampleConfig, flags={**given, **options})).path
 
@@ -50,7 +52,14 @@ def test_answers_and_what_the_model_expected_are_those_of_transformers(
 def test_every_answer_has_a_stream_of_its_own_and_a_run_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"backend": "vllm", "answers": 4, "temperature": 2.0, "top_p": 0.9, "num_samples": 3, "grade": "exact"}
+    options: dict[str, Any] = {
+        "backend": "vllm",
+        "answers": 4,
+        "temperature": 2.0,
+        "top_p": 0.9,
+        "num_samples": 3,
+        "grade": "exact",
+    }
     engines = vllm_stand_in.install(monkeypatch)
     whole = load_prepared(make(data, tmp_path / "whole", **options))[0].to_list()
     assert len({request.seed for request in engines.requests}) == len(engines.requests) == 12
@@ -58,17 +67,20 @@ def test_every_answer_has_a_stream_of_its_own_and_a_run_goes_on(
     assert {row["finish"] for row in whole} <= {"end", "length"}
     assert all(row["num_tokens"] == 12 for row in whole if row["finish"] == "length")
 
-    generate, done = asking.generate_batch, len(engines.requests)
+    answers_to, num_requests = asking.answers_to, len(engines.requests)
 
-    def stop_later(*arguments: object) -> object:
-        if len(engines.requests) >= done + 4:
-            raise Preempted("stopped")
-        return generate(*arguments)  # type: ignore[arg-type]
+    def stop_after_two(*arguments: Any) -> Iterator[Any]:
+        for number, answers in enumerate(answers_to(*arguments)):
+            if number == 2:
+                raise Preempted("stopped")
+            yield answers
 
-    monkeypatch.setattr(asking, "generate_batch", stop_later)
+    monkeypatch.setattr(asking, "answers_to", stop_after_two)
     with pytest.raises(Preempted):
         make(data, tmp_path / "stopped", **options)
-    monkeypatch.setattr(asking, "generate_batch", generate)
+    assert engines.closed == 2
+    asked_again = len(engines.requests)
+    monkeypatch.setattr(asking, "answers_to", answers_to)
     assert load_prepared(make(data, tmp_path / "stopped", **options))[0].to_list() == whole
-    assert len(engines.requests) == 2 * done
+    assert len(engines.requests) - asked_again == num_requests - 2 * 2  # two batches of two were kept
     assert engines.closed == engines.opened == 3
