@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,6 +118,11 @@ def _gaps(results: Results) -> Any:
                 places, values, width, color=COLOURS[number], edgecolor=INK, linewidth=0.4, hatch=HATCHES[number],
                 label=drawing.label(method),
             )  # fmt: skip
+            # No bar would read as nothing lost.
+            for place in (place for place, value in zip(places, values, strict=True) if math.isnan(value)):
+                axes.annotate("not run", (place, 0), (0, 3 if axes is above else -3), textcoords="offset points",
+                              rotation=90, fontsize=5.5, color=QUIET, ha="center",
+                              va="bottom" if axes is above else "top")  # fmt: skip
         axes.set_ylabel(label)
     below.set_xticks(range(len(names)), labels=[drawing.label(name) for name in names], rotation=15)
     figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=7)
