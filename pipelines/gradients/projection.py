@@ -29,12 +29,13 @@ def is_projectable(numel: int, num_rows: int) -> bool:
     return numel >= MIN_ELEMENTS and numel > num_rows
 
 
-def dots(rows: Tensor, vector: Tensor, *, exact: bool = False) -> Tensor:
-    """Inner products of every row with a vector.
+def dots(rows: Tensor, vector: Tensor, *, minus: Tensor | None = None, exact: bool = False) -> Tensor:
+    """Inner products of every row with a vector, or with a difference of two that is never held as a whole.
 
     Args:
         rows: ``[k, n]`` float32 or bfloat16.
         vector: ``[n]`` any float dtype.
+        minus: ``[n]`` in the vector's dtype, what is taken off the vector first; None for nothing.
         exact: multiply in float64, for rows that are nearly dependent.
 
     Returns:
@@ -45,14 +46,23 @@ def dots(rows: Tensor, vector: Tensor, *, exact: bool = False) -> Tensor:
     total = torch.zeros(k, dtype=torch.float64, device=rows.device)
     whole = n - n % RUN
     size = _chunk(rows, 4 * CHUNK)
+    # Written again and again: on a processor, fresh memory costs more than what is computed into it.
+    spare = None if minus is None else vector.new_empty(min(size, n))
     for start in range(0, whole, size):
         end = min(start + size, whole)
-        part, piece = rows[:, start:end].to(dtype), vector[start:end].to(dtype)
+        part, piece = rows[:, start:end].to(dtype), _piece(vector, minus, start, end, spare).to(dtype)
         runs = torch.linalg.vecdot(part.unflatten(1, (-1, RUN)), piece.unflatten(0, (-1, RUN)))
         total += runs.sum(1, dtype=torch.float64)
     if whole < n:
-        total += (rows[:, whole:].to(dtype) * vector[whole:].to(dtype)).sum(1, dtype=torch.float64)
+        rest = _piece(vector, minus, whole, n, spare).to(dtype)
+        total += (rows[:, whole:].to(dtype) * rest).sum(1, dtype=torch.float64)
     return total
+
+
+def _piece(vector: Tensor, minus: Tensor | None, start: int, end: int, spare: Tensor | None) -> Tensor:
+    if minus is None or spare is None:
+        return vector[start:end]
+    return torch.sub(vector[start:end], minus[start:end], out=spare[: end - start])
 
 
 def _chunk(tensor: Tensor, on_cpu: int = CHUNK) -> int:
@@ -60,9 +70,10 @@ def _chunk(tensor: Tensor, on_cpu: int = CHUNK) -> int:
     return on_cpu if tensor.device.type == "cpu" else 64 * CHUNK
 
 
-def squared_norm(vector: Tensor) -> Tensor:
-    """Sum of squares of ``vector`` (``[n]``, any float dtype), as a float64 scalar."""
-    return dots(vector.reshape(1, -1), vector.reshape(-1))[0]
+def squared_norm(vector: Tensor, *, minus: Tensor | None = None) -> Tensor:
+    """Sum of squares of ``vector`` (``[n]``, any float dtype), less ``minus`` if given, as a float64 scalar."""
+    whole = vector if minus is None else vector - minus
+    return dots(whole.reshape(1, -1), whole.reshape(-1))[0]
 
 
 def gram(rows: Tensor) -> Tensor:
@@ -129,17 +140,25 @@ def needs_exact(grams: Tensor, factors: Tensor) -> Tensor:
     return (squared_lengths * factors.square().sum(-1)).amax(-1) > 1e2
 
 
-def subtract_(vector: Tensor, rows: Tensor, weights: Tensor, *, exact: bool = False) -> None:
+def subtract_(vector: Tensor, rows: Tensor, weights: Tensor, *, once: bool = False, exact: bool = False) -> None:
     """Subtract ``rows.T @ weights`` from ``vector`` in place.
 
     Args:
-        vector: ``[n]`` any float dtype; changed in place, rounded once.
+        vector: ``[n]`` any float dtype; changed in place.
         rows: ``[k, n]`` float32 or bfloat16.
         weights: ``[k]`` float64.
+        once: round the vector once, not with every row: for one that is much larger than what it loses.
         exact: compute in float64 rather than float32, for rows that are nearly dependent.
     """
     dtype = torch.float64 if exact else torch.float32
     negative = -weights.to(vector.device, dtype)
+    if once:
+        size = _chunk(rows, 4 * CHUNK)
+        spare = vector.new_empty(min(size, len(vector)), dtype=dtype)
+        for part, piece in zip(rows.split(size, dim=1), vector.split(size), strict=True):
+            # The sum is formed in the wider of both types.
+            piece.add_(torch.mv(part.to(dtype).T, negative, out=spare[: len(piece)]))
+        return
     if vector.dtype == rows.dtype == dtype:
         vector.addmv_(rows.T, negative)
         return

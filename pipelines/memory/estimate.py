@@ -68,7 +68,9 @@ class Edits:
         row_width: bytes of one of them.
         keeps_all: whether weights from before the optimizer's step are kept of everything at once.
         keeps: whether they are kept at all, in every step or in those that are logged.
+        keeps_each_step: whether they are kept in every step; on a processor their place is then held between steps.
         round_elements: how many are kept at once of several tensors.
+        held_elements: the same where the compute device is a processor, and how many are held there between steps.
         holds_rows: whether the rows are in use, and not only being computed.
         masked: whether a mask marks what is trained.
         mask_share: the share of the weights that a mask lets move.
@@ -80,7 +82,9 @@ class Edits:
     row_width: int = 4
     keeps_all: bool = False
     keeps: bool = False
+    keeps_each_step: bool = False
     round_elements: int = 1 << 26
+    held_elements: int = 1 << 24
     holds_rows: bool = True
     masked: bool = False
     mask_share: float = 1.0
@@ -219,8 +223,13 @@ def _step(shape: ModelShape, engine: Engine, edits: Edits) -> list[Term]:
     if edits.keeps:
         # A tensor's part is kept whole; where a rank has few of one tensor's elements, a round has more tensors.
         tensor = shape.largest / engine.ranks if engine.stage == 3 else min(share, float(shape.largest))
-        kept = share if edits.keeps_all else min(share, max(float(edits.round_elements), tensor))
-        terms.append(Term("weights from before the step", 4.0 * kept, part="step"))
+        a_round = float(edits.round_elements if engine.on_accelerator else edits.held_elements)
+        kept = share if edits.keeps_all else min(share, max(a_round, tensor))
+        held = min(kept, a_round) if edits.keeps_each_step and (engine.offload or not engine.on_accelerator) else 0.0
+        if held:
+            terms.append(Term("weights from before the step", 4.0 * held))
+        if kept > held:
+            terms.append(Term("weights from before the step", 4.0 * (kept - held), part="step"))
         if not edits.keeps_all:
             largest = min(largest, kept)
     if engine.stage == 1 or (engine.stage == 2 and engine.width == 2 and not engine.wide_sums):

@@ -21,8 +21,10 @@ from data_registry.core import stopping
 from pipelines.core.job import rank, world_size
 from pipelines.core.progress import Progress
 from pipelines.engine import processes
+from pipelines.engine.shards.access import is_partitioned
 from pipelines.passes.dealing import deal_tokens
-from pipelines.passes.states import can_narrow, states_narrowed
+from pipelines.passes.states import bare_model, can_narrow, states_narrowed
+from pipelines.passes.tiled_head import CrossEntropy, Head, sum_at_places
 from pipelines.tokens.labels import IGNORED
 from pipelines.tokens.padding import collate_completions
 from pipelines.tokens.pairs import SIDES, Pair
@@ -68,6 +70,50 @@ def token_log_probs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Te
     values = outputs.log_probs.float()
     # Scattered as a whole, so that a batch without labels still hangs on the model.
     return values.new_zeros(labelled.shape).masked_scatter(labelled, values), labelled
+
+
+def token_loss_sum(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
+    """Minus the sum of the log-probabilities of a batch's labelled tokens.
+
+    Without its kernels the loss head computes all logits a second time in the backward pass. Here the head's gradients
+    are computed together with its values, at the places of labelled tokens alone.
+
+    Args:
+        model: with the loss head (:func:`add_loss_head`).
+        batch: as :func:`token_log_probs` takes it.
+
+    Returns:
+        a float32 scalar that can be differentiated, also where nothing is labelled.
+    """
+    if not _gradients_come_with_values(model, batch["labels"]):
+        return -token_log_probs(model, batch)[0].sum()
+    targets = batch["labels"][:, 1:]
+    labelled = targets != IGNORED
+    sums: list[Tensor] = []
+
+    def narrow(states: Tensor) -> Tensor:
+        kept = states[:, :-1][labelled]
+        sums.append(sum_at_places(kept, Head.of(bare_model(model)), CrossEntropy(targets[labelled]))[0])
+        # Nothing is left for the loss head.
+        return states[:, :0]
+
+    given = {key: value for key, value in batch.items() if key != "labels"}
+    with states_narrowed(model, narrow):
+        model(**given, shift_labels=targets[:, :0], use_cache=False, fused_lm_head=True)
+    return sums[0].float()
+
+
+def _gradients_come_with_values(model: Any, labels: Tensor) -> bool:
+    """Whether the head is ours to compute: on a processor, in float32 at least, and not shared out among ranks.
+
+    In bf16 a logit's rounding depends on how many are computed at once, and rows shall differ from training's gradients
+    by as little as they can. Under ZeRO 3 the head is gathered for backward passes from the model's own outputs alone.
+    """
+    if labels.device.type != "cpu" or not can_narrow(model):
+        return False
+    bare = bare_model(model)
+    wide = bare.get_output_embeddings().weight.dtype in (torch.float32, torch.float64)
+    return wide and not is_partitioned(bare)
 
 
 def label_log_probs(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

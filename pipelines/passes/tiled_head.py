@@ -228,7 +228,8 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Any) -> Any:
         grads = zip(ctx.saved_tensors, ctx.types, strict=True)
-        return (*(None if grad is None else (grad * outer[0]).to(dtype) for grad, dtype in grads), None, None, None)
+        # In place: a copy of the head's gradient would be the largest tensor of the backward pass.
+        return (*(None if grad is None else grad.mul_(outer[0]).to(dtype) for grad, dtype in grads), None, None, None)
 
 
 def _add_product_(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -18,7 +18,7 @@ from pipelines.models.reference import ModelSource
 from pipelines.token_weights.opening import open_token_weights
 from pipelines.training.data.anchor_schedule import rows_per_step
 from pipelines.training.data.plan import DataPlan
-from pipelines.transforms.rounds import ROUND_ELEMENTS
+from pipelines.transforms.rounds import ROUND_ELEMENTS, ROUND_ELEMENTS_ON_CPU
 
 _SCOPES = {"tensor": "", "layer": "a subspace for each layer, ", "global": "one subspace for all parameters, "}
 
@@ -73,7 +73,10 @@ def memory_planner(config: TrainConfig, source: ModelSource) -> Planner:
     edits = Edits(
         keeps=config.basis is not None or (config.mask is not None and config.mask_at == "update"),
         keeps_all=config.basis is not None and config.space == "update" and config.scope != "tensor",
+        keeps_each_step=(config.basis is not None and config.space == "update")
+        or (config.mask is not None and config.mask_at == "update"),
         round_elements=ROUND_ELEMENTS,
+        held_elements=ROUND_ELEMENTS_ON_CPU,
         tracks_change=config.track_change,
     )
     if config.mask is not None:

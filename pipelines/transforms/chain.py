@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from pipelines.engine.shards.access import MasterSlice, ShardAccess
+from pipelines.transforms.kept_weights import KeptWeights
 from pipelines.transforms.reach_test import ReachTest
-from pipelines.transforms.rounds import ROUND_ELEMENTS, StepInRounds
+from pipelines.transforms.rounds import StepInRounds, round_elements_on
 from pipelines.transforms.transform import Figures, StepPart, Transform
 
 
@@ -28,7 +29,7 @@ class TransformChain:
         optimizer: the torch optimizer that steps the master weights.
         transforms: the transforms, in any order; they act in the order of their ``order`` attributes.
         round_elements: how many elements of the weights from before its step are kept at once on a rank, if no single
-            tensor has more.
+            tensor has more; None for what suits the device.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class TransformChain:
         optimizer: torch.optim.Optimizer,
         transforms: Sequence[Transform],
         *,
-        round_elements: int = ROUND_ELEMENTS,
+        round_elements: int | None = None,
     ) -> None:
         self.access = access
         self.transforms = sorted(transforms, key=lambda transform: transform.order)
@@ -46,7 +47,9 @@ class TransformChain:
         self._needs_whole_step = any(transform.needs_whole_step for transform in self.transforms)
         self._parts: list[StepPart] = []
         # An edit that needs the whole step needs all weights from before it.
-        limit = sys.maxsize if self._needs_whole_step else round_elements
+        most = round_elements_on(access.device()) if round_elements is None else round_elements
+        self._kept = KeptWeights(most)
+        limit = sys.maxsize if self._needs_whole_step else most
         self._step = StepInRounds(access, optimizer, self._is_kept, limit)
         self._held: tuple[list[int], list[MasterSlice], list[Tensor | None]] | None = None
         watched = any(transform.reads_gradient for transform in self.transforms)
@@ -90,7 +93,7 @@ class TransformChain:
         if self._reach_test is not None:
             self._reach_test.check(which, [master.gradient() for master in masters])
         before = [
-            master.weights().clone() if self._is_kept(shard) else None
+            self._kept.copy(master.weights()) if self._is_kept(shard) else None
             for shard, master in zip(which, masters, strict=True)
         ]
         self._held = (which, masters, before)
@@ -118,6 +121,7 @@ class TransformChain:
             ]
             for transform in observers:
                 transform.on_final_change(part, change)
+        self._kept.release(again=not self._measured)
         return any(edited)
 
     def end_step(self) -> None:

@@ -139,13 +139,13 @@ class Projection(Transform):
             for shard, master, before in zip(part.which, part.masters, part.before, strict=True)
             if before is not None and not self.projector.leaves_alone(shard)
         ]
-        # The difference of close numbers is exact, so the weights themselves can hold the change meanwhile.
-        for _, weights, before in changing:
-            weights.sub_(before)
-        which = [shard for shard, _, _ in changing]
-        measure = self.projector.project_([weights for _, weights, _ in changing], which, norms=measured)
-        for _, weights, before in changing:
-            weights.add_(before)
+        # The difference of close numbers is exact. It is formed piece by piece, so that no pass writes it down.
+        measure = self.projector.project_(
+            [weights for _, weights, _ in changing],
+            [shard for shard, _, _ in changing],
+            minus=[before for _, _, before in changing],
+            norms=measured,
+        )
         if measured:
             self._removed.add(measure)
         return True

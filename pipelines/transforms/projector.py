@@ -123,7 +123,12 @@ class Projector:
         return list(rows)
 
     def project_(
-        self, vectors: Sequence[Tensor | None], which: Sequence[int] | None = None, *, norms: bool = True
+        self,
+        vectors: Sequence[Tensor | None],
+        which: Sequence[int] | None = None,
+        *,
+        minus: Sequence[Tensor] | None = None,
+        norms: bool = True,
     ) -> Measure:
         """Project vectors in place.
 
@@ -131,31 +136,40 @@ class Projector:
             vectors: flat tensors, one for each entry of ``which``; None counts as zero.
             which: indices of the shards concerned, by default all. Collective: every rank must make the call, in the
                 same order, though its own list may be empty.
+            minus: flat tensors like the vectors, where it is the vectors' differences from these that are to lose their
+                components; what they lose is subtracted from the vectors.
             norms: whether the figures need the vectors' norms, which cost another pass over the vectors.
         """
         shards = range(len(self.shards)) if which is None else which
-        measure = self.measure(vectors, which, norms=norms)
+        measure = self.measure(vectors, which, minus=minus, norms=norms)
         weights = self.strength * projection.coefficients(self.factors, measure.inner)
         for index, vector in zip(shards, vectors, strict=True):
             group = self.group_of(index)
             if vector is not None and not self.leaves_alone(index) and self._is_projected(group):
-                projection.subtract_(vector, self.rows[index], weights[group], exact=self._exact[group])
+                once, exact = minus is not None, self._exact[group]
+                projection.subtract_(vector, self.rows[index], weights[group], once=once, exact=exact)
         return measure
 
     def measure(
-        self, vectors: Sequence[Tensor | None], which: Sequence[int] | None = None, *, norms: bool = True
+        self,
+        vectors: Sequence[Tensor | None],
+        which: Sequence[int] | None = None,
+        *,
+        minus: Sequence[Tensor] | None = None,
+        norms: bool = True,
     ) -> Measure:
         """The measurements of a projection, without projecting; the arguments are those of :meth:`project_`."""
         shards = range(len(self.shards)) if which is None else which
         sums = torch.zeros(len(self.names), self.num_rows + 1, dtype=torch.float64, device=self._device)
-        for index, vector in zip(shards, vectors, strict=True):
+        offs: Sequence[Tensor | None] = [None] * len(vectors) if minus is None else minus
+        for index, vector, off in zip(shards, vectors, offs, strict=True):
             if vector is None or self.leaves_alone(index):
                 continue
             group = self.group_of(index)
-            inner = projection.dots(self.rows[index], vector, exact=self._exact[group])
+            inner = projection.dots(self.rows[index], vector, minus=off, exact=self._exact[group])
             sums[group, :-1] += inner.to(self._device)
             if norms:
-                sums[group, -1] += projection.squared_norm(vector).to(self._device)
+                sums[group, -1] += projection.squared_norm(vector, minus=off).to(self._device)
         sums = self._sum(sums)
         inner = sums[:, :-1]
         squared = sums[:, -1] if norms else torch.full_like(sums[:, -1], torch.nan)

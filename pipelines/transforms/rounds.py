@@ -20,6 +20,14 @@ from pipelines.engine.shards.partial_step import PartialStep, steps_by_element
 ROUND_ELEMENTS: Final = 1 << 26
 """How many elements a rank keeps at once, 256 MiB in float32, unless a single tensor's shard has more."""
 
+ROUND_ELEMENTS_ON_CPU: Final = 1 << 24
+"""The same on a processor, where their place is held between steps, and rounds cost no launches of kernels."""
+
+
+def round_elements_on(device: torch.device) -> int:
+    """How many elements a rank keeps at once on a device, unless a single tensor's shard has more."""
+    return ROUND_ELEMENTS_ON_CPU if device.type == "cpu" else ROUND_ELEMENTS
+
 
 class StepInRounds:
     """Has an optimizer take its step in rounds, each between its own hooks.

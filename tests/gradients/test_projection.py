@@ -150,3 +150,34 @@ def test_small_tensors_are_left_alone() -> None:
     assert not projection.is_projectable(8, 1)
     assert not projection.is_projectable(12, 12)
     assert projection.is_projectable(9, 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n=st.integers(1, 700),
+    k=st.integers(1, 4),
+    stored=st.sampled_from(["float32", "bfloat16"]),
+    exact=st.booleans(),
+    seed=st.integers(0, 2**20),
+)
+def test_a_difference_is_projected_without_being_held(n: int, k: int, stored: str, exact: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    before, rows = torch.randn(n), torch.randn(k, n).to(getattr(torch, stored))
+    after = before + 1e-4 * torch.randn(n)
+    with pytest.MonkeyPatch.context() as patch:
+        # Several chunks of whole runs, and a rest.
+        patch.setattr(projection, "CHUNK", 32)
+        inner = projection.dots(rows, after, minus=before, exact=exact)
+        change = after.double() - before.double()
+        wide = rows.double()
+        bound = 1e-6 * wide.norm(dim=1) * change.norm()
+        assert bool(((inner - wide @ change).abs() <= bound + 1e-30).all())
+        weights = 1e-4 * torch.randn(k, dtype=torch.float64)
+        result = after.clone()
+        projection.subtract_(result, rows, weights, once=True, exact=exact)
+    wanted = after.double() - wide.T @ weights
+    # Rounded once: to the nearest number there is, but for what rounding the subtracted part adds.
+    spacing = torch.nextafter(wanted.float().abs(), torch.tensor(torch.inf)).double() - wanted.float().abs().double()
+    rounding = 1e-6 * (wide.abs().T @ weights.abs())
+    assert bool(((result.double() - wanted).abs() <= 0.5 * spacing + rounding).all())
+    torch.testing.assert_close(projection.squared_norm(after, minus=before), change.square().sum(), rtol=1e-6, atol=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipelines.configs.train import TrainSftConfig
 from pipelines.core.config import resolve
 from pipelines.memory.activations import Held, Pass, held_by
 from pipelines.memory.clusters import smallest_cluster
-from pipelines.memory.estimate import Edits, Engine, estimate
+from pipelines.memory.estimate import Edits, Engine, Estimate, estimate
 from pipelines.memory.live import LiveBytes
 from pipelines.memory.planning import engine_of
 from pipelines.memory.shape import Lora, ModelShape, shape_of
@@ -71,7 +72,7 @@ def test_edits_of_a_step() -> None:
     shape = ModelShape((600, 300, 100), 0)
     engine = Engine(2, 2, bf16=True, wide_sums=True, bucket=50, on_accelerator=False)
     edits = Edits(
-        rows=2, row_elements=1000, keeps=True, round_elements=200, masked=True, mask_share=0.5, tracks_change=True
+        rows=2, row_elements=1000, keeps=True, held_elements=200, masked=True, mask_share=0.5, tracks_change=True
     )
     found = estimate(shape, engine, edits=edits, passes=Held(1e6, 2e5), refresh=Held(3e5))
     terms = {(term.name, term.part): term.device for term in found.terms}
@@ -85,10 +86,18 @@ def test_edits_of_a_step() -> None:
     assert found.fullest == "passes"
     assert found.device == found.of("always") + 1e6 + 2e5 + 100 + 4 * 500
     alone = Engine(None, 1, bf16=False, wide_sums=False, on_accelerator=False)
-    for changes, kept in (({}, 600), ({"keeps_all": True}, 1000), ({"round_elements": 700}, 700)):
-        some = estimate(shape, alone, edits=Edits(keeps=True, **{"round_elements": 200, **changes}), passes=Held())
-        (held,) = (term.device for term in some.terms if term.name == "weights from before the step")
-        assert held == 4 * kept
+    on_gpu = replace(alone, on_accelerator=True)
+    for changes, kept in (({}, 600), ({"keeps_all": True}, 1000), ({"held_elements": 700}, 700)):
+        some = estimate(shape, alone, edits=Edits(keeps=True, **{"held_elements": 200, **changes}), passes=Held())
+        assert before_the_step(some) == {"step": 4 * kept}
+    # What is needed in every step is held between steps on a processor, as far as a round goes.
+    each = Edits(keeps=True, keeps_each_step=True, held_elements=200, round_elements=700)
+    assert before_the_step(estimate(shape, alone, edits=each, passes=Held())) == {"always": 4 * 200, "step": 4 * 400}
+    assert before_the_step(estimate(shape, on_gpu, edits=each, passes=Held())) == {"step": 4 * 700}
+
+
+def before_the_step(found: Estimate) -> dict[str, float]:
+    return {term.part: term.device for term in found.terms if term.name == "weights from before the step"}
 
 
 def _model(directory: Path, layers: int = 5, key_heads: int = 2) -> Path:

@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from pipelines.basis.objectives.tokens import TokenLoss, token_loss_sum
 from pipelines.basis.references import ReferenceSet, objectives_for_rank
@@ -58,6 +68,62 @@ def test_rows_of_a_basis_are_those_of_one_row_at_a_time(model: Any, seed: int, m
     for row, gradient in zip(batched.rows, wanted, strict=True):
         error = (row[0] - gradient.flatten() / units).abs().max()
         assert error <= 2e-6 * (gradient.abs().max() / units)
+
+
+def of_kind(kind: str) -> Any:
+    """Small models in float64: tied and untied heads, a cap on logits, logits that are divided, learnt positions."""
+    torch.manual_seed(1)
+    size: dict[str, Any] = {
+        "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0,
+    }  # fmt: skip
+    if kind == "gpt2":
+        made: Any = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=64))
+    elif kind == "gemma2":
+        # Large weights, so that the cap is felt.
+        config = Gemma2Config(**size, head_dim=8, final_logit_softcapping=2.0, initializer_range=0.5)
+        made = Gemma2ForCausalLM(config)
+    elif kind == "granite":
+        made = GraniteForCausalLM(GraniteConfig(**size, logits_scaling=3.0))
+    else:
+        made = LlamaForCausalLM(LlamaConfig(**size, tie_word_embeddings=kind == "tied"))
+    return made.double().eval()
+
+
+@pytest.mark.parametrize("kind", ["tied", "untied", "gemma2", "granite", "gpt2"])
+@pytest.mark.parametrize("seed", range(3))
+def test_loss_and_gradients_in_one_pass_of_the_head_are_those_of_whole_logits(kind: str, seed: int) -> None:
+    odd, samples = of_kind(kind), rows(200 + seed)
+    logs = [odd(input_ids=torch.tensor([each["input_ids"]])).logits[0, :-1].log_softmax(-1) for each in samples]
+    labels = [torch.tensor(each["labels"])[1:] for each in samples]
+    inside = [of_row != -100 for of_row in labels]
+    wanted = -sum(
+        log[at].gather(1, of_row[at, None]).sum() for log, of_row, at in zip(logs, labels, inside, strict=True)
+    )
+    log_probs.add_loss_head(odd)
+    batch = TokenLoss().collate(samples, 0)
+    assert log_probs._gradients_come_with_values(odd, batch["labels"])
+    found = token_loss_sum(odd, batch)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
+    parameters = list(odd.parameters())
+    gradients = zip(torch.autograd.grad(0.5 * found, parameters), torch.autograd.grad(wanted, parameters), strict=True)
+    # The sum is float32 in either case; Gemma 2 goes through float32 in its layers as well.
+    bound = 2e-6 if kind == "gemma2" else 1e-10
+    for one, other in gradients:
+        assert float((one - 0.5 * other).abs().max()) <= bound * float(other.abs().max())
+    batch["labels"][:] = -100
+    nothing = token_loss_sum(odd, batch)
+    assert float(nothing) == 0
+    assert not any(grad.any() for grad in torch.autograd.grad(nothing, parameters))
+
+
+def test_the_head_is_left_to_the_model_where_it_is_shared_out_or_narrow(model: Any, monkeypatch: Any) -> None:
+    labels = torch.zeros(1, 3, dtype=torch.int64)
+    assert log_probs._gradients_come_with_values(model, labels)
+    assert not log_probs._gradients_come_with_values(of_kind("tied").bfloat16(), labels)
+    assert not log_probs._gradients_come_with_values(model, labels.to("meta"))
+    monkeypatch.setattr(log_probs, "is_partitioned", lambda _: True)
+    assert not log_probs._gradients_come_with_values(model, labels)
 
 
 @pytest.mark.parametrize("seed", range(6))

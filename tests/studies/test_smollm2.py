@@ -111,7 +111,7 @@ def test_the_point_with_least_over_refusal_among_safe_ones_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = {"step-1": (0.2, 0.0), "step-2": (0.05, 0.6), "mixed-0.5": (0.03, 0.3), "end-test": (0.0, 0.0)}
-    for name in figures:
+    for name in [*figures, ".step-4.partial-0d1e02bc"]:
         (tmp_path / name).mkdir()
     monkeypatch.setattr(running, "read_results", lambda path: path.name)
     monkeypatch.setattr(

@@ -76,9 +76,9 @@ def choose(results: Path, plan: Plan) -> str:
 
     Where no point reaches the target, it is the one with the least compliance.
     """
-    found = {
-        path.name: shares(read_results(path)) for path in sorted(results.iterdir()) if not path.name.endswith("test")
-    }
+    # A run that was cut leaves a hidden folder of what it was measuring.
+    finished = [path for path in sorted(results.iterdir()) if not path.name.startswith(".")]
+    found = {path.name: shares(read_results(path)) for path in finished if not path.name.endswith("test")}
     safe = {name: figures for name, figures in found.items() if figures[HARMFUL_COMPLIANCE] <= plan.target}
     if safe:
         return min(safe, key=lambda name: (safe[name][OVER_REFUSAL], safe[name][HARMFUL_COMPLIANCE]))

@@ -54,7 +54,6 @@ class TokenLoss(ReferenceLoss):
 
 def token_loss_sum(model: Any, batch: Batch) -> Tensor:
     """Sum of the token loss over a batch's answers, a float32 scalar."""
-    from pipelines.passes.log_probs import token_log_probs
+    from pipelines.passes import log_probs
 
-    log_probs, _ = token_log_probs(model, batch)
-    return -log_probs.sum()
+    return log_probs.token_loss_sum(model, batch)
