@@ -232,7 +232,9 @@ def table(work: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", default=list(CONFIGURATIONS), help="names of configurations")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(CONFIGURATIONS), default=list(CONFIGURATIONS), help="names of configurations"
+    )
     parser.add_argument("--table", action="store_true", help="print what models of 0.5 B to 70 B would hold")
     parser.add_argument("--out", type=Path, default=None, help="directory for the raw results")
     parser.add_argument("--child", choices=list(CONFIGURATIONS), default=None, help=argparse.SUPPRESS)
