@@ -27,6 +27,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench import line as lines
+
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = (
     "num-procs: 1, precision: fp32, max-steps: 2, learning-rate: 3e-4, batch-size: 16, accumulation: 1, max-length: 64"
@@ -75,8 +77,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "slurm --dry-run": ("slurm", "chain.yaml", "--profile", "profile.yaml", "--dry-run"),
 }
 FIRST_STEP = "train-sft to the first step"
-# What no training with TRL can be quicker than.
-FLOOR, FLOOR_CODE = "importing TRL's trainer alone", "from trl import SFTTrainer"
+# What no program in Python, and no training with TRL, can be quicker than.
+FLOORS = {"python alone": "pass", "importing TRL's trainer alone": "from trl import SFTTrainer"}
+PYTHON, TRAINER = FLOORS
 TO_TRAIN = ("train-sft", "made/model", "--data", "made/safety", *(
     word for pair in TRAINING.replace("max-steps: 2", "max-steps: 1").split(", ") for word in ("--" + pair).split(": ")
 ), "--out", "trained")  # fmt: skip
@@ -102,10 +105,10 @@ def whole(code: Path, work: Path, arguments: Sequence[str]) -> dict[str, float]:
     return {"wall_s": wall, "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
 
-def floor(work: Path) -> dict[str, float]:
-    """Seconds of a process that only imports what training is done with."""
+def floor(work: Path, program: str) -> dict[str, float]:
+    """Seconds of a process that does nothing but this."""
     before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, "-c", FLOOR_CODE], cwd=work, check=True)
+    subprocess.run([sys.executable, "-c", program], cwd=work, check=True)
     wall, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"wall_s": wall, "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
@@ -138,7 +141,7 @@ def make_world(code: Path, work: Path) -> None:
 def measure(codes: dict[str, Path], pairs: int) -> dict[str, dict[str, list[dict[str, float]]]]:
     """All measurements, by command and by code."""
     raw: dict[str, dict[str, list[dict[str, float]]]] = {
-        name: {label: [] for label in codes} for name in (*COMMANDS, FIRST_STEP, FLOOR)
+        name: {label: [] for label in codes} for name in (*COMMANDS, FIRST_STEP, *FLOORS)
     }
     with tempfile.TemporaryDirectory() as folder:
         works = {label: Path(folder) / label for label in codes}
@@ -154,7 +157,8 @@ def measure(codes: dict[str, Path], pairs: int) -> dict[str, dict[str, list[dict
                     raw[name][label].append(whole(codes[label], works[label], arguments))
             for label in order:
                 raw[FIRST_STEP][label].append(to_first_step(codes[label], works[label]))
-                raw[FLOOR][label].append(floor(works[label]))
+                for name, program in FLOORS.items():
+                    raw[name][label].append(floor(works[label], program))
     return raw
 
 
@@ -172,6 +176,19 @@ def show(raw: dict[str, dict[str, list[dict[str, float]]]], labels: Sequence[str
             print(f"{name:<30} {unit.removesuffix('_s'):<5} {'   '.join(texts)}")
 
 
+def table(raw: dict[str, dict[str, list[dict[str, float]]]]) -> list[lines.Line]:
+    """The lines of the table: processor time, which is what an idle machine takes, beside the floors'."""
+
+    def seconds(name: str) -> list[float]:
+        return [each["cpu_s"] for each in raw[name]["now"]]
+
+    floors = {**dict.fromkeys(COMMANDS, PYTHON), FIRST_STEP: TRAINER}
+    return [
+        lines.line(name, "whole process", "processor s", seconds(name), floor=lines.Beside(floor, seconds(floor)))
+        for name, floor in floors.items()
+    ]
+
+
 def commit_of(code: Path) -> str:
     """The commit of a checkout, ``-dirty`` where it has changes."""
     described = ["git", "-C", str(code), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
@@ -186,10 +203,12 @@ def main() -> int:
     parser.add_argument("--against", type=Path, help="a checkout of an earlier state, measured in turn")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--out", type=Path, help="the folder for the raw results")
+    lines.add_option(parser)
     options = parser.parse_args()
     codes = {**({"before": options.against.resolve()} if options.against else {}), "now": ROOT}
     raw = measure(codes, options.pairs)
     show(raw, list(codes))
+    lines.write(options.lines, table(raw))
     if options.out:
         date = datetime.now(UTC).date().isoformat()
         kept: dict[str, Any] = {

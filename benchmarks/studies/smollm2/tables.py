@@ -162,23 +162,29 @@ def begun(points: Sequence[Point]) -> Point:
 
 def _line(method: str, points: Sequence[Point], origin: Point, naive: Sequence[Point] | None = None) -> str:
     """A line of a table; capabilities outside the interval of the start are marked."""
-    harmful = [fmean(point.figures[suite, HARMFUL_COMPLIANCE].value for point in points) for suite in HARMFUL.values()]
-    harmless = [fmean(point.figures[suite, OVER_REFUSAL].value for point in points) for suite in HARMLESS.values()]
+    harmful = [[point.figures[suite, HARMFUL_COMPLIANCE].value for suite in HARMFUL.values()] for point in points]
+    harmless = [[point.figures[suite, OVER_REFUSAL].value for point in points] for suite in HARMLESS.values()]
     kl = fmean(point.of(DIVERGENCE).value for point in points)
     names = dict.fromkeys("end" if point.name == "end-test" else str(point.chosen) for point in points)
     return row(
         method,
         "" if method == START else str(len(points)),
         "" if method == START else ", ".join(names),
-        f"{100 * fmean(harmful):.1f} %",
-        " / ".join(f"{100 * value:.0f}" for value in harmful),
-        *(f"{100 * value:.1f} %" for value in harmless),
+        _over_seeds([fmean(of_seed) for of_seed in harmful]),
+        " / ".join(f"{100 * fmean(of_set):.0f}" for of_set in zip(*harmful, strict=True)),
+        *map(_over_seeds, harmless),
         " / ".join(_capability(points, origin, [suite]) for suite in LOSSES.values()),
         _capability(points, origin, list(CHOICES.values())),
         _capability(points, origin, [INSTRUCTIONS]),
         f"{kl:.3f}",
         _relative(points, naive),
     )
+
+
+def _over_seeds(shares: Sequence[float]) -> str:
+    """The mean, and where there are several seeds the least and the greatest."""
+    ends = f" ({100 * min(shares):.0f} to {100 * max(shares):.0f})" if len(shares) > 1 else ""
+    return f"{100 * fmean(shares):.1f} %{ends}"
 
 
 def _capability(points: Sequence[Point], origin: Point, suites: Sequence[str]) -> str:
@@ -195,11 +201,9 @@ def _worse(suite: str, value: float, start: Figure) -> bool:
 
 
 def _relative(points: Sequence[Point], naive: Sequence[Point] | None) -> str:
-    """Tokens in multiples of naive training's; empty where they were not counted."""
-    ours, theirs = ([point.cost.get("tokens") for point in of] for of in (points, naive or ()))
-    if not theirs or None in ours or None in theirs:
-        return ""
-    return f"{fmean(map(float, filter(None, ours))) / fmean(map(float, filter(None, theirs))):.2f}"
+    """Tokens in multiples of naive training's, over the seeds in which they were counted; empty without any."""
+    ours, theirs = ([float(n) for point in of if (n := point.cost.get("tokens"))] for of in (points, naive or ()))
+    return f"{fmean(ours) / fmean(theirs):.2f}" if ours and theirs else ""
 
 
 def _both(point: Point | None) -> str:
