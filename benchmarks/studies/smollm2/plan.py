@@ -72,6 +72,7 @@ class Plan(Document):
     alphas: list[float]
     validation: Measured
     test: Measured
+    ends: list[Task]
     max_new_tokens: int
     eval_batch_size: int
     target: float

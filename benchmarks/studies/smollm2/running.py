@@ -50,7 +50,8 @@ def measure(run: Run, plan: Plan, materials: Materials, folder: Path) -> None:
     for alpha in plan.alphas:
         evaluate(_mixed(end, materials, alpha), plan, materials, folder / "results" / f"mixed-{alpha}", "validation")
     chosen = choose(folder / "results", plan)
-    evaluate(end, plan, materials, folder / "results" / "end-test", "test")
+    if run.task in plan.ends or chosen == f"step-{end.name}":
+        evaluate(end, plan, materials, folder / "results" / "end-test", "test")
     if chosen != f"step-{end.name}":
         kind, _, number = chosen.partition("-")
         model = end.parent / number if kind == "step" else _mixed(end, materials, float(number))
