@@ -11,6 +11,7 @@ in float64.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,12 +52,19 @@ def dots(rows: Tensor, vector: Tensor, *, minus: Tensor | None = None, exact: bo
     for start in range(0, whole, size):
         end = min(start + size, whole)
         part, piece = rows[:, start:end].to(dtype), _piece(vector, minus, start, end, spare).to(dtype)
-        runs = torch.linalg.vecdot(part.unflatten(1, (-1, RUN)), piece.unflatten(0, (-1, RUN)))
-        total += runs.sum(1, dtype=torch.float64)
+        total += _over_runs(part.unflatten(1, (-1, RUN)), piece.unflatten(0, (-1, RUN))).sum(1, dtype=torch.float64)
     if whole < n:
         rest = _piece(vector, minus, whole, n, spare).to(dtype)
         total += (rows[:, whole:].to(dtype) * rest).sum(1, dtype=torch.float64)
     return total
+
+
+def _over_runs(rows: Tensor, vector: Tensor) -> Tensor:
+    """Inner products ``[k, m]`` of ``[k, m, RUN]`` with ``[m, RUN]``, in their dtype."""
+    if rows.device.type == "cpu" and rows.dtype == torch.float32 and torch.get_num_threads() == 1:
+        # torch writes down all products before it sums them. NumPy does not, but has a single thread.
+        return torch.from_numpy(np.einsum("kmr,mr->km", rows.detach().numpy(), vector.detach().numpy()))
+    return torch.linalg.vecdot(rows, vector)
 
 
 def _piece(vector: Tensor, minus: Tensor | None, start: int, end: int, spare: Tensor | None) -> Tensor:

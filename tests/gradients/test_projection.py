@@ -181,3 +181,21 @@ def test_a_difference_is_projected_without_being_held(n: int, k: int, stored: st
     rounding = 1e-6 * (wide.abs().T @ weights.abs())
     assert bool(((result.double() - wanted).abs() <= 0.5 * spacing + rounding).all())
     torch.testing.assert_close(projection.squared_norm(after, minus=before), change.square().sum(), rtol=1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_products_are_as_accurate_with_one_thread_as_with_several(threads: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    rows, vector = torch.randn(3, 300_001), torch.randn(300_001)
+    # Numbers of one sign, whose sum grows: the worst for sums in float32.
+    rows[0], vector[:] = 0.1, vector.abs()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = projection.dots(rows, vector)
+    finally:
+        torch.set_num_threads(before)
+    wanted = rows.double() @ vector.double()
+    lengths = rows.double().norm(dim=1) * vector.double().norm()
+    assert float(((found - wanted).abs() / lengths).max()) <= 1e-7
