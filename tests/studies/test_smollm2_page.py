@@ -79,10 +79,10 @@ def test_chosen_points_and_ends_are_averaged_over_seeds_and_losses_are_marked(tm
     found, plan = points(tmp_path), read_plan()
     assert [point.name for point in at(found, "sft", "naive", "chosen")] == ["chosen-test", "end-test"]
     chosen = cells(TABLES["sft-chosen"](found, plan), "naive")
-    assert chosen[1:7] == ["2", "step-5, end", "10.0 % (0 to 20)", "10 / 10 / 10", *["70.0 % (60 to 80)"] * 2]
+    assert chosen[1:7] == ["2", "step-5, end", "10.0 % (0.0 to 20.0)", "10 / 10 / 10", *["70.0 % (60.0 to 80.0)"] * 2]
     assert chosen[7] == "1.575 / 1.575 / 1.575", "within the interval of the start, which is 1.3 to 1.7"
     end = cells(TABLES["sft-end"](found, plan), "naive")
-    assert end[3:6] == ["0.0 % (0 to 0)", "0 / 0 / 0", "90.0 % (80 to 100)"]
+    assert end[3:6] == ["0.0 % (0.0 to 0.0)", "0 / 0 / 0", "90.0 % (80.0 to 100.0)"]
     assert end[7] == "1.625 / 1.625 / 1.625"
     recommended = cells(TABLES["sft-chosen"](found, plan), "recommended")
     assert recommended[-2:] == ["0.010", "1.50"]

@@ -36,7 +36,7 @@ def _curves(points: Sequence[Point], plan: Plan) -> Any:
     tasks = [task for task in _TASKS if any(point.task == task for point in points)]
     figure = drawing.new_figure(3.4 * len(tasks) + 1.9, 3.6)
     origin = next(point for point in points if point.method == "start" and point.side == "validation")
-    for task, axes in zip(tasks, figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0], strict=True):
+    for task, axes in zip(tasks, figure.subplots(1, len(tasks), sharex=True, sharey=True, squeeze=False)[0], strict=True):
         drawing.frame(axes, grid="both")
         for number, method in enumerate(plan.methods):
             ours = [point for point in points if (point.task, point.method) == (task, method)]
@@ -88,7 +88,7 @@ def _tested(points: Sequence[Point], plan: Plan) -> Any:
                 label=drawing.label(method),
             )  # fmt: skip
     left.set_xlabel("harmful requests answered, % (three sets)")
-    right.set_xlabel("held-out loss above the start, nats a token (three sets)")
+    right.set_xlabel("held-out loss above the start, nats (three sets)")
     left.set_ylabel("XSTest's harmless prompts refused, %")
     left.set_ylim(-2, 102)
     _legend(figure)

@@ -183,7 +183,7 @@ def _line(method: str, points: Sequence[Point], origin: Point, naive: Sequence[P
 
 def _over_seeds(shares: Sequence[float]) -> str:
     """The mean, and where there are several seeds the least and the greatest."""
-    ends = f" ({100 * min(shares):.0f} to {100 * max(shares):.0f})" if len(shares) > 1 else ""
+    ends = f" ({100 * min(shares):.1f} to {100 * max(shares):.1f})" if len(shares) > 1 else ""
     return f"{100 * fmean(shares):.1f} %{ends}"
 
 
