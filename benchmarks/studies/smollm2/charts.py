@@ -36,7 +36,8 @@ def _curves(points: Sequence[Point], plan: Plan) -> Any:
     tasks = [task for task in _TASKS if any(point.task == task for point in points)]
     figure = drawing.new_figure(3.4 * len(tasks) + 1.9, 3.6)
     origin = next(point for point in points if point.method == "start" and point.side == "validation")
-    for task, axes in zip(tasks, figure.subplots(1, len(tasks), sharex=True, sharey=True, squeeze=False)[0], strict=True):
+    panels = figure.subplots(1, len(tasks), sharex=True, sharey=True, squeeze=False)[0]
+    for task, axes in zip(tasks, panels, strict=True):
         drawing.frame(axes, grid="both")
         for number, method in enumerate(plan.methods):
             ours = [point for point in points if (point.task, point.method) == (task, method)]
