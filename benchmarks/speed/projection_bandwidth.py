@@ -9,7 +9,8 @@ optimizer's step and projects the difference after it.
 
 The floor is the least traffic at the bandwidth of a copy, which is measured in the same rounds. With k rows in float32,
 gradient space reads the gradient and the rows twice and writes the gradient: 4 (2 (k + 1) + 1) bytes an element.
-Update space copies the weights, reads both and the rows twice and writes the weights: 4 (2 + 2 (k + 2) + 1) bytes.
+Update space copies the weights, reads both and the rows, then the rows and the weights again, and writes the weights:
+4 (2 + (k + 2) + (k + 1) + 1) bytes.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _no_loss(*arguments: Any) -> Any:
 
 def measure(shape: str, device: torch.device, repeats: int) -> list[lines.Line]:
     bench = Bench(shape, device)
-    traffic = {"gradient": 4 * (2 * (ROWS + 1) + 1), "update": 4 * (2 + 2 * (ROWS + 2) + 1)}
+    traffic = {"gradient": 4 * (2 * (ROWS + 1) + 1), "update": 4 * (2 + (ROWS + 2) + (ROWS + 1) + 1)}
     found: dict[str, list[float]] = {"gradient": [], "update": []}
     floors: dict[str, list[float]] = {"gradient": [], "update": []}
     for repeat in range(repeats + 1):

@@ -77,7 +77,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "slurm --dry-run": ("slurm", "chain.yaml", "--profile", "profile.yaml", "--dry-run"),
 }
 FIRST_STEP = "train-sft to the first step"
-# What no program in Python, and no training with TRL, can be quicker than.
+# What no program in Python can be quicker than, and what a training script with TRL does first.
 FLOORS = {"python alone": "pass", "importing TRL's trainer alone": "from trl import SFTTrainer"}
 PYTHON, TRAINER = FLOORS
 TO_TRAIN = ("train-sft", "made/model", "--data", "made/safety", *(
@@ -182,11 +182,10 @@ def table(raw: dict[str, dict[str, list[dict[str, float]]]]) -> list[lines.Line]
     def seconds(name: str) -> list[float]:
         return [each["cpu_s"] for each in raw[name]["now"]]
 
-    floors = {**dict.fromkeys(COMMANDS, PYTHON), FIRST_STEP: TRAINER}
-    return [
-        lines.line(name, "whole process", "processor s", seconds(name), floor=lines.Beside(floor, seconds(floor)))
-        for name, floor in floors.items()
-    ]
+    floor, peer = (lines.Beside(name, seconds(name)) for name in (PYTHON, TRAINER))
+    found = [lines.line(name, "whole process", "processor s", seconds(name), floor=floor) for name in COMMANDS]
+    first = lines.line(FIRST_STEP, "from the start", "processor s", seconds(FIRST_STEP), peer=peer, floor=floor)
+    return [*found, first]
 
 
 def commit_of(code: Path) -> str:

@@ -80,8 +80,13 @@ def _chunk(tensor: Tensor, on_cpu: int = CHUNK) -> int:
 
 def squared_norm(vector: Tensor, *, minus: Tensor | None = None) -> Tensor:
     """Sum of squares of ``vector`` (``[n]``, any float dtype), less ``minus`` if given, as a float64 scalar."""
-    whole = vector if minus is None else vector - minus
-    return dots(whole.reshape(1, -1), whole.reshape(-1))[0]
+    if minus is None:
+        return dots(vector.reshape(1, -1), vector.reshape(-1))[0]
+    size = _chunk(vector, 4 * CHUNK)
+    total = torch.zeros((), dtype=torch.float64, device=vector.device)
+    for part, off in zip(vector.split(size), minus.split(size), strict=True):
+        total += squared_norm(part - off)
+    return total
 
 
 def gram(rows: Tensor) -> Tensor:
