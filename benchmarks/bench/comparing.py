@@ -55,6 +55,8 @@ def compare(table: Mapping[str, Any], other: Mapping[str, Any] | None) -> Compar
     if other is None:
         return Comparison("No table has been kept yet, so there is nothing to compare with.", [], [])
     which = f"the table of {other['date'][:10]}, commit {other['commit']}"
+    if other.get("parts", 1) > 1:
+        which = f"the last table of each benchmark ({other['parts']} tables; the newest is {which})"
     unlike = difference(table["machine"], other["machine"])
     if unlike:
         return Comparison(f"Cannot be compared with {which}: it was measured on another machine ({unlike}).", [], [])

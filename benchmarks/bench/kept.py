@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench.launching import Outcome
-from benchmarks.bench.machine import describe
+from benchmarks.bench.machine import describe, difference
 from pipelines.core.environment import git_commit, package_versions
 
 KEPT = Path(__file__).resolve().parents[1] / "results"
@@ -61,10 +61,18 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def last(size: str, folder: Path = KEPT, machine: dict[str, Any] | None = None) -> dict[str, Any] | None:
-    """The last kept table of a size: that of this machine, or, where there is none, that of another; or None."""
-    from benchmarks.bench.machine import difference
+    """What was kept last of a size: of this machine, or, where there is nothing, of another; or None.
 
+    Tables may be kept of some benchmarks alone. So each benchmark is that of the newest table of this machine in which
+    it has lines, and ``parts`` counts the tables that they are from.
+    """
     tables = [read(path) for path in sorted(folder.glob("bench-*.json"))]
     tables = sorted((table for table in tables if table["size"] == size), key=lambda table: str(table["date"]))
     mine = [table for table in tables if machine is not None and not difference(machine, table["machine"])]
-    return (mine or tables or [None])[-1]
+    if not mine:
+        return (tables or [None])[-1]
+    newest = {
+        entry["name"]: (table["date"], entry) for table in mine for entry in table["benchmarks"] if entry["lines"]
+    }
+    parts = len({date for date, _ in newest.values()})
+    return {**mine[-1], "benchmarks": [entry for _, entry in newest.values()], "parts": parts}

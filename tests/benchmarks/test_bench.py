@@ -111,6 +111,19 @@ def test_a_table_is_compared_only_with_one_of_its_size_and_arguments(bench, tmp_
     assert "not compared: fast: it was run with '--rounds 1' then" in said
 
 
+def test_each_benchmark_is_compared_with_the_last_table_that_has_it(bench, tmp_path: Path) -> None:
+    for day, given in enumerate(({"fast": [a_line([1.0])], "other": [a_line([1.0])]}, {"other": [a_line([3.0])]})):
+        bench(given, "--keep")
+        (path,) = (tmp_path / "kept").glob("bench-full-2*T*.json")
+        kept.write({**json.loads(path.read_text()), "date": f"2001-01-0{day + 1}"}, path.with_name(f"bench-{day}.json"))
+        path.unlink()
+    code, said = bench({"fast": [a_line([2.0])], "other": [a_line([2.0])]})
+    assert code == 1
+    assert "WORSE: a step, time: 1.000 -> 2.000" in said
+    assert said.count("WORSE") == 1, "the other was slower in its last table"
+    assert "the last table of each benchmark (2 tables; the newest is the table of 2001-01-02, commit" in said
+
+
 def test_a_line_that_is_gone_is_named(bench) -> None:
     bench({"fast": [a_line([1.0]), a_line([1.0], name="another")]}, "--keep")
     assert "'another, time' is no longer measured" in bench({"fast": [a_line([1.0])]})[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -109,6 +110,11 @@ def test_runs_are_measured_chosen_and_kept(tmp_path: Path, plan: Plan, monkeypat
     assert {row["method"] for row in table} == {"start", "naive", "recommended", "LoRA"}
     assert all(row["tokens"] > 0 for row in table if row["method"] != "start")
     assert "step-1" in show(tmp_path / "work")
+    # Runs of another directory are added; the start is replaced, not kept twice.
+    shutil.rmtree(tmp_path / "work" / "runs" / naive.name)
+    keep(tmp_path / "work", tmp_path / "figures.parquet")
+    again = pq.read_table(tmp_path / "figures.parquet").to_pylist()
+    assert sorted(map(str, again)) == sorted(map(str, table))
 
 
 def test_the_point_with_least_over_refusal_among_safe_ones_is_chosen(

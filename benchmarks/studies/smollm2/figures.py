@@ -45,8 +45,15 @@ def show(work: Path) -> str:
 
 
 def keep(work: Path, file: Path) -> None:
-    """Write all figures of the start and of the runs that are done, one row each."""
-    rows = []
+    """Write all figures of the start and of the runs that are done, one row each.
+
+    Runs that were kept before and are not in this directory stay, so that a study may go on in an empty one.
+
+    Args:
+        work: the directory of the study.
+        file: the table; made where it is missing.
+    """
+    rows: list[dict[str, Any]] = []
     for record, name, path in points(work):
         if record and "run" not in record:
             continue
@@ -60,5 +67,12 @@ def keep(work: Path, file: Path) -> None:
                     **common, "suite": suite.suite, "metric": metric.name, "value": metric.value, "low": metric.low,
                     "high": metric.high, "items": metric.num_items,
                 })  # fmt: skip
+    if file.exists():
+        anew = {_run_of(row) for row in rows}
+        rows = [row for row in pq.read_table(file).to_pylist() if _run_of(row) not in anew] + rows
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), file, compression="zstd")
+
+
+def _run_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("task", "method", "rate", "seed", "steps"))
