@@ -201,6 +201,8 @@ def main() -> int:
     from lm_eval.models.huggingface import HFLM
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    # Small passes gain little from more threads, whose waiting counts as processor time.
+    torch.set_num_threads(1)
     model, tokenizer, work = _open(options, device)
     harness = HFLM(
         pretrained=model, tokenizer=tokenizer, batch_size=options.batch_size, device=device, add_bos_token=False
