@@ -71,8 +71,9 @@ def last(size: str, folder: Path = KEPT, machine: dict[str, Any] | None = None) 
     mine = [table for table in tables if machine is not None and not difference(machine, table["machine"])]
     if not mine:
         return (tables or [None])[-1]
-    newest = {
-        entry["name"]: (table["date"], entry) for table in mine for entry in table["benchmarks"] if entry["lines"]
+    used: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        entry["name"]: (table, entry) for table in mine for entry in table["benchmarks"] if entry["lines"]
     }
-    parts = len({date for date, _ in newest.values()})
-    return {**mine[-1], "benchmarks": [entry for _, entry in newest.values()], "parts": parts}
+    newest = max((table for table, _ in used.values()), key=lambda table: str(table["date"]), default=mine[-1])
+    parts = len({str(table["date"]) for table, _ in used.values()})
+    return {**newest, "benchmarks": [entry for _, entry in used.values()], "parts": parts}

@@ -112,7 +112,12 @@ def test_a_table_is_compared_only_with_one_of_its_size_and_arguments(bench, tmp_
 
 
 def test_each_benchmark_is_compared_with_the_last_table_that_has_it(bench, tmp_path: Path) -> None:
-    for day, given in enumerate(({"fast": [a_line([1.0])], "other": [a_line([1.0])]}, {"other": [a_line([3.0])]})):
+    days: list[dict[str, list[Line] | Exception]] = [
+        {"fast": [a_line([1.0])], "other": [a_line([1.0])]},
+        {"other": [a_line([3.0])]},
+        {"other": NoLinesError("exit code 3")},
+    ]
+    for day, given in enumerate(days):
         bench(given, "--keep")
         (path,) = (tmp_path / "kept").glob("bench-full-2*T*.json")
         kept.write({**json.loads(path.read_text()), "date": f"2001-01-0{day + 1}"}, path.with_name(f"bench-{day}.json"))
