@@ -1,4 +1,4 @@
-"""What libraries import on the way and a language model's training never calls: left out until it is called after all.
+"""What libraries do on the way and a language model's training never needs: left out until it is asked for after all.
 
 Nothing is computed otherwise. Each entry takes hold only where a library still has the name, so that another version of
 it costs time and nothing else.
@@ -7,7 +7,10 @@ it costs time and nothing else.
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
@@ -26,12 +29,92 @@ def leave_out() -> None:
 
     Call it before the trainer is imported; a second call does nothing.
     """
+    _without_reading_twice()
     if _DETECTION not in sys.modules:
         _without_scipy()
+    _without_all_packages()
     other: Any = importlib.import_module("accelerate.utils.other")
     if hasattr(other, "is_deepspeed_available"):
         # A model can only be DeepSpeed's engine if DeepSpeed has been imported.
         other.is_deepspeed_available = lambda: "deepspeed" in sys.modules
+
+
+def _without_reading_twice() -> None:
+    """Give ``transformers.models`` the names that transformers itself has just read from the files of all its models.
+
+    It would read these 1,600 files again, for the same names.
+    """
+    transformers = importlib.import_module("transformers")
+    reading: Any = importlib.import_module("transformers.utils.import_utils")
+    read = getattr(reading, "define_import_structure", None)
+    if "transformers.models" in sys.modules or read is None:
+        return
+    folder = Path(str(transformers.__file__)).parent / "models"
+    known = names_within(read(folder, prefix="models"), "models.")
+
+    def define_import_structure(module_path: Any, prefix: str | None = None) -> Any:
+        return known if prefix is None and Path(module_path) == folder / "__init__.py" else read(module_path, prefix)
+
+    reading.define_import_structure = define_import_structure
+    try:
+        importlib.import_module("transformers.models")
+    finally:
+        reading.define_import_structure = read
+
+
+def names_within(structure: Mapping[Any, Mapping[str, Any]], prefix: str) -> dict[Any, dict[str, Any]]:
+    """What each module exports, by what it requires and by its name, of the modules below ``prefix``, without that."""
+    found = {
+        requirements: {name.removeprefix(prefix): names for name, names in modules.items() if name.startswith(prefix)}
+        for requirements, modules in structure.items()
+    }
+    return {requirements: modules for requirements, modules in found.items() if modules}
+
+
+class Distributions(Mapping[str, list[str]]):
+    """The distributions that provide a package, looked for when they are asked for.
+
+    A package whose distribution has its name, as nearly all have, is answered without the files of all others.
+
+    Args:
+        everything: ``importlib.metadata.packages_distributions``, which reads the records of all that is installed.
+    """
+
+    def __init__(self, everything: Callable[[], Mapping[str, list[str]]]) -> None:
+        self._everything = everything
+        self._read: Mapping[str, list[str]] | None = None
+
+    def _all(self) -> Mapping[str, list[str]]:
+        if self._read is None:
+            self._read = self._everything()
+        return self._read
+
+    def __getitem__(self, package: str) -> list[str]:
+        """Raises ``KeyError`` where nothing provides the package."""
+        if self._read is None:
+            try:
+                return [str(importlib.metadata.distribution(package).metadata["Name"])]
+            except importlib.metadata.PackageNotFoundError:
+                pass
+        return self._all()[package]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
+def _without_all_packages() -> None:
+    """Import TRL, which asks at once which distribution provides which package, and needs that of two packages."""
+    if "trl" in sys.modules:
+        return
+    everything = importlib.metadata.packages_distributions
+    importlib.metadata.packages_distributions = lambda: Distributions(everything)
+    try:
+        importlib.import_module("trl")
+    finally:
+        importlib.metadata.packages_distributions = everything
 
 
 def _without_scipy() -> None:
