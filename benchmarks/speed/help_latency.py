@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from benchmarks.bench import line as lines
+from benchmarks.speed.whole_process import usual_environment
 
 LIMIT_S = 0.3
 
@@ -39,7 +40,7 @@ def measure(arguments: list[str]) -> tuple[float, float]:
 def timed(command: list[str]) -> tuple[float, float]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(command, stdout=subprocess.DEVNULL, env=usual_environment(), check=True)
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bench import line as lines
+from benchmarks.speed.whole_process import usual_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINING = (
@@ -90,7 +91,7 @@ def start(code: Path, work: Path, arguments: Sequence[str]) -> subprocess.Popen[
     return subprocess.Popen(
         [sys.executable, "-m", "ogpsa_cli", *arguments],
         cwd=work,
-        env={**os.environ, "PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"},
+        env={**usual_environment(), "PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -108,7 +109,7 @@ def whole(code: Path, work: Path, arguments: Sequence[str]) -> dict[str, float]:
 def floor(work: Path, program: str) -> dict[str, float]:
     """Seconds of a process that does nothing but this."""
     before, clock = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, "-c", program], cwd=work, check=True)
+    subprocess.run([sys.executable, "-c", program], cwd=work, env=usual_environment(), check=True)
     wall, after = time.perf_counter() - clock, resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"wall_s": wall, "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
