@@ -38,7 +38,7 @@ test: install  ## all tests that need no GPU (with a GPU: those too)
 test-fast: install  ## unit, reference and command-line tests only
 	$(PYTEST) -m "not distributed and not slow" tests
 
-bench: install  ## all benchmarks in one table, with what became worse since the last kept one (an hour)
+bench: install  ## all benchmarks in one table, with what became worse since the last kept one (an hour and a half)
 	$(BIN)/python -m benchmarks.bench
 
 gpu: install  ## on a machine with a GPU: what must hold there, and what it costs there (ten minutes)

@@ -28,7 +28,7 @@ def run(config: BuildBasisConfig) -> Made:
     inputs = on_main(lambda: basis_inputs(config, source))
 
     def write(writer: ArtifactWriter) -> None:
-        leave_out()
+        leave_out(with_trl=True)
         from pipelines.basis import building
         from pipelines.basis.references import objectives_for_rank
         from pipelines.engine import processes

@@ -17,7 +17,7 @@ def run(config: TrainDpoConfig) -> Made:
     made = find_run(config, task="preference")
     if made is not None:
         return made
-    leave_out()
+    leave_out(with_trl=True)
     from trl import DPOConfig
 
     from pipelines.training import run as steps

@@ -17,7 +17,7 @@ def run(config: TrainSftConfig) -> Made:
     made = find_run(config, task="sft")
     if made is not None:
         return made
-    leave_out()
+    leave_out(with_trl=True)
     from trl import SFTConfig
 
     from pipelines.training import run as steps

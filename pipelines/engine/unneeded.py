@@ -24,15 +24,19 @@ _WITH_SCIPY: Final = (
 _MATCHING: Final = "linear_sum_assignment"
 
 
-def leave_out() -> None:
-    """Have transformers and accelerate imported without what only other uses of them need.
+def leave_out(*, with_trl: bool = False) -> None:
+    """Import transformers and accelerate without what only other uses of them need.
 
     Call it before the trainer is imported; a second call does nothing.
+
+    Args:
+        with_trl: whether TRL will be needed; it is then imported too.
     """
     _without_reading_twice()
     if _DETECTION not in sys.modules:
         _without_scipy()
-    _without_all_packages()
+    if with_trl:
+        _without_all_packages()
     other: Any = importlib.import_module("accelerate.utils.other")
     if hasattr(other, "is_deepspeed_available"):
         # A model can only be DeepSpeed's engine if DeepSpeed has been imported.
@@ -90,7 +94,11 @@ class Distributions(Mapping[str, list[str]]):
         return self._read
 
     def __getitem__(self, package: str) -> list[str]:
-        """Raises ``KeyError`` where nothing provides the package."""
+        """The names of the distributions; of several, that which is called like the package, as TRL prefers it.
+
+        Raises:
+            KeyError: nothing that is installed provides the package.
+        """
         if self._read is None:
             try:
                 return [str(importlib.metadata.distribution(package).metadata["Name"])]
@@ -106,7 +114,7 @@ class Distributions(Mapping[str, list[str]]):
 
 
 def _without_all_packages() -> None:
-    """Import TRL, which asks at once which distribution provides which package, and needs that of two packages."""
+    """Import TRL, which asks which distributions provide which packages, of all, and needs the answer for two."""
     if "trl" in sys.modules:
         return
     everything = importlib.metadata.packages_distributions

@@ -78,6 +78,7 @@ def test_only_what_is_below_is_taken_and_what_is_empty_is_left_out() -> None:
 def test_trl_finds_packages_as_before() -> None:
     program = """
 import importlib.metadata
+import sys
 from pipelines.engine.unneeded import leave_out
 before, calls = importlib.metadata.packages_distributions, []
 def counted():
@@ -85,6 +86,8 @@ def counted():
     return before()
 importlib.metadata.packages_distributions = counted
 leave_out()
+assert "trl" not in sys.modules
+leave_out(with_trl=True)
 assert importlib.metadata.packages_distributions is counted
 assert not calls
 from trl import import_utils
