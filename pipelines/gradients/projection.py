@@ -46,7 +46,8 @@ def dots(rows: Tensor, vector: Tensor, *, minus: Tensor | None = None, exact: bo
     dtype = torch.float64 if exact else torch.float32
     total = torch.zeros(k, dtype=torch.float64, device=rows.device)
     whole = n - n % RUN
-    size = _chunk(rows, 4 * CHUNK)
+    # Every piece costs a dozen calls; where no products are written down, the piece need not stay in the cache.
+    size = _chunk(rows, 64 * CHUNK if minus is None and rows.dtype == dtype and _at_once(rows) else 4 * CHUNK)
     # Written again and again: on a processor, fresh memory costs more than what is computed into it.
     spare = None if minus is None else vector.new_empty(min(size, n))
     for start in range(0, whole, size):
@@ -61,10 +62,21 @@ def dots(rows: Tensor, vector: Tensor, *, minus: Tensor | None = None, exact: bo
 
 def _over_runs(rows: Tensor, vector: Tensor) -> Tensor:
     """Inner products ``[k, m]`` of ``[k, m, RUN]`` with ``[m, RUN]``, in their dtype."""
-    if rows.device.type == "cpu" and rows.dtype == torch.float32 and torch.get_num_threads() == 1:
-        # torch writes down all products before it sums them. NumPy does not, but has a single thread.
-        return torch.from_numpy(np.einsum("kmr,mr->km", rows.detach().numpy(), vector.detach().numpy()))
-    return torch.linalg.vecdot(rows, vector)
+    if not _at_once(rows):
+        return torch.linalg.vecdot(rows, vector)
+    factors, vectors = rows.detach().numpy(), vector.detach().numpy()
+    found = np.empty(factors.shape[:2], factors.dtype)
+    step = 4 * CHUNK // RUN
+    # One row after the other: what all of them are multiplied with is to stay in the cache.
+    for start in range(0, len(vectors), step):
+        part = slice(start, start + step)
+        np.vecdot(factors[:, part], vectors[part], out=found[:, part])
+    return torch.from_numpy(found)
+
+
+def _at_once(rows: Tensor) -> bool:
+    # torch writes down all products before it sums them. NumPy does not, but has a single thread.
+    return rows.device.type == "cpu" and rows.dtype == torch.float32 and torch.get_num_threads() == 1
 
 
 def _piece(vector: Tensor, minus: Tensor | None, start: int, end: int, spare: Tensor | None) -> Tensor:
