@@ -64,6 +64,10 @@ def token_log_probs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Te
     if not can_narrow(model):
         outputs = model(**given, labels=batch["labels"], **options)
         return outputs.log_probs.float(), outputs.label_mask
+    if not torch.is_grad_enabled() and _head_is_ours(model, batch["labels"]):
+        # From zero, since what is certain would be -0.0.
+        values = 0.0 - _head_of_ours(model, batch)[1].float()
+        return values.new_zeros(labelled.shape).masked_scatter(labelled, values), labelled
     # Without Triton the head computes at every position it is given, prompts and padding included.
     with states_narrowed(model, lambda states: states[:, :-1][labelled][None]):
         outputs = model(**given, shift_labels=targets[labelled][None], **options)
@@ -85,25 +89,30 @@ def token_loss_sum(model: Any, batch: Mapping[str, Tensor]) -> Tensor:
     Returns:
         a float32 scalar that can be differentiated, also where nothing is labelled.
     """
-    if not _gradients_come_with_values(model, batch["labels"]):
+    if not _head_is_ours(model, batch["labels"]):
         return -token_log_probs(model, batch)[0].sum()
+    return _head_of_ours(model, batch)[0].float()
+
+
+def _head_of_ours(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Minus the log-probabilities of a batch's labelled tokens: their sum, and each ``[T]`` without gradients."""
     targets = batch["labels"][:, 1:]
     labelled = targets != IGNORED
-    sums: list[Tensor] = []
+    found: list[tuple[Tensor, Tensor]] = []
 
     def narrow(states: Tensor) -> Tensor:
         kept = states[:, :-1][labelled]
-        sums.append(sum_at_places(kept, Head.of(bare_model(model)), CrossEntropy(targets[labelled]))[0])
+        found.append(sum_at_places(kept, Head.of(bare_model(model)), CrossEntropy(targets[labelled])))
         # Nothing is left for the loss head.
         return states[:, :0]
 
     given = {key: value for key, value in batch.items() if key != "labels"}
     with states_narrowed(model, narrow):
         model(**given, shift_labels=targets[:, :0], use_cache=False, fused_lm_head=True)
-    return sums[0].float()
+    return found[0]
 
 
-def _gradients_come_with_values(model: Any, labels: Tensor) -> bool:
+def _head_is_ours(model: Any, labels: Tensor) -> bool:
     """Whether the head is ours to compute: on a processor, in float32 at least, and not shared out among ranks.
 
     In bf16 a logit's rounding depends on how many are computed at once, and rows shall differ from training's gradients

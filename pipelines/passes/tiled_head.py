@@ -109,10 +109,15 @@ class CrossEntropy:
     def at_(self, logits: Tensor, first: int, gradients: bool) -> Tensor:
         """See :class:`PlaceLoss`."""
         targets = self.targets[first : first + len(logits), None]
-        total = logits.logsumexp(-1, keepdim=True)
-        values = total - logits.gather(-1, targets)
+        chosen = logits.gather(-1, targets)
+        largest = _exponentials_(logits)
+        own = logits.gather(-1, targets)
+        # Summed without the token's own: of one that is nearly certain, one minus its probability would be rounding.
+        others = logits.scatter_(-1, targets, 0.0).sum(-1, keepdim=True)
+        total = own + others
+        values = torch.where(own > 0.5, (others / own).log1p(), (largest - chosen) + total.log())
         if gradients:
-            logits.sub_(total).exp_().scatter_add_(-1, targets, -torch.ones_like(values))
+            logits.div_(total).scatter_(-1, targets, -others / total)
         return values[:, 0]
 
 
@@ -134,7 +139,8 @@ class Divergence:
         kept = logits.gather(-1, ids)
         # The rest is summed from its own terms: one minus the others would be rounding where they are nearly all.
         logits.scatter_(-1, ids, -torch.inf)
-        rest = logits.logsumexp(-1)
+        largest = _exponentials_(logits)[:, 0]
+        rest = largest + logits.sum(-1).log()
         total = torch.logaddexp(rest, kept.logsumexp(-1))
         p_kept, p_rest = before.exp(), rest_before.exp()
         holds_some = rest_before > -torch.inf
@@ -142,11 +148,25 @@ class Divergence:
         values = (p_kept * (before - (kept - total[:, None]))).sum(-1) + p_rest * difference
         if gradients:
             mass = p_kept.sum(-1) + p_rest
-            logits.sub_(total[:, None]).exp_()
             # With q the model's probabilities: mass q - p at the kept tokens, (mass - r0 / r) q at the others.
-            logits.mul_((mass - torch.where(holds_some, difference.exp(), 0.0))[:, None])
+            factor = mass - torch.where(holds_some, difference.exp(), 0.0)
+            logits.mul_((factor * (largest - total).exp())[:, None])
             logits.scatter_(-1, ids, mass[:, None] * (kept - total[:, None]).exp() - p_kept)
         return values
+
+
+def _exponentials_(logits: Tensor) -> Tensor:
+    """Turn logits ``[n, V]`` into ``exp(logits - largest)`` in place.
+
+    Memory of that size which is written for the first time costs more than what is computed into it: ``logsumexp``
+    takes twice as long.
+
+    Returns:
+        The largest logit of each place, ``[n, 1]``; the least number there is where all are minus infinity.
+    """
+    largest = logits.amax(-1, keepdim=True).clamp_min_(torch.finfo(logits.dtype).min)
+    logits.sub_(largest).exp_()
+    return largest
 
 
 def sum_at_places(states: Tensor, head: Head, loss: PlaceLoss) -> tuple[Tensor, Tensor]:
@@ -176,14 +196,19 @@ def log_probs_at_places(states: Tensor, head: Head, k: int) -> TopLogProbs:
 
 
 def _tiles(states: Tensor, weight: Tensor, bias: Tensor | None, rule: LogitRule) -> Any:
-    """The places of each tile as a slice, and its logits, in float32 at least."""
+    """The places of each tile as a slice, and its logits, in float32 at least; the next tile is in the same memory."""
     size = min(max(_MAX_LOGITS // len(weight), _FEWEST), _MOST)
     dtype = _arithmetic(states)
-    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+    across, bias = weight.to(dtype).t(), None if bias is None else bias.to(dtype)
+    spare = states.new_empty(min(size, len(states)), len(weight), dtype=dtype)
     for first in range(0, len(states), size):
         part = slice(first, min(first + size, len(states)))
-        logits = torch.nn.functional.linear(states[part].to(dtype), weight, bias)
-        yield part, rule.apply_(logits if logits.dtype == torch.float64 else logits.float())
+        here, logits = states[part].to(dtype), spare[: min(size, len(states) - first)]
+        if bias is None:
+            torch.mm(here, across, out=logits)
+        else:
+            torch.addmm(bias, here, across, out=logits)
+        yield part, rule.apply_(logits if dtype == torch.float64 else logits.float())
 
 
 def _arithmetic(states: Tensor) -> torch.dtype:
@@ -213,7 +238,7 @@ class _Sum(torch.autograd.Function):
                 continue
             if slope is not None:
                 logits.mul_(slope)
-            grad = logits.mul_(rule.scale).to(dtype)
+            grad = (logits if rule.scale == 1.0 else logits.mul_(rule.scale)).to(dtype)
             if of_states is not None:
                 of_states[part] = torch.mm(grad, used).to(wide)
             if of_weight is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def test_loss_and_gradients_in_one_pass_of_the_head_are_those_of_whole_logits(ki
     )
     log_probs.add_loss_head(odd)
     batch = TokenLoss().collate(samples, 0)
-    assert log_probs._gradients_come_with_values(odd, batch["labels"])
+    assert log_probs._head_is_ours(odd, batch["labels"])
     found = token_loss_sum(odd, batch)
     assert found.item() == pytest.approx(wanted.item(), rel=1e-6)
     parameters = list(odd.parameters())
@@ -111,7 +112,18 @@ def test_loss_and_gradients_in_one_pass_of_the_head_are_those_of_whole_logits(ki
     bound = 2e-6 if kind == "gemma2" else 1e-10
     for one, other in gradients:
         assert float((one - 0.5 * other).abs().max()) <= bound * float(other.abs().max())
+    with torch.no_grad():
+        values, labelled = log_probs.token_log_probs(odd, batch)
+    for row, (log, of_row, at) in enumerate(zip(logs, labels, inside, strict=True)):
+        assert labelled[row, : len(at)].equal(at)
+        assert not labelled[row, len(at) :].any()
+        assert not values[row][~labelled[row]].any()
+        # The values are float32.
+        each = log[at].gather(1, of_row[at, None])[:, 0].float()
+        torch.testing.assert_close(values[row][labelled[row]], each, rtol=2e-6, atol=0)
     batch["labels"][:] = -100
+    with torch.no_grad():
+        assert not torch.cat(log_probs.token_log_probs(odd, batch)).any()
     nothing = token_loss_sum(odd, batch)
     assert float(nothing) == 0
     assert not any(grad.any() for grad in torch.autograd.grad(nothing, parameters))
@@ -119,11 +131,11 @@ def test_loss_and_gradients_in_one_pass_of_the_head_are_those_of_whole_logits(ki
 
 def test_the_head_is_left_to_the_model_where_it_is_shared_out_or_narrow(model: Any, monkeypatch: Any) -> None:
     labels = torch.zeros(1, 3, dtype=torch.int64)
-    assert log_probs._gradients_come_with_values(model, labels)
-    assert not log_probs._gradients_come_with_values(of_kind("tied").bfloat16(), labels)
-    assert not log_probs._gradients_come_with_values(model, labels.to("meta"))
+    assert log_probs._head_is_ours(model, labels)
+    assert not log_probs._head_is_ours(of_kind("tied").bfloat16(), labels)
+    assert not log_probs._head_is_ours(model, labels.to("meta"))
     monkeypatch.setattr(log_probs, "is_partitioned", lambda _: True)
-    assert not log_probs._gradients_come_with_values(model, labels)
+    assert not log_probs._head_is_ours(model, labels)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -161,6 +173,26 @@ def test_losses_of_samples_do_not_need_the_logits_of_prompts(model: Any, monkeyp
     for one, other in zip(narrow, whole, strict=True):
         assert one.num_tokens == other.num_tokens
         assert one.total == pytest.approx(other.total, rel=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_batch_ends_before_its_padding_costs_more_than_another_pass(seed: int) -> None:
+    drawn = random.Random(seed)
+    lengths = [drawn.randrange(2, 300) for _ in range(drawn.randrange(1, 80))]
+    size, padding = drawn.randrange(1, 20), drawn.randrange(0, 600)
+    batches = list(suite._batches(lengths, size, 50, padding))
+    order = [lengths[index] for batch in batches for index in batch]
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    assert order == sorted(order, reverse=True)
+
+    def padded(batch: list[int]) -> int:
+        return sum(lengths[batch[0]] - lengths[index] for index in batch)
+
+    for batch, after in itertools.zip_longest(batches, batches[1:]):
+        assert len(batch) <= size
+        assert padded(batch) <= padding
+        # It ends because it has to.
+        assert after is None or len(batch) == size or padded([*batch, after[0]]) > padding
 
 
 class _AfterTheHead(GPT2LMHeadModel):

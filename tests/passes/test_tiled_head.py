@@ -85,6 +85,34 @@ def test_cross_entropy_in_tiles_is_that_of_torch_with_its_gradients(shape):
         torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("gradient", [False, True])
+def test_logits_beyond_what_exponentials_can_hold(gradient):
+    logits = torch.tensor([[4e3, -4e3, 0.0], [-4e3, -4e3, -4e3 - 1], [1.0, -torch.inf, 2.0], [-torch.inf, -90.0, -100]])
+    targets = torch.tensor([1, 2, 0, 1])
+    exact = logits.double().requires_grad_()
+    wanted = torch.nn.functional.cross_entropy(exact, targets, reduction="none")
+    wanted.sum().backward()
+    found = CrossEntropy(targets).at_(logits, 0, gradient)
+    torch.testing.assert_close(found, wanted.detach().float(), rtol=1e-6, atol=1e-7)
+    if gradient:
+        torch.testing.assert_close(logits, exact.grad.float(), rtol=1e-6, atol=1e-7)
+
+
+def test_a_token_that_is_nearly_certain_keeps_its_digits():
+    """One minus its probability, which is its gradient, is far less than float32 tells from one."""
+    logits = torch.randn(8, 50, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(8)
+    logits[torch.arange(8), targets] = torch.tensor([8.0, 12, 16, 20, 24, 28, 32, 40])
+    exact = logits.double().requires_grad_()
+    own = exact.gather(1, targets[:, None])[:, 0]
+    others = exact.scatter(1, targets[:, None], -torch.inf).logsumexp(1)
+    wanted = (others - own).exp().log1p()
+    wanted.sum().backward()
+    found = CrossEntropy(targets).at_(logits, 0, True)
+    torch.testing.assert_close(found, wanted.detach().float(), rtol=5e-6, atol=0)
+    torch.testing.assert_close(logits, exact.grad.float(), rtol=5e-6, atol=0)
+
+
 @pytest.mark.parametrize("capped", [False, True])
 def test_gradients_by_finite_differences(capped):
     head, states, start = made((4, 3, 11, 4, True, capped, 5))

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 # Logits are the largest tensor by far: 2^27 of them are 0.5 GB in float32.
 _MAX_LOGITS = 1 << 27
+# What another pass costs by itself, in tokens. On accelerators it is an estimate: launching the kernels of a small
+# model takes some 20 ms, in which a large one computes thousands of tokens.
+_PASS_IN_TOKENS = {"cpu": 128}
+_PASS_ELSEWHERE = 4096
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,9 @@ def sample_losses(
         # The shortest sample says whether the head can be applied to the answers' places alone.
         shortest = min(range(len(samples)), key=lambda index: len(samples[index][0]), default=None)
         narrow = shortest is not None and _head_can_be_narrowed(model, samples[shortest])
-        for batch in _batches([len(ids) for ids, _ in samples], batch_size, _vocabulary(model)):
+        lengths = [len(ids) for ids, _ in samples]
+        padding = _PASS_IN_TOKENS.get(model.device.type, _PASS_ELSEWHERE)
+        for batch in _batches(lengths, batch_size, _vocabulary(model), padding):
             totals, counts = _batch_losses(model, [samples[index] for index in batch], narrow=narrow)
             for index, total, count in zip(batch, totals.tolist(), counts.tolist(), strict=True):
                 losses[index] = _checked(index, total, count)
@@ -93,13 +99,22 @@ def _checked(index: int, total: float, count: int) -> SampleLoss:
     return loss
 
 
-def _batches(lengths: Sequence[int], batch_size: int, vocabulary: int) -> Iterator[list[int]]:
-    """Indices of samples of like length, longest first, so that memory runs out at once or not at all."""
+def _batches(lengths: Sequence[int], batch_size: int, vocabulary: int, padding: int) -> Iterator[list[int]]:
+    """Indices of samples of like length, longest first, so that memory runs out at once or not at all.
+
+    A batch ends before its padding is more than ``padding`` tokens, which is what another pass costs.
+    """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     start = 0
     while start < len(order):
-        fitting = max(1, _MAX_LOGITS // (lengths[order[start]] * vocabulary))
-        size = min(batch_size, fitting)
+        longest = lengths[order[start]]
+        size = min(batch_size, max(1, _MAX_LOGITS // (longest * vocabulary)))
+        room = padding
+        for end, index in enumerate(order[start : start + size], start):
+            room -= longest - lengths[index]
+            if room < 0:
+                size = end - start
+                break
         yield order[start : start + size]
         start += size
 
