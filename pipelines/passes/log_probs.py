@@ -47,7 +47,10 @@ def add_loss_head(model: nn.Module) -> None:
 
 
 def token_log_probs(model: Any, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of a batch's labelled tokens, from the loss head; also the backward pass works in tiles.
+    """Log-probabilities of a batch's labelled tokens, without whole logits, forwards and backwards.
+
+    They come from the loss head that TRL gives its models. Without gradients, on a processor and in float32, they are
+    computed as those of :func:`token_loss_sum` are.
 
     Args:
         model: with the loss head (:func:`add_loss_head`).
